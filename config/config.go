@@ -1,0 +1,165 @@
+// Package config says what should run: TOML decoded strictly over default
+// values, validated once, then read-only. It knows nothing of what is running.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Duration is a time.Duration written as a string ("1.5s", "20m") in a file.
+type Duration time.Duration
+
+// Std is d as the standard library's type.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// Config is everything that one master runs. Load returns it validated;
+// nobody changes it afterwards.
+type Config struct {
+	// Listen holds the addresses of the traffic door: "HOST:PORT", ":PORT" or
+	// "unix:/PATH". Default 127.0.0.1:8000.
+	Listen []string `toml:"listen"`
+	// Admin is an additional TCP address ("HOST:PORT") of the admin listener,
+	// which is always at RunDir/admin.sock. Empty: the socket alone.
+	Admin string `toml:"admin"`
+	// RunDir holds sockets, the keepers' files and the lock. One master at a time.
+	RunDir string `toml:"run_dir"`
+	// LogFormat is "text" or "json", for log and access log alike.
+	LogFormat string `toml:"log_format"`
+	// LogLevel is trace, debug, info, warn or error.
+	LogLevel string `toml:"log_level"`
+	// AccessLog is "stdout", "stderr" or "off".
+	AccessLog string `toml:"access_log"`
+	// TrustedProxies are the networks whose X-Forwarded-* and X-Request-Id are believed.
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
+	// OrphanTimeout is how long a keeper goes on without a master before it
+	// ends its engine.
+	OrphanTimeout Duration `toml:"orphan_timeout"`
+
+	Shutdown Shutdown `toml:"shutdown"`
+	Pools    []Pool   `toml:"pools"`
+	// Routes: first match wins; with one pool and no route all goes there.
+	Routes []Route `toml:"routes"`
+}
+
+// Shutdown bounds the end of the master.
+type Shutdown struct {
+	// Delay keeps serving, with readiness already 503, for outside balancers.
+	Delay Duration `toml:"delay"`
+	// DrainTimeout is how long requests in flight may take to finish.
+	DrainTimeout Duration `toml:"drain_timeout"`
+	// IdleGrace is how long an idle keep-alive connection is kept for one last
+	// request, answered with "Connection: close".
+	IdleGrace Duration `toml:"idle_grace"`
+	// HardLimit bounds the whole shutdown; past it everything is killed.
+	HardLimit Duration `toml:"hard_limit"`
+}
+
+// Route sends what it matches to a pool.
+type Route struct {
+	// Host matches the authority's host exactly, without port; empty matches any.
+	Host string `toml:"host"`
+	// Path matches the target's path by whole segments: "/v1" matches /v1 and
+	// /v1/x, not /v10. Empty matches any.
+	Path string `toml:"path"`
+	// Pool is the name of the pool.
+	Pool string `toml:"pool"`
+}
+
+// Pool is a set of interchangeable upstreams: workers that we run (Command) or
+// servers that others run (Servers), never both.
+type Pool struct {
+	Name string `toml:"name"`
+
+	// Policy is "least_outstanding" or "round_robin".
+	Policy string `toml:"policy"`
+	Queue  Queue  `toml:"queue"`
+	Health Health `toml:"health"`
+	// ConnectTimeout bounds the dial to an upstream.
+	ConnectTimeout Duration `toml:"connect_timeout"`
+	// ResponseTimeout bounds the wait for an answer's head; 0 waits for ever,
+	// as a long prompt may need.
+	ResponseTimeout Duration `toml:"response_timeout"`
+	// DrainTimeout is how long a worker that leaves the pool may finish its requests.
+	DrainTimeout Duration `toml:"drain_timeout"`
+
+	// Command is the engine's argument vector; {socket}, {port}, {index},
+	// {name} and {gpus} are replaced in it and in Env. No shell is involved.
+	Command []string          `toml:"command"`
+	Workers int               `toml:"workers"`
+	Env     map[string]string `toml:"env"`
+	Dir     string            `toml:"dir"`
+	// User is a user name or number the engine runs as; empty: the master's.
+	User string `toml:"user"`
+	// GPUsPerWorker is how many devices each worker gets in CUDA_VISIBLE_DEVICES; 0: variable untouched.
+	GPUsPerWorker int `toml:"gpus_per_worker"`
+	// GPUs are the devices to assign from; empty: all visible ones.
+	GPUs []string `toml:"gpus"`
+	// StartTimeout bounds loading, from the engine's start to its first good probe.
+	StartTimeout Duration `toml:"start_timeout"`
+	// MaxStarting is how many workers of the pool may load at once; 0: all.
+	MaxStarting int     `toml:"max_starting"`
+	Restart     Restart `toml:"restart"`
+	Stop        Stop    `toml:"stop"`
+
+	Servers []Server `toml:"servers"`
+}
+
+// Queue bounds the requests that wait for a worker.
+type Queue struct {
+	// Length is how many may wait; 0: none, refused at once.
+	Length int `toml:"length"`
+	// Timeout is how long each may wait.
+	Timeout Duration `toml:"timeout"`
+}
+
+// Health says how a worker or server is asked how it is.
+type Health struct {
+	// Path is asked for by GET. Empty: /health, and any answer but 5xx counts;
+	// set: only 2xx counts.
+	Path string `toml:"path"`
+	// Interval between two probes of a ready upstream.
+	Interval Duration `toml:"interval"`
+	// Timeout of one probe.
+	Timeout Duration `toml:"timeout"`
+	// Failures in a row that take a ready upstream out.
+	Failures int `toml:"failures"`
+	// Successes in a row that let one in.
+	Successes int `toml:"successes"`
+}
+
+// Restart says when a dead engine is started again.
+type Restart struct {
+	// Delay before the second restart in a row (the first is immediate), doubled each time up to MaxDelay, with jitter.
+	Delay    Duration `toml:"delay"`
+	MaxDelay Duration `toml:"max_delay"`
+	// ResetAfter is the spell of ready after which failures are forgotten.
+	ResetAfter Duration `toml:"reset_after"`
+	// MaxFailures in a row before the worker is given up as failed; 0: never.
+	MaxFailures int `toml:"max_failures"`
+}
+
+// Stop says how an engine is ended.
+type Stop struct {
+	// Signal asks the engine to end: TERM, INT or QUIT.
+	Signal string `toml:"signal"`
+	// Grace is how long it may take before the whole tree is killed.
+	Grace Duration `toml:"grace"`
+	// GoneCommand, where set, is run after an engine has ended until it exits
+	// with 0 (GPU memory is free), before the next engine of the slot starts.
+	// {gpus} and the other placeholders are replaced.
+	GoneCommand []string `toml:"gone_command"`
+	// GoneTimeout bounds the wait for GoneCommand.
+	GoneTimeout Duration `toml:"gone_timeout"`
+}
+
+// Server is a remote upstream.
+type Server struct {
+	// Address is "HOST:PORT" or "unix:/PATH".
+	Address string `toml:"address"`
+	// Name in status, logs and metrics; default the address.
+	Name   string `toml:"name"`
+	Weight int    `toml:"weight"`
+	// Down takes it out of the pool without taking it out of the file.
+	Down bool `toml:"down"`
+}

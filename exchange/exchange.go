@@ -1,0 +1,74 @@
+// Package exchange says what one request is to everybody who touches it: the
+// fronts that read it from a client, the balancer that decides where it goes,
+// the transports that carry it. It knows nothing of connections, pools or
+// HTTP versions, and does nothing by itself.
+package exchange
+
+import (
+	"errors"
+	"io"
+	"net/netip"
+
+	"stoker/internal/http1"
+	"stoker/internal/rawconn"
+)
+
+// Causes with which a front cancels an exchange's context. context.Cause
+// tells who ended it, and so whom to blame: nobody here is an upstream.
+var (
+	// ErrClientGone: the client hung up or reset its stream.
+	ErrClientGone = errors.New("client went away")
+	// ErrShutdown: the drain limit was over and the master cut the request.
+	ErrShutdown = errors.New("cut by shutdown")
+)
+
+// Exchange is one request and the way back to its client. A front makes it,
+// lends it to the balancer for the length of one call, and owns it again after.
+type Exchange struct {
+	// Request is the head as parsed. The balancer may replace Fields with what
+	// is to be sent on; Method, Target and Authority stay as the client sent them.
+	Request http1.Request
+	// Length of the body in bytes: 0 for none, -1 when not known beforehand
+	// (chunked, or an HTTP/2 stream).
+	Length int64
+	// Body reads the request's body; nil when Length is 0. An error other than
+	// io.EOF is the client's doing (a bad chunk, a hang-up, too slow).
+	Body io.Reader
+	// Trailers returns the request's trailer fields once Body has returned
+	// io.EOF. It is nil where the front has none.
+	Trailers func() http1.Fields
+	// Client is the peer of the connection, not what any header claims.
+	// It is the zero value for a unix socket.
+	Client netip.AddrPort
+	// Sink takes the answer.
+	Sink Sink
+	// Record collects the facts that the front logs and counts once at the end.
+	Record Record
+}
+
+// Sink takes one answer: any number of Interim, one Head, any number of Write,
+// Flush and Splice, then exactly one of End and Break. An error that it returns
+// is the client's (it went away or reads too slowly), never the upstream's.
+type Sink interface {
+	// Interim passes on a 1xx head other than 101.
+	Interim(status int, fields http1.Fields) error
+	// Head starts the answer. length is that of the body, -1 when only its end
+	// will tell. For HEAD and 304 length is what the upstream declared, and no
+	// body follows.
+	Head(r *http1.Response, length int64) error
+	// Write passes body bytes on; they may be held until Flush or End.
+	Write(p []byte) (int, error)
+	// Flush puts on the wire what Write holds. A transport calls it when it has
+	// nothing more to read right now, so that an event is never held back.
+	Flush() error
+	// Splice moves up to n body bytes from src without copying them through
+	// this process where the kernel can. It returns the bytes moved; when it
+	// stops early with a nil error, src has ended. moved is also right on error.
+	Splice(src *rawconn.Conn, n int64) (moved int64, err error)
+	// End ends the answer cleanly, with trailers where there are any.
+	End(trailers http1.Fields) error
+	// Break ends the answer visibly broken: HTTP/1.1 closes the connection
+	// before the framing is complete, HTTP/2 resets the stream. Half an answer
+	// is never made to look whole.
+	Break(cause error)
+}

@@ -1,0 +1,54 @@
+package exchange
+
+import "time"
+
+// Outcome says in one word why a request ended, for the log and for counting.
+type Outcome string
+
+// The outcomes. Each but OutcomeOK has one place that sets it.
+const (
+	// OutcomeOK: the whole answer was handed to the client.
+	OutcomeOK Outcome = "ok"
+	// OutcomeClientGone: the client hung up first; logged with status 499.
+	OutcomeClientGone Outcome = "client_gone"
+	// OutcomeClientError: the client sent what HTTP does not allow.
+	OutcomeClientError Outcome = "client_error"
+	// OutcomeUpstreamError: no answer, or none that is HTTP, came back (502).
+	OutcomeUpstreamError Outcome = "upstream_error"
+	// OutcomeUpstreamBroke: the answer broke off after its head was sent; the
+	// client's connection was broken too.
+	OutcomeUpstreamBroke Outcome = "upstream_broke"
+	// OutcomeUpstreamTimeout: the upstream did not answer in time (504).
+	OutcomeUpstreamTimeout Outcome = "upstream_timeout"
+	// OutcomeNoRoute: no route led to a pool (404).
+	OutcomeNoRoute Outcome = "no_route"
+	// OutcomeQueueFull: the pool's queue had no place left (503).
+	OutcomeQueueFull Outcome = "queue_full"
+	// OutcomeQueueTimeout: no worker became free in time (503).
+	OutcomeQueueTimeout Outcome = "queue_timeout"
+	// OutcomeShutdown: refused or cut because the master is shutting down.
+	OutcomeShutdown Outcome = "shutdown"
+)
+
+// Record is what is known of one request, filled by whoever learns it and
+// read once, by the front, when the request has ended. Logs and metrics are
+// made from it alone.
+type Record struct {
+	ID        string    // X-Request-Id, ours or a trusted client's
+	ClientIP  string    // the client as the access log shows it: behind a trusted proxy, whom that proxy named
+	Start     time.Time // head read
+	FirstByte time.Time // answer's head handed to the sink; zero when none was
+	End       time.Time
+
+	Pool     string
+	Worker   string
+	Attempts int // upstreams tried, 0 when none was
+
+	Status   int   // as sent to the client; 499 when it went away before an answer
+	BytesIn  int64 // request body bytes read from the client
+	BytesOut int64 // answer body bytes handed to the sink
+	Outcome  Outcome
+	// Err is the error behind any outcome but ok, for the log; it holds no
+	// content of the request.
+	Err error
+}
