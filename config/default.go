@@ -1,0 +1,78 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Default is the configuration that a file is decoded over: complete but for
+// its pools, and nothing in it depends on what is running.
+func Default() *Config {
+	return &Config{
+		Listen:        []string{"127.0.0.1:8000"},
+		RunDir:        DefaultRunDir(),
+		LogFormat:     "text",
+		LogLevel:      "info",
+		AccessLog:     "stdout",
+		OrphanTimeout: Duration(5 * time.Minute),
+		Shutdown: Shutdown{
+			DrainTimeout: Duration(30 * time.Second),
+			IdleGrace:    Duration(time.Second),
+			HardLimit:    Duration(120 * time.Second),
+		},
+	}
+}
+
+// DefaultPool is a pool of one worker with every default in place; it still
+// needs a Command or Servers.
+func DefaultPool(name string) Pool {
+	return Pool{
+		Name:   name,
+		Policy: "least_outstanding",
+		Queue: Queue{
+			Length:  1024,
+			Timeout: Duration(60 * time.Second),
+		},
+		Health: Health{
+			Interval:  Duration(2 * time.Second),
+			Timeout:   Duration(2 * time.Second),
+			Failures:  3,
+			Successes: 1,
+		},
+		ConnectTimeout: Duration(2 * time.Second),
+		DrainTimeout:   Duration(30 * time.Second),
+		Workers:        1,
+		StartTimeout:   Duration(20 * time.Minute),
+		Restart: Restart{
+			Delay:      Duration(time.Second),
+			MaxDelay:   Duration(60 * time.Second),
+			ResetAfter: Duration(10 * time.Minute),
+		},
+		Stop: Stop{
+			Signal:      "TERM",
+			Grace:       Duration(30 * time.Second),
+			GoneTimeout: Duration(60 * time.Second),
+		},
+	}
+}
+
+// DefaultServer is a server that takes its full share of requests. Its name is
+// the address until the file gives it another.
+func DefaultServer(address string) Server {
+	return Server{Address: address, Name: address, Weight: 1}
+}
+
+// DefaultRunDir is where a master keeps its sockets when nobody says where:
+// /run/stoker for root, else $XDG_RUNTIME_DIR/stoker, else a directory of the
+// user's own below $TMPDIR, so that two users of one host never meet.
+func DefaultRunDir() string {
+	if os.Getuid() == 0 {
+		return "/run/stoker"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "stoker")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("stoker-%d", os.Getuid()))
+}

@@ -1,0 +1,67 @@
+package config
+
+import (
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// MaxSocketPath is the longest path of a unix socket, in bytes: the kernel's
+// sun_path holds 108 with its closing NUL.
+const MaxSocketPath = 107
+
+// AdminSocket is the admin listener's unix socket.
+func (c *Config) AdminSocket() string { return filepath.Join(c.RunDir, "admin.sock") }
+
+// LockFile is what a master holds for as long as the run directory is its own.
+func (c *Config) LockFile() string { return filepath.Join(c.RunDir, "lock") }
+
+// EngineDir is the directory of a worker's engine, which may belong to
+// another user than the master's.
+func (c *Config) EngineDir(worker string) string {
+	return filepath.Join(c.RunDir, "engines", worker)
+}
+
+// EngineSocket is where the engine of a worker listens, when its pool has
+// UsesSocket.
+func (c *Config) EngineSocket(worker string) string {
+	return filepath.Join(c.EngineDir(worker), "http.sock")
+}
+
+// KeeperDir is the directory of a worker's keeper: its files and its socket.
+func (c *Config) KeeperDir(worker string) string {
+	return filepath.Join(c.RunDir, "keepers", worker)
+}
+
+// KeeperSocket is where the keeper of a worker listens.
+func (c *Config) KeeperSocket(worker string) string {
+	return filepath.Join(c.KeeperDir(worker), "keeper.sock")
+}
+
+// WorkerName is the name of the pool's worker of that index, from 0. No two
+// pools of a valid configuration share one.
+func (p *Pool) WorkerName(index int) string {
+	return p.Name + "-" + strconv.Itoa(index)
+}
+
+// Remote reports whether others run the pool's upstreams.
+func (p *Pool) Remote() bool { return len(p.Servers) > 0 }
+
+// UsesSocket reports whether the pool's engines are reached by unix socket:
+// {socket} occurs in their command or environment. Else each gets a TCP port.
+func (p *Pool) UsesSocket() bool { return p.mentions("{socket}") }
+
+// mentions reports whether the command or environment holds a placeholder.
+func (p *Pool) mentions(placeholder string) bool {
+	for _, arg := range p.Command {
+		if strings.Contains(arg, placeholder) {
+			return true
+		}
+	}
+	for _, value := range p.Env {
+		if strings.Contains(value, placeholder) {
+			return true
+		}
+	}
+	return false
+}
