@@ -1,0 +1,51 @@
+package upstream
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Collector reads the pools when metrics are asked for: gauges that the pools
+// know anyway cost nothing per request.
+type Collector struct {
+	pools    []*Pool
+	inFlight *prometheus.Desc
+	ready    *prometheus.Desc
+	queued   *prometheus.Desc
+}
+
+// NewCollector returns a collector over pools, to be registered once.
+func NewCollector(pools []*Pool) *Collector {
+	return &Collector{
+		pools: pools,
+		inFlight: prometheus.NewDesc("stoker_requests_in_flight",
+			"Requests that hold a place on an upstream now.", []string{"pool", "worker"}, nil),
+		ready: prometheus.NewDesc("stoker_upstream_ready",
+			"1 if the upstream takes requests, 0 if not.", []string{"pool", "worker"}, nil),
+		queued: prometheus.NewDesc("stoker_queue_length",
+			"Requests that wait because no upstream can serve.", []string{"pool"}, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.inFlight
+	ch <- c.ready
+	ch <- c.queued
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	for _, p := range c.pools {
+		s := p.Stats()
+		ch <- prometheus.MustNewConstMetric(c.queued, prometheus.GaugeValue, float64(s.Queued), s.Name)
+		for _, m := range s.Members {
+			ch <- prometheus.MustNewConstMetric(c.inFlight, prometheus.GaugeValue, float64(m.InFlight), s.Name, m.Name)
+			ch <- prometheus.MustNewConstMetric(c.ready, prometheus.GaugeValue, oneIf(m.Ready), s.Name, m.Name)
+		}
+	}
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}

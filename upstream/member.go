@@ -1,0 +1,151 @@
+package upstream
+
+import (
+	"context"
+	"sync/atomic"
+
+	"stoker/exchange"
+)
+
+// Member is one upstream of a pool: a worker's place, or a remote server. It
+// outlives the engines that serve in it one after another.
+type Member struct {
+	pool *Pool
+	name string
+
+	// transport carries bytes to the present engine; nil before the first Reset.
+	transport atomic.Pointer[Transport]
+	// progressBefore is the sum of what former transports received.
+	progressBefore atomic.Uint64
+	kick           chan struct{}
+
+	// The rest is guarded by pool.mu.
+	weight   uint64
+	ready    bool
+	inFlight int
+	idle     chan struct{} // closed when inFlight becomes 0; nil while nobody waits for that
+	pass     uint64        // see ranking
+	rank     int           // index in ranking.heap, -1 outside
+}
+
+func newMember(p *Pool, name string, weight int) *Member {
+	return &Member{pool: p, name: name, weight: uint64(max(weight, 1)), rank: -1, kick: make(chan struct{}, 1)}
+}
+
+// Name is the member's name in status, logs and metrics.
+func (m *Member) Name() string { return m.name }
+
+// Pool is the pool that m belongs to.
+func (m *Member) Pool() *Pool { return m.pool }
+
+// Reset says where a new engine listens: "unix:/PATH" or "HOST:PORT". It takes
+// the member out of the pool until SetReady, and forgets every connection to
+// the engine before.
+func (m *Member) Reset(address string) {
+	m.SetReady(false)
+	before := m.transport.Swap(NewTransport(address, m.pool.options.Transport))
+	if before != nil {
+		before.Close()
+		m.progressBefore.Add(before.Progress())
+	}
+}
+
+// SetReady lets requests in, or keeps them out. Requests on m are untouched.
+func (m *Member) SetReady(ready bool) {
+	p := m.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m.ready = ready
+	if !ready {
+		p.ranking.remove(m)
+		return
+	}
+	p.ranking.add(m)
+	p.grant()
+}
+
+// Refused says that a dial to m was refused: nobody listens there. It takes m
+// out at once, not at the next probe, since a worker that fails fast looks
+// least loaded and would swallow everything; and it wakes the prober, which
+// alone lets m in again.
+func (m *Member) Refused() {
+	m.SetReady(false)
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Kick delivers when m should be probed at once.
+func (m *Member) Kick() <-chan struct{} { return m.kick }
+
+// Release gives back one place that Pool.Acquire has claimed.
+func (m *Member) Release() {
+	p := m.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m.inFlight--
+	p.ranking.fix(m)
+	if m.inFlight == 0 && m.idle != nil {
+		close(m.idle)
+		m.idle = nil
+	}
+}
+
+// InFlight is how many requests hold a place on m.
+func (m *Member) InFlight() int {
+	m.pool.mu.Lock()
+	defer m.pool.mu.Unlock()
+	return m.inFlight
+}
+
+// Ready says whether m takes requests.
+func (m *Member) Ready() bool {
+	m.pool.mu.Lock()
+	defer m.pool.mu.Unlock()
+	return m.ready
+}
+
+// WaitIdle blocks until no request holds a place on m, or ctx ends; then it
+// returns context.Cause. A member that is still ready may become busy again
+// right after.
+func (m *Member) WaitIdle(ctx context.Context) error {
+	idle := m.whenIdle()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// whenIdle returns a channel that is closed once m has no request.
+func (m *Member) whenIdle() <-chan struct{} {
+	m.pool.mu.Lock()
+	defer m.pool.mu.Unlock()
+	if m.inFlight == 0 {
+		closed := make(chan struct{})
+		close(closed)
+		return closed
+	}
+	if m.idle == nil {
+		m.idle = make(chan struct{})
+	}
+	return m.idle
+}
+
+// Progress is how many bytes of answers have come from m since the master
+// began: evidence of life when a saturated engine answers probes late.
+func (m *Member) Progress() uint64 {
+	sum := m.progressBefore.Load()
+	if t := m.transport.Load(); t != nil {
+		sum += t.Progress()
+	}
+	return sum
+}
+
+// Do carries x to m and relays the answer to sink; see Transport.Do. The
+// caller holds a place on m.
+func (m *Member) Do(ctx context.Context, x *exchange.Exchange, sink exchange.Sink) error {
+	return m.transport.Load().Do(ctx, x, sink)
+}
