@@ -1,0 +1,159 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestBadInput: whatever is wrong before the first request is told on stderr
+// in a sentence that names the thing, with the right exit code, and leaves
+// nothing behind.
+func TestBadInput(t *testing.T) {
+	pool := "[[pools]]\nname = \"p\"\nworkers = 1\ncommand = " + list(engine("--socket", "{socket}")...) + "\n"
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, c := range []struct {
+		name string
+		// config is the file's text; listen and run_dir are put before it unless
+		// it begins with listen. In it and in args {dir}, {config} and {listen}
+		// are replaced.
+		config string
+		args   []string
+		code   int
+		says   []string
+	}{
+		{name: "malformed", config: pool + "workers = = 3\n", code: 2, says: []string{"stoker.toml:7"}},
+		{name: "unknown key", config: strings.Replace(pool, "workers", "wrokers", 1), code: 2, says: []string{"wrokers", "stoker.toml:5", `"workers"`}},
+		{name: "all mistakes at once", config: strings.Replace(pool, "workers = 1", "workers = \"many\"\nstart_timeout = 5", 1), code: 2, says: []string{"workers", "start_timeout"}},
+		{name: "wrong duration", config: pool + "start_timeout = \"fast\"\n", code: 2, says: []string{"start_timeout", "fast"}},
+		{name: "two pools of one name", config: pool + pool, code: 2, says: []string{`"p"`}},
+		{name: "no pool", config: "", code: 2, says: []string{"pool"}},
+		{name: "missing binary", config: strings.Replace(pool, self, "/nowhere/to/be/found", 1), code: 2, says: []string{"/nowhere/to/be/found"}},
+		{name: "route to an unknown pool", config: pool + "[[routes]]\npath = \"/v1\"\npool = \"q\"\n", code: 2, says: []string{`"q"`}},
+		{name: "port in use", config: "listen = [\"" + taken.Addr().String() + "\"]\nrun_dir = \"{dir}/run\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 1, says: []string{taken.Addr().String(), "in use"}},
+		{name: "socket path too long", config: "listen = [\"{listen}\"]\nrun_dir = \"{dir}/" + strings.Repeat("long/", 20) + "\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 2, says: []string{"run_dir", "10"}},
+		{name: "no such address", config: "listen = [\"192.0.2.1:80\"]\nrun_dir = \"{dir}/run\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 1, says: []string{"192.0.2.1:80"}},
+		{name: "no such file", args: []string{"run", "-c", "{dir}/none.toml"}, code: 1, says: []string{"none.toml"}},
+		{name: "check finds the same", config: strings.Replace(pool, "workers", "wrokers", 1), args: []string{"check", "-c", "{config}"}, code: 2, says: []string{"wrokers", "stoker.toml:5"}},
+		{name: "nothing to run", args: []string{"run"}, code: 2, says: []string{"-- COMMAND"}},
+		{name: "missing binary on the command line", args: []string{"run", "--listen", "{listen}", "--run-dir", "{dir}/run", "--", "no-such-program"}, code: 2, says: []string{"no-such-program"}},
+		{name: "unknown flag", args: []string{"run", "--wrokers", "3", "--", "true"}, code: 2, says: []string{"wrokers"}},
+		{name: "unknown command", args: []string{"rnu"}, code: 2, says: []string{"rnu"}},
+		{name: "unknown placeholder", config: strings.Replace(pool, "{socket}", "{sokcet}", 1), code: 2, says: []string{"{sokcet}"}},
+		{name: "status without a master", args: []string{"status", "--run-dir", "{dir}/run"}, code: 1, says: []string{"no master"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := shortDir(t)
+			replace := strings.NewReplacer("{dir}", dir, "{config}", filepath.Join(dir, "stoker.toml"), "{listen}", freeAddress(t))
+			args, config := c.args, c.config
+			if args == nil {
+				args = []string{"run", "-c", "{config}"}
+			}
+			if !strings.HasPrefix(config, "listen") {
+				config = "listen = [\"{listen}\"]\nrun_dir = \"{dir}/run\"\n" + config
+			}
+			if err := os.WriteFile(filepath.Join(dir, "stoker.toml"), []byte(replace.Replace(config)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for i := range args {
+				args[i] = replace.Replace(args[i])
+			}
+			refuse(t, dir, nil, args, c.code, c.says)
+		})
+	}
+}
+
+// TestRunDirHeld: a second master is told who holds the run directory, and
+// the first one does not notice.
+func TestRunDirHeld(t *testing.T) {
+	m := start(t, "[[pools]]\nname = \"p\"\nworkers = 1\ncommand = "+list(engine("--socket", "{socket}")...)+"\n").ready()
+	dir := shortDir(t)
+	args := append([]string{"run", "--listen", freeAddress(t), "--run-dir", m.runDir, "--"}, engine("--socket", "{socket}")...)
+	refuse(t, dir, nil, args, 1, []string{m.runDir, "held by another"})
+	if a := (&caller{address: m.address}).get("/work"); a.outcome != complete || a.status != 200 {
+		t.Errorf("the first master after the second's attempt: %v", a)
+	}
+	m.stop()
+}
+
+// TestNoPermission runs as nobody where it may not write, and where it may
+// not read its file.
+func TestNoPermission(t *testing.T) {
+	var user *syscall.Credential
+	if os.Getuid() == 0 {
+		user = &syscall.Credential{Uid: 65534, Gid: 65534}
+	}
+	dir := shortDir(t)
+	locked, file := filepath.Join(dir, "locked"), filepath.Join(dir, "secret.toml")
+	if err := os.WriteFile(file, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(locked, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	refuse(t, dir, user, []string{"run", "--listen", freeAddress(t), "--run-dir", locked + "/run", "--", "/bin/sleep", "100"}, 1, []string{locked, "permission denied"})
+	refuse(t, dir, user, []string{"run", "-c", file}, 1, []string{file, "permission denied"})
+}
+
+// refuse runs stoker with something wrong, and checks that it says so.
+func refuse(t *testing.T, dir string, user *syscall.Credential, args []string, code int, says []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	mark := "STOKER_E2E_MARK=" + filepath.Base(dir)
+	cmd.Env = append(os.Environ(), mark)
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	_ = cmd.Run()
+	t.Logf("%d: %s", cmd.ProcessState.ExitCode(), strings.TrimSpace(stderr.String()))
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		t.Errorf("stoker %s: exit code %d, want %d", strings.Join(args, " "), got, code)
+	}
+	for _, words := range says {
+		if !strings.Contains(stderr.String(), words) {
+			t.Errorf("stderr does not say %q", words)
+		}
+	}
+	if strings.Contains(stderr.String(), "goroutine ") || strings.Count(stderr.String(), "\n") > 8 {
+		t.Errorf("stderr is no clear sentence")
+	}
+	for _, p := range descendantsOf(mark, dir+"/", cmd.Process.Pid) {
+		t.Errorf("left behind: %v", p)
+	}
+	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type()&os.ModeSocket != 0 {
+			t.Errorf("left behind: socket %s", path)
+		}
+		return nil
+	})
+}
+
+// shortDir is a temporary directory with room for a socket's name below it.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "stk") //nolint:usetesting // t.TempDir has the test's name in it: too long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}

@@ -1,0 +1,61 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// binary is the stoker under test, and self this test binary, which is also
+// the engine that misbehaves on demand. Both are set once, by TestMain.
+var binary, self string
+
+func TestMain(m *testing.M) {
+	var err error
+	if self, err = os.Executable(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "engine" {
+		engineMain(os.Args[2:])
+		return
+	}
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "stoker-e2e")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	// Another user runs the binary in one test.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if binary = os.Getenv("STOKER_E2E_BINARY"); binary == "" {
+		binary = filepath.Join(dir, "stoker")
+		if err := build(binary); err != nil {
+			fmt.Fprintln(os.Stderr, "build stoker:", err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+func build(to string) error {
+	args := []string{"build", "-trimpath", "-o", to}
+	if os.Getenv("STOKER_E2E_RACE") == "1" {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "./cmd/stoker")...)
+	cmd.Dir = ".."
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	return cmd.Run()
+}

@@ -1,0 +1,68 @@
+"""The application behind stoker in its end-to-end tests: every answer can be
+computed by the client, so that every byte can be checked."""
+
+import asyncio
+import hashlib
+import os
+import zlib
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+
+app = FastAPI()
+worker = {"X-Engine-Pid": str(os.getpid()), "X-Engine": os.environ.get("STOKER_NAME", "")}
+
+
+def note(line):
+    """One write, so that lines of several workers stay whole."""
+    with open(os.environ["STOKER_E2E_EVENTS"], "a") as f:
+        f.write(line + "\n")
+
+
+@app.get("/item/{n}")
+def item(n: int, size: int):
+    return Response(hashlib.shake_128(b"%d" % n).digest(size), media_type="application/octet-stream", headers=worker)
+
+
+@app.get("/work/{n}")
+async def work(n: int, ms: int = 0):
+    await asyncio.sleep(ms / 1000)
+    return Response("answer %d " % n * 20, media_type="text/plain", headers=worker)
+
+
+@app.post("/digest")
+async def digest(request: Request):
+    total, sha = 0, hashlib.sha256()
+    async for chunk in request.stream():
+        total += len(chunk)
+        sha.update(chunk)
+    return Response("%d %s" % (total, sha.hexdigest()), media_type="text/plain", headers=worker)
+
+
+@app.get("/stream/{n}")
+async def stream(n: int, events: int, ms: int = 0):
+    async def body():
+        for i in range(events):
+            text = "%d-%d" % (n, i)
+            yield "id: %d\ndata: %s %08x\n\n" % (i, text, zlib.crc32(text.encode()))
+            await asyncio.sleep(ms / 1000)
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(body(), media_type="text/event-stream", headers=worker)
+
+
+@app.get("/silent/{n}")
+async def silent(n: int, request: Request):
+    """A prefill during which no byte flows, until the client goes."""
+    note("held %d" % n)
+    while not await request.is_disconnected():
+        await asyncio.sleep(0.02)
+    note("gone %d" % n)
+    return Response()
+
+
+@app.api_route("/head", methods=["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+async def head(request: Request):
+    fields = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers.raw]
+    path = request.scope["raw_path"].decode("latin-1")
+    return {"method": request.method, "path": path, "query": request.scope["query_string"].decode("latin-1"), "fields": fields}
