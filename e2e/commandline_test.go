@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -73,6 +74,23 @@ func TestCommandLineAlone(t *testing.T) {
 			m.stop()
 		})
 	}
+}
+
+// TestExampleUvicorn runs the example as its own comment says.
+func TestExampleUvicorn(t *testing.T) {
+	python(t)
+	tool(t, "uvicorn", "apt-get install uvicorn")
+	file, err := filepath.Abs("../examples/uvicorn/stoker.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := startAs(t, "", setup{args: []string{"run", "-c", file, "--listen", "{listen}", "--run-dir", "{run_dir}"}}).allReady()
+	for path, want := range map[string]string{"/": `"worker":"app-`, "/clock?ticks=2": "data: [DONE]"} {
+		if a := (&caller{address: m.address}).get(path); a.outcome != complete || a.status != 200 || !strings.Contains(string(a.body), want) {
+			t.Errorf("%s: %v, want %s", path, a, want)
+		}
+	}
+	m.stop()
 }
 
 // TestEngineEnvironment: what an engine is told of itself, and that all else
