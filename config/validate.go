@@ -1,0 +1,250 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// hardLimitMargin is what ending takes beside the waits that are configured:
+// killing trees, reading exits, closing.
+const hardLimitMargin = Duration(10 * time.Second)
+
+// validator collects everything that is wrong with one configuration.
+type validator struct {
+	config   *Config
+	origin   origin
+	problems Problems
+	// faulty holds the paths that were reported: one mistake is told once, not
+	// again by every rule that looks at the same key.
+	faulty map[string]bool
+	// unread holds those whose value could not be read, so that no rule may
+	// judge them or anything inside them.
+	unread map[string]bool
+	// host is nil where the text alone counts.
+	host *host
+}
+
+// report places a problem at a key, unless that key is known to be faulty or
+// could not be read.
+func (v *validator) report(path, message string) {
+	if v.isFaulty(path) {
+		return
+	}
+	v.faulty[path] = true
+	v.problems = append(v.problems, v.origin.problem(path, message))
+}
+
+// isFaulty reports whether the key was reported, or could not be read.
+func (v *validator) isFaulty(path string) bool {
+	if v.faulty[path] {
+		return true
+	}
+	for ; path != ""; path = parentPath(path) {
+		if v.unread[path] {
+			return true
+		}
+	}
+	return false
+}
+
+// written reports whether the file or a flag sets the key.
+func (v *validator) written(path string) bool {
+	_, inFile := v.origin.lines[path]
+	_, byFlag := v.origin.flags[path]
+	return inFile || byFlag
+}
+
+func newValidator(c *Config, o origin, h *host) *validator {
+	return &validator{config: c, origin: o, host: h, faulty: map[string]bool{}, unread: map[string]bool{}}
+}
+
+func (v *validator) validate() {
+	v.validateDoors()
+	v.validateRunDir()
+	v.validateLogs()
+	v.duration("orphan_timeout", v.config.OrphanTimeout, 0)
+	v.validateShutdown()
+	v.validatePools()
+	v.validateRoutes()
+	if v.host != nil {
+		v.validateHost()
+	}
+}
+
+// validateDoors checks the addresses that we listen on ourselves.
+func (v *validator) validateDoors() {
+	c := v.config
+	if len(c.Listen) == 0 {
+		v.report("listen", `must name at least one address: write ["127.0.0.1:8000"]`)
+	}
+	for i, address := range c.Listen {
+		path := indexPath("listen", i)
+		if err := checkAddress(address, listening); err != nil {
+			v.report(path, err.Error())
+			continue
+		}
+		if address == "unix:"+c.AdminSocket() {
+			v.report(path, "is the socket of the admin listener: choose another path")
+		}
+		for j := range i {
+			if collide(c.Listen[j], address) {
+				v.report(path, fmt.Sprintf("%q takes the same address as %s: leave one of them out", address, v.origin.at(indexPath("listen", j))))
+			}
+		}
+	}
+	v.validateAdmin()
+}
+
+func (v *validator) validateAdmin() {
+	admin := v.config.Admin
+	if admin == "" {
+		return
+	}
+	if strings.HasPrefix(admin, "unix:") {
+		v.report("admin", fmt.Sprintf("must be HOST:PORT: the unix socket %s is there anyway", v.config.AdminSocket()))
+		return
+	}
+	if err := checkAddress(admin, listening); err != nil {
+		v.report("admin", err.Error())
+		return
+	}
+	for i, address := range v.config.Listen {
+		if collide(address, admin) {
+			v.report("admin", fmt.Sprintf("%q takes the same address as %s: give it a port of its own", admin, v.origin.at(indexPath("listen", i))))
+		}
+	}
+}
+
+// validateRunDir sees that every socket below the run directory fits into the
+// kernel's address, the longest worker's included.
+func (v *validator) validateRunDir() {
+	c := v.config
+	if c.RunDir == "" {
+		v.report("run_dir", "must not be empty: leave it out for "+DefaultRunDir())
+		return
+	}
+	longest := c.AdminSocket()
+	for i := range c.Pools {
+		p := &c.Pools[i]
+		if p.Remote() || v.isFaulty(v.poolKey(i, "name")) || v.isFaulty(v.poolKey(i, "workers")) {
+			continue
+		}
+		last := p.WorkerName(max(p.Workers, 1) - 1)
+		for _, socket := range []string{c.KeeperSocket(last), c.EngineSocket(last)} {
+			if len(socket) > len(longest) {
+				longest = socket
+			}
+		}
+	}
+	if over := len(longest) - MaxSocketPath; over > 0 {
+		v.report("run_dir", fmt.Sprintf("too long: the path of the socket %s has %d bytes and the kernel takes %d; make run_dir or the pool's name %d shorter",
+			longest, len(longest), MaxSocketPath, over))
+	}
+}
+
+func (v *validator) validateLogs() {
+	c := v.config
+	v.oneOf("log_format", c.LogFormat, "text", "json")
+	v.oneOf("log_level", c.LogLevel, "trace", "debug", "info", "warn", "error")
+	v.oneOf("access_log", c.AccessLog, "stdout", "stderr", "off")
+}
+
+// validateShutdown checks that the hard limit leaves room for all that may
+// happen before it; else it would cut what the other keys promise.
+func (v *validator) validateShutdown() {
+	s := v.config.Shutdown
+	ok := v.duration("shutdown.delay", s.Delay, 0)
+	ok = v.duration("shutdown.drain_timeout", s.DrainTimeout, 0) && ok
+	ok = v.duration("shutdown.idle_grace", s.IdleGrace, 0) && ok
+	ok = v.duration("shutdown.hard_limit", s.HardLimit, briefest) && ok
+	for i := range v.config.Pools {
+		ok = ok && !v.isFaulty(v.poolKey(i, "stop.grace"))
+	}
+	needs := v.config.shutdownNeeds()
+	if ok && s.HardLimit <= needs {
+		v.report("shutdown.hard_limit", fmt.Sprintf("%s is too short: delay, drain_timeout and the longest stop.grace may take %s together; write %q or more, or leave it out",
+			s.HardLimit, needs, (needs+hardLimitMargin).String()))
+	}
+}
+
+// shutdownNeeds is how long a shutdown may take when each wait is used up:
+// idle connections wait while requests drain, and all engines end at once.
+func (c *Config) shutdownNeeds() Duration {
+	var grace Duration
+	for i := range c.Pools {
+		if !c.Pools[i].Remote() {
+			grace = max(grace, c.Pools[i].Stop.Grace)
+		}
+	}
+	return c.Shutdown.Delay + max(c.Shutdown.DrainTimeout, c.Shutdown.IdleGrace) + grace
+}
+
+// duration checks a lower bound and reports whether all is well with the key.
+func (v *validator) duration(path string, d, least Duration) bool {
+	switch {
+	case v.isFaulty(path):
+	case d < 0:
+		v.report(path, fmt.Sprintf("%s is negative: a duration is 0s or more", d))
+	case d < least && d == 0:
+		v.report(path, fmt.Sprintf("must be more than 0s: write %q or more", least.String()))
+	case d < least:
+		v.report(path, fmt.Sprintf("%s is too short: write %q or more", d, least.String()))
+	default:
+		return true
+	}
+	return false
+}
+
+// number checks that n lies in [least, most].
+func (v *validator) number(path string, n, least, most int) {
+	if n < least {
+		v.report(path, fmt.Sprintf("must be at least %d, not %d", least, n))
+	}
+	if n > most {
+		v.report(path, fmt.Sprintf("must be at most %d, not %d", most, n))
+	}
+}
+
+// oneOf checks that a word is one of those that mean something.
+func (v *validator) oneOf(path, got string, words ...string) {
+	if slices.Contains(words, got) {
+		return
+	}
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = quoteTOML(word)
+	}
+	last := len(quoted) - 1
+	message := "must be " + strings.Join(quoted[:last], ", ") + " or " + quoted[last] + ", not " + quoteTOML(shorten(got))
+	near := nearest(strings.TrimPrefix(got, "SIG"), words)
+	if near != "" {
+		message += "; did you mean " + quoteTOML(near) + "?"
+	}
+	v.report(path, message)
+}
+
+// validateHost checks what only this host can tell.
+func (v *validator) validateHost() {
+	if info, err := v.host.stat(v.config.RunDir); err == nil && !info.IsDir() {
+		v.report("run_dir", fmt.Sprintf("%s is not a directory: name another, or remove it", v.config.RunDir))
+	}
+	for i, address := range v.config.Listen {
+		path, isUnix := strings.CutPrefix(address, "unix:")
+		if !isUnix || v.isFaulty(indexPath("listen", i)) || filepath.Dir(path) == v.config.RunDir {
+			continue
+		}
+		if info, err := v.host.stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) || (err == nil && !info.IsDir()) {
+			v.report(indexPath("listen", i), fmt.Sprintf("the directory %s does not exist: create it, or name another", filepath.Dir(path)))
+		}
+	}
+	for i := range v.config.Pools {
+		if p := &v.config.Pools[i]; !p.Remote() {
+			v.validatePoolHost(i, p)
+		}
+	}
+}
