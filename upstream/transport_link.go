@@ -1,0 +1,173 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"stoker/internal/rawconn"
+)
+
+// link is one connection to an upstream.
+type link struct {
+	conn *rawconn.Conn
+	// abort is conn.Abort, bound once.
+	abort func()
+	// reused: an exchange has gone over it before.
+	reused bool
+	// since is when it fell idle.
+	since time.Time
+}
+
+// While a unix socket's accept queue is full, connect fails at once with
+// EAGAIN, where TCP would wait: a burst would be answered with errors by an
+// engine that is merely busy. These bound how often it is tried again.
+const (
+	minBacklogWait = time.Millisecond
+	maxBacklogWait = 50 * time.Millisecond
+)
+
+// dial connects, within ConnectTimeout.
+func (t *Transport) dial(ctx context.Context) (*link, error) {
+	if t.options.ConnectTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.options.ConnectTimeout)
+		defer cancel()
+	}
+	for wait := minBacklogWait; ; wait = min(2*wait, maxBacklogWait) {
+		c, err := t.dialer.DialContext(ctx, t.network, t.address)
+		if err == nil {
+			conn, err := rawconn.Wrap(c)
+			if err != nil {
+				return nil, err
+			}
+			conn.CountReceived(&t.received)
+			return &link{conn: conn, abort: conn.Abort}, nil
+		}
+		if t.network != "unix" || !errors.Is(err, syscall.EAGAIN) {
+			return nil, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w while its accept queue was full", err)
+		}
+	}
+}
+
+// idleLinks holds the connections that wait for their next exchange, the one
+// used last on top: the rest grow old together and go, so that their number
+// follows the load.
+type idleLinks struct {
+	max     int
+	timeout time.Duration
+
+	mu     sync.Mutex
+	links  []*link // by age, oldest first
+	closed bool
+	// pruner runs while links is not empty. Without it, connections that the
+	// upstream has closed would keep their descriptors until the next request.
+	pruner *time.Timer
+	armed  bool
+}
+
+func (i *idleLinks) init(limit int, timeout time.Duration) {
+	i.max, i.timeout = limit, timeout
+}
+
+// take returns the connection used last that is still good, nil when there is none.
+func (i *idleLinks) take() *link {
+	for {
+		l := i.pop()
+		if l == nil {
+			return nil
+		}
+		if time.Since(l.since) < i.timeout && l.conn.CheckIdle() == nil {
+			return l
+		}
+		_ = l.conn.Close()
+	}
+}
+
+func (i *idleLinks) pop() *link {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	last := len(i.links) - 1
+	if last < 0 {
+		return nil
+	}
+	l := i.links[last]
+	i.links[last] = nil
+	i.links = i.links[:last]
+	return l
+}
+
+// put keeps a connection for later, or closes it.
+func (i *idleLinks) put(l *link) {
+	l.reused, l.since = true, time.Now()
+	if !i.push(l) {
+		_ = l.conn.Close()
+	}
+}
+
+func (i *idleLinks) push(l *link) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed || len(i.links) >= i.max {
+		return false
+	}
+	i.links = append(i.links, l)
+	i.arm(i.timeout)
+	return true
+}
+
+// arm makes sure that prune will run. The lock is held.
+func (i *idleLinks) arm(after time.Duration) {
+	if i.armed {
+		return
+	}
+	i.armed = true
+	if i.pruner == nil {
+		i.pruner = time.AfterFunc(after, i.prune)
+		return
+	}
+	i.pruner.Reset(after)
+}
+
+// prune closes what has waited too long.
+func (i *idleLinks) prune() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.armed = false
+	old := 0
+	for old < len(i.links) && time.Since(i.links[old].since) >= i.timeout {
+		_ = i.links[old].conn.Close()
+		old++
+	}
+	kept := copy(i.links, i.links[old:])
+	clear(i.links[kept:])
+	i.links = i.links[:kept]
+	if kept > 0 {
+		i.arm(max(i.timeout-time.Since(i.links[0].since), minPrune))
+	}
+}
+
+// minPrune keeps the pruner from running for each of many connections that
+// fell idle within the same moment.
+const minPrune = 100 * time.Millisecond
+
+func (i *idleLinks) close() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.closed = true
+	if i.pruner != nil {
+		i.pruner.Stop()
+	}
+	for _, l := range i.links {
+		_ = l.conn.Close()
+	}
+	i.links = nil
+}
