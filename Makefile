@@ -20,6 +20,6 @@ lint: ; command -v golangci-lint >/dev/null || $(GO) install $(LINTER); golangci
 
 e2e: ; $(GO) test -tags e2e -count 1 -timeout 15m $(E2E_FLAGS) ./e2e
 
-bench: build ; scripts/bench $(BENCH_FLAGS)
+bench: build ; $(GO) run ./scripts/bench $(BENCH_FLAGS)
 
 fuzz: ; scripts/fuzz $(FUZZTIME)
