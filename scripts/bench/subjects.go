@@ -86,7 +86,7 @@ func nginxConfig(dir, address string, upstreams []string) (text string, args []s
 }
 
 func haproxyConfig(_, address string, upstreams []string) (text string, args []string) {
-	text = "global\n  nbthread 1\n  maxconn 8192\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  http-reuse always\nlisten engines\n  bind " + address + "\n  balance leastconn\n"
+	text = "global\n  nbthread 1\n  maxconn 8192\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  http-reuse always\n  option http-no-delay\nlisten engines\n  bind " + address + "\n  balance leastconn\n"
 	for i, u := range upstreams {
 		text += fmt.Sprintf("  server engine%d %s\n", i, u)
 	}
