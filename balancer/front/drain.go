@@ -1,0 +1,185 @@
+package front
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// cutGrace is how long a cut request may still take to say so to its client.
+	cutGrace = time.Second
+	// longestSpread bounds the time over which idle connections are closed:
+	// thousands of clients told at once would all come back at once.
+	longestSpread = time.Second
+)
+
+// The gentle end of a front, in this order, each step bounded by the caller:
+// the listeners are closed, Drain, CloseIdle (returns when every connection has
+// gone), Cut for those who did not finish in time, WaitIdle for a moment so that
+// they learn of it, Close.
+
+// Drain lets every answer from now on tell its client that the connection ends
+// with it: "Connection: close", or GOAWAY in HTTP/2. Requests are still served.
+func (f *Front) Drain() { f.draining.Store(true) }
+
+// CloseIdle ends connections as they become idle and returns when none is left,
+// or with the context's cause. An idle one is kept for grace, so that a request
+// which is on its way is still answered (with "Connection: close"), and then
+// closed, at a random moment of a short time. A connection on which a request
+// is being read or served is not touched. HTTP/2 connections get a GOAWAY with
+// their last stream's number at once, and are closed a second after that stream.
+//
+// Connections that come later are served, but for HTTP/2 ones.
+func (f *Front) CloseIdle(ctx context.Context, grace time.Duration) error {
+	f.Drain()
+	f.goroutine.Go(func() { _ = f.http2.Shutdown(ctx) }) // it says only whether ctx ended
+	began := time.Now()
+	spread := min(grace, longestSpread)
+	shares := make(map[*conn]time.Duration)
+	for {
+		next, left, changed := f.closeDue(began, func(c *conn) time.Duration {
+			share, known := shares[c]
+			if !known {
+				share = time.Duration(rand.Int64N(int64(spread) + 1))
+				shares[c] = share
+			}
+			return grace + share
+		})
+		if left == 0 {
+			return nil
+		}
+		if err := sleep(ctx, next, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// closeDue closes every connection that has been idle since began, or later,
+// for as long as it may. It returns when the next one is due (0: none is idle),
+// how many connections are left, and a channel that tells of any change.
+func (f *Front) closeDue(began time.Time, may func(*conn) time.Duration) (next time.Duration, left int, changed <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	for c := range f.conns {
+		if !c.is(idle) {
+			continue
+		}
+		since := c.since
+		if since.Before(began) {
+			since = began
+		}
+		wait := since.Add(may(c)).Sub(now)
+		if wait <= 0 {
+			f.closeQuiet(c)
+			continue
+		}
+		if next == 0 || wait < next {
+			next = wait
+		}
+	}
+	return next, len(f.conns), f.whenChanged()
+}
+
+// closeQuiet closes an idle connection unless bytes of a request have just
+// come: those are found by the reader, which makes the connection busy.
+// net/http takes the connection out of f.conns when it sees the end. f.mu is held.
+func (f *Front) closeQuiet(c *conn) {
+	if c.waiting() {
+		return
+	}
+	f.moveLocked(c, gone)
+	// It cannot fail in a way that leaves the connection open.
+	_ = c.Conn.Close()
+}
+
+// waiting says whether bytes wait to be read on c.
+func (c *conn) waiting() bool {
+	n := 0
+	// An error says that the connection is closed already.
+	_ = c.control(func(fd int) { n, _ = unix.IoctlGetInt(fd, unix.TIOCINQ) })
+	return n > 0
+}
+
+// sleep waits until wait is over (0: for ever), changed is closed, or ctx ends,
+// which is the only error.
+func sleep(ctx context.Context, wait time.Duration, changed <-chan struct{}) error {
+	var over <-chan time.Time
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-over:
+	case <-changed:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// InFlight is how many requests are being served: those whose head is complete
+// and whose handler has not returned.
+func (f *Front) InFlight() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.requests.length
+}
+
+// WaitIdle returns nil once no connection has a request, not even a part of a
+// head or of an answer, or else the context's cause.
+func (f *Front) WaitIdle(ctx context.Context) error {
+	for {
+		f.mu.Lock()
+		busy, changed := f.busy, f.whenChanged()
+		f.mu.Unlock()
+		if busy == 0 {
+			return nil
+		}
+		if err := sleep(ctx, 0, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// Cut ends every request in flight by cancelling its context with cause, and
+// returns how many there were. A client that has had nothing of its answer yet
+// is told so, within a second; one that has is left with a visibly broken
+// connection, or stream.
+func (f *Front) Cut(cause error) int {
+	f.Drain()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for q := f.requests.first; q != nil; q = q.next {
+		q.cancel(cause)
+	}
+	for c := range f.conns {
+		if c.is(serving) {
+			c.hurry()
+		}
+	}
+	return f.requests.length
+}
+
+// hurry ends reads from the client, and soon writes to it: a cancelled context
+// wakes nobody who waits for a client that neither sends nor reads.
+func (c *conn) hurry() {
+	now := time.Now()
+	// Errors: the connection is closed already.
+	_ = c.SetReadDeadline(now)
+	_ = c.SetWriteDeadline(now.Add(cutGrace))
+}
+
+// clientLeft is told by hangups.
+func (c *conn) clientLeft() {
+	c.front.mu.Lock()
+	defer c.front.mu.Unlock()
+	c.hungUp.Store(true)
+	if c.now != nil {
+		c.now.leave()
+	}
+}

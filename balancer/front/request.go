@@ -1,0 +1,305 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+// OutcomePanic: a defect of ours ended the request; its client's connection was broken.
+const OutcomePanic exchange.Outcome = "panic"
+
+const (
+	// drainBytes and drainTime bound what is read of a body that the handler
+	// left unread, so that its connection may serve another request.
+	drainBytes = 256 << 10
+	drainTime  = 100 * time.Millisecond
+)
+
+// request is an exchange, from its head's end to its answer's end.
+type request struct {
+	exchange.Exchange
+
+	conn   *conn
+	from   *http.Request
+	answer answer
+	body   body
+	cancel context.CancelCauseFunc
+
+	prev, next *request // in Front.requests
+}
+
+// ServeHTTP carries one request; net/http calls it.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := r.Context().Value(connKey{}).(*conn) // withConn put it there
+	if isPreface(r) && !c.is(streams) {
+		f.handOver(w, c)
+		return
+	}
+	if c.spoiled.Load() {
+		panic(http.ErrAbortHandler) // this is the rest of a body
+	}
+	q := f.newRequest(c, w, r)
+	ctx, release := q.context(w)
+	f.enter(q)
+	f.serve(ctx, q)
+	f.observe(q)
+	q.settleBody()
+	release()
+	f.leave(q)
+	if !q.answer.whole() {
+		// This is how net/http is told to end the connection, or stream, without
+		// a clean end.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// serve calls the handler. A panic there ends this request alone.
+func (f *Front) serve(ctx context.Context, q *request) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.log.Error("panic while serving a request; its connection is broken",
+				"id", q.Record.ID, "panic", p, "stack", string(debug.Stack()))
+			q.Record.Outcome = OutcomePanic
+			q.Record.Err = fmt.Errorf("panic: %v", p)
+			q.answer.Break(q.Record.Err)
+		}
+	}()
+	f.handler.Serve(ctx, &q.Exchange)
+}
+
+func (f *Front) observe(q *request) {
+	q.Record.End = time.Now()
+	for _, o := range f.observers {
+		o.Observe(&q.Exchange)
+	}
+}
+
+// newRequest translates r.
+func (f *Front) newRequest(c *conn, w http.ResponseWriter, r *http.Request) *request {
+	q := &request{conn: c, from: r}
+	q.Record.Start = time.Now()
+	q.Client = c.client
+	q.Request = http1.Request{
+		Method:    r.Method,
+		Target:    originForm(r.Method, r.RequestURI),
+		Authority: r.Host,
+		Scheme:    "http",
+		Proto:     r.ProtoMajor*10 + r.ProtoMinor,
+		Fields:    fieldsOf(r.Header),
+	}
+	if r.TLS != nil {
+		q.Request.Scheme = "https"
+	}
+	if r.ContentLength != 0 {
+		q.Length = r.ContentLength
+		q.body.request = q
+		q.Body = &q.body
+		q.Trailers = q.trailers
+	}
+	q.answer = answer{w: w, request: q}
+	q.Sink = &q.answer
+	return q
+}
+
+// fieldsOf turns net/http's map back into a list, without framing. Names come
+// in canonical spelling and in any order, since net/http keeps neither; fields
+// of one name are in the order of arrival. Four places are left for what a
+// proxy adds.
+func fieldsOf(h http.Header) http1.Fields {
+	fields := make(http1.Fields, 0, len(h)+4)
+	for name, values := range h {
+		switch name {
+		case "Content-Length", "Transfer-Encoding", "Host":
+			continue
+		}
+		for _, v := range values {
+			fields = append(fields, http1.Field{Name: name, Value: v})
+		}
+	}
+	return fields
+}
+
+// originForm is the path and query of a target, byte for byte as the client
+// sent it, also when it came in absolute form (RFC 9112 3.2.2). What is neither
+// is returned as it is.
+func originForm(method, target string) string {
+	if strings.HasPrefix(target, "/") {
+		return target
+	}
+	_, rest, absolute := strings.Cut(target, "://")
+	if !absolute {
+		return target
+	}
+	at := strings.IndexAny(rest, "/?")
+	switch {
+	case at < 0 && method == http.MethodOptions:
+		return "*"
+	case at < 0:
+		return "/"
+	case rest[at] == '?':
+		return "/" + rest[at:]
+	default:
+		return rest[at:]
+	}
+}
+
+// context returns what the request runs under: it ends, with a cause, when the
+// client goes away or the request is cut. release must be called at the end.
+func (q *request) context(w http.ResponseWriter) (ctx context.Context, release func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	q.cancel = cancel
+	unwatch := context.AfterFunc(q.from.Context(), func() { cancel(exchange.ErrClientGone) })
+	if q.Request.Proto != 20 {
+		// net/http watches the connection only from the body's end on.
+		if q.Body != nil && !q.conn.watched {
+			q.conn.watched = q.conn.front.hangups.watch(q.conn) == nil
+		}
+		// Without full duplex, an answer that begins before the body's end has been
+		// seen makes net/http close the body under the transport that still reads
+		// it; 1.7 % of short POST streams were lost so. HTTP/1 always has it.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		return ctx, func() { unwatch(); cancel(nil) }
+	}
+	// A stream that waits for its client's window is woken by a deadline alone.
+	hurried := make(chan struct{})
+	unhurry := context.AfterFunc(ctx, func() {
+		defer close(hurried)
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Now())
+		_ = control.SetWriteDeadline(time.Now().Add(cutGrace))
+	})
+	return ctx, func() {
+		unwatch()
+		if !unhurry() {
+			<-hurried // w must not be used once the handler has returned
+		}
+		cancel(nil)
+	}
+}
+
+// leave ends a request of HTTP/1 whose client has gone.
+func (q *request) leave() {
+	q.cancel(exchange.ErrClientGone)
+	q.conn.hurry()
+}
+
+// enter registers q. A client that hung up before is noticed here.
+func (f *Front) enter(q *request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.requests.add(q)
+	if q.conn.is(streams) {
+		return
+	}
+	f.moveLocked(q.conn, serving)
+	q.conn.now = q
+	if q.conn.hungUp.Load() {
+		q.leave()
+	}
+}
+
+// leave forgets q; the connection is busy until net/http has written all.
+func (f *Front) leave(q *request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.requests.remove(q)
+	q.conn.now = nil
+	f.recount(false, false)
+}
+
+// requestList is every request in flight.
+type requestList struct {
+	first  *request
+	length int
+}
+
+func (l *requestList) add(q *request) {
+	q.next = l.first
+	if l.first != nil {
+		l.first.prev = q
+	}
+	l.first = q
+	l.length++
+}
+
+func (l *requestList) remove(q *request) {
+	if q.prev == nil {
+		l.first = q.next
+	} else {
+		q.prev.next = q.next
+	}
+	if q.next != nil {
+		q.next.prev = q.prev
+	}
+	l.length--
+}
+
+// body reads a request's body and says what became of it.
+type body struct {
+	request *request
+	ended   bool // io.EOF was returned
+	failed  bool // it broke off or is no HTTP
+}
+
+// Read implements io.Reader. An error that comes of the client's leaving is
+// exchange.ErrClientGone; of the others, the request itself is wrong.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.request.from.Body.Read(p)
+	b.request.Record.BytesIn += int64(n)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		b.ended = true
+	default:
+		b.failed = true
+		if left(err) || b.request.Request.Proto == 20 {
+			err = fmt.Errorf("%w: %w", exchange.ErrClientGone, err)
+		}
+	}
+	return n, err
+}
+
+// left says whether reading failed because the connection did.
+func left(err error) bool {
+	var network net.Error
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network)
+}
+
+// trailers are the fields after the body, once it has ended.
+func (q *request) trailers() http1.Fields { return fieldsOf(q.from.Trailer) }
+
+// settleBody makes sure that what the handler left of a body is not taken for
+// the next request on the connection. A small rest is read; else the connection
+// ends after the answer. In HTTP/2 a stream's end is no business of the others.
+func (q *request) settleBody() {
+	if q.Body == nil || q.body.ended || q.Request.Proto == 20 || !q.answer.whole() {
+		return
+	}
+	if !q.body.failed && q.from.Header.Get("Expect") == "" && q.readRest() {
+		return
+	}
+	q.conn.spoiled.Store(true)
+	_ = q.conn.SetReadDeadline(time.Now()) // net/http tries to read on, too
+}
+
+// readRest reads a small rest of the body and says whether it has ended. The
+// client has all of the answer before, but perhaps its end.
+func (q *request) readRest() bool {
+	if q.answer.Flush() != nil || q.conn.SetReadDeadline(time.Now().Add(drainTime)) != nil {
+		return false
+	}
+	_, _ = io.CopyN(io.Discard, q.from.Body, drainBytes+1)
+	// Only a body that has ended says so again.
+	n, err := q.from.Body.Read(make([]byte, 1))
+	return n == 0 && errors.Is(err, io.EOF)
+}
