@@ -81,14 +81,30 @@ func startAs(t *testing.T, config string, s setup) *master {
 	m.cmd.Env = append(os.Environ(), append([]string{m.mark, "STOKER_E2E_EVENTS=" + m.events}, s.env...)...)
 	m.cmd.Dir = dir
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user, Setpgid: s.group}
+	m.launch()
+	return m
+}
+
+// again starts another master like this one, in the same run directory.
+func (m *master) again() *master {
+	m.t.Helper()
+	next := *m
+	next.cmd = exec.Command(m.cmd.Path, m.cmd.Args[1:]...)
+	next.cmd.Env, next.cmd.Dir, next.cmd.SysProcAttr = m.cmd.Env, m.cmd.Dir, m.cmd.SysProcAttr
+	next.ended = make(chan struct{})
+	next.launch()
+	return &next
+}
+
+func (m *master) launch() {
+	m.t.Helper()
 	// Files, not pipes: Wait would wait for every engine that holds a pipe.
-	m.cmd.Stdout, m.cmd.Stderr = create(t, m.stdout), create(t, m.stderr)
+	m.cmd.Stdout, m.cmd.Stderr = create(m.t, m.stdout), create(m.t, m.stderr)
 	if err := m.cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", binary, err)
+		m.t.Fatalf("start %s: %v", binary, err)
 	}
 	go func() { _ = m.cmd.Wait(); close(m.ended) }()
-	t.Cleanup(m.cleanUp)
-	return m
+	m.t.Cleanup(m.cleanUp)
 }
 
 func create(t *testing.T, path string) *os.File {
