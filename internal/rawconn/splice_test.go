@@ -11,65 +11,62 @@ import (
 // splicePairs are sources and destinations.
 var splicePairs = [][2]string{{"tcp", "tcp"}, {"unix", "tcp"}, {"tcp", "unix"}, {"unix", "unix"}}
 
-func eachSplice(t *testing.T, test func(t *testing.T, src *Conn, srcPeer net.Conn, dst *Conn, dstPeer net.Conn)) {
-	t.Helper()
+func TestSpliceMovesExactly(t *testing.T) {
 	for _, p := range splicePairs {
 		t.Run(p[0]+" to "+p[1], func(t *testing.T) {
 			src, srcPeer := pair(t, p[0])
 			dst, dstPeer := pair(t, p[1])
-			test(t, src, srcPeer, dst, dstPeer)
+			sent := randomBytes(3 << 20)
+			const most = 2<<20 + 17
+			go srcPeer.Write(sent)
+			received := make(chan []byte)
+			go func() {
+				p, _ := io.ReadAll(dstPeer)
+				received <- p
+			}()
+			// splice itself, as Splice would hide that the kernel refused.
+			if n, err := dst.splice(src, most); n != most || err != nil {
+				t.Fatalf("splice = %d, %v", n, err)
+			}
+			rest := make([]byte, len(sent)-most)
+			if _, err := io.ReadFull(src, rest); err != nil || !bytes.Equal(rest, sent[most:]) {
+				t.Errorf("the rest was not left untouched: %v", err)
+			}
+			dst.CloseWrite()
+			if !bytes.Equal(<-received, sent[:most]) {
+				t.Error("what arrived differs")
+			}
 		})
 	}
 }
 
-func TestSpliceMovesExactly(t *testing.T) {
-	eachSplice(t, func(t *testing.T, src *Conn, srcPeer net.Conn, dst *Conn, dstPeer net.Conn) {
-		sent := randomBytes(3 << 20)
-		const most = 2<<20 + 17
-		go srcPeer.Write(sent)
-		received := make(chan []byte)
-		go func() {
-			p, _ := io.ReadAll(dstPeer)
-			received <- p
-		}()
-		// splice itself, as Splice would hide that the kernel refused.
-		if n, err := dst.splice(src, most); n != most || err != nil {
-			t.Fatalf("splice = %d, %v", n, err)
-		}
-		rest := make([]byte, len(sent)-most)
-		if _, err := io.ReadFull(src, rest); err != nil || !bytes.Equal(rest, sent[most:]) {
-			t.Errorf("the rest was not left untouched: %v", err)
-		}
-		dst.CloseWrite()
-		if !bytes.Equal(<-received, sent[:most]) {
-			t.Error("what arrived differs")
-		}
-	})
-}
-
 func TestSplicePassesOnWhatIsThere(t *testing.T) {
-	eachSplice(t, func(t *testing.T, src *Conn, srcPeer net.Conn, dst *Conn, dstPeer net.Conn) {
-		type result struct {
-			n   int64
-			err error
-		}
-		done := make(chan result)
-		go func() {
-			n, err := dst.Splice(src, 1<<20)
-			done <- result{n, err}
-		}()
-		for _, word := range []string{"first", "second"} {
-			srcPeer.Write([]byte(word))
-			got := make([]byte, len(word))
-			if _, err := io.ReadFull(dstPeer, got); err != nil || string(got) != word {
-				t.Fatalf("%q arrived: %v", got, err)
+	for _, p := range splicePairs {
+		t.Run(p[0]+" to "+p[1], func(t *testing.T) {
+			src, srcPeer := pair(t, p[0])
+			dst, dstPeer := pair(t, p[1])
+			type result struct {
+				n   int64
+				err error
 			}
-		}
-		srcPeer.Close()
-		if r := <-done; r.n != 11 || r.err != nil {
-			t.Errorf("Splice up to the end = %d, %v", r.n, r.err)
-		}
-	})
+			done := make(chan result)
+			go func() {
+				n, err := dst.Splice(src, 1<<20)
+				done <- result{n, err}
+			}()
+			for _, word := range []string{"first", "second"} {
+				srcPeer.Write([]byte(word))
+				got := make([]byte, len(word))
+				if _, err := io.ReadFull(dstPeer, got); err != nil || string(got) != word {
+					t.Fatalf("%q arrived: %v", got, err)
+				}
+			}
+			srcPeer.Close()
+			if r := <-done; r.n != 11 || r.err != nil {
+				t.Errorf("Splice up to the end = %d, %v", r.n, r.err)
+			}
+		})
+	}
 }
 
 func TestSpliceTellsWhoFailed(t *testing.T) {
