@@ -1,0 +1,258 @@
+package http1
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// parseWhole parses raw as one piece; the head is shown as text, for comparing.
+func parseWhole(raw, method string) (head string, n int, err error) {
+	var h ResponseHead
+	n, err = ParseResponse([]byte(raw), 0, method, &h)
+	return show(&h, n, err), n, err
+}
+
+// parseBytewise parses raw as it would arrive one byte at a time.
+func parseBytewise(raw, method string) (head string, n int, err error) {
+	var h ResponseHead
+	p := []byte(raw)
+	for i := range len(p) + 1 {
+		n, err = ParseResponse(p[:i], max(i-1, 0), method, &h)
+		if n > 0 || err != nil {
+			break
+		}
+	}
+	return show(&h, n, err), n, err
+}
+
+func show(h *ResponseHead, n int, err error) string {
+	if n == 0 || err != nil {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d %d %q %s %d", h.Proto, h.Status, h.Reason, [...]string{"none", "sized", "chunks", "until close"}[h.Framing], h.Length)
+	if h.Close {
+		b.WriteString(" close")
+	}
+	for _, f := range h.Fields {
+		fmt.Fprintf(&b, " %s=%q", f.Name, f.Value)
+	}
+	return b.String()
+}
+
+// answers are heads that are taken, and as what.
+var answers = []struct{ name, method, raw, want string }{
+	{"sized", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", `11 200 "OK" sized 5`},
+	{"fields in order, untouched", "GET", "HTTP/1.1 200 OK\r\nServer: uvicorn\r\nx-A:\t 1 \t\r\nX-a: 2,3\r\nEmpty:\r\nContent-Length: 0\r\n\r\n", `11 200 "OK" sized 0 Server="uvicorn" x-A="1" X-a="2,3" Empty=""`},
+	{"no reason", "GET", "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", `11 200 "" sized 0`},
+	{"no space before no reason", "GET", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", `11 200 "" sized 0`},
+	{"long reason", "GET", "HTTP/1.1 404 Not Found at \xe9\r\nContent-Length: 0\r\n\r\n", `11 404 "Not Found at \xe9" sized 0`},
+	{"obs-text in a value", "GET", "HTTP/1.1 200 OK\r\nX: \xff\r\nContent-Length: 0\r\n\r\n", `11 200 "OK" sized 0 X="\xff"`},
+	{"chunked", "GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", `11 200 "OK" chunks -1`},
+	{"Chunked in capitals", "GET", "HTTP/1.1 200 OK\r\nTRANSFER-ENCODING: ChunKed\r\n\r\n", `11 200 "OK" chunks -1`},
+	{"until close", "GET", "HTTP/1.1 200 OK\r\n\r\n", `11 200 "OK" until close -1 close`},
+	{"HTTP/1.0 until close", "GET", "HTTP/1.0 200 OK\r\n\r\n", `10 200 "OK" until close -1 close`},
+	{"HTTP/1.0 is not kept", "GET", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\n", `10 200 "OK" sized 1 close`},
+	{"Connection: close", "GET", "HTTP/1.1 200 OK\r\nConnection: foo, CLOSE\r\nContent-Length: 1\r\n\r\n", `11 200 "OK" sized 1 close`},
+	{"close in the second Connection", "GET", "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nConnection: close\r\nContent-Length: 1\r\n\r\n", `11 200 "OK" sized 1 close`},
+	{"agreeing lengths", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", `11 200 "OK" sized 5`},
+	{"length with zeros", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 005\r\n\r\n", `11 200 "OK" sized 5`},
+	{"greatest length", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 999999999999999999\r\n\r\n", `11 200 "OK" sized 999999999999999999`},
+	{"HEAD", "HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", `11 200 "OK" none 5`},
+	{"HEAD without length", "HEAD", "HTTP/1.1 200 OK\r\n\r\n", `11 200 "OK" none -1`},
+	{"HEAD of chunks", "HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", `11 200 "OK" none -1`},
+	{"304", "GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", `11 304 "Not Modified" none 5`},
+	{"204", "GET", "HTTP/1.1 204 No Content\r\n\r\n", `11 204 "No Content" none -1`},
+	{"204 with a length of 0", "GET", "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", `11 204 "No Content" none 0`},
+	{"204 that may send a body", "GET", "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", `11 204 "No Content" none 5 close`},
+	{"204 that may send chunks", "GET", "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", `11 204 "No Content" none -1 close`},
+	{"100", "POST", "HTTP/1.1 100 Continue\r\n\r\n", `11 100 "Continue" none -1`},
+	{"103", "GET", "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", `11 103 "Early Hints" none -1 Link="</x>"`},
+	{"599", "GET", "HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n", `11 599 "" sized 0`},
+	{"hop-by-hop fields", "GET", "HTTP/1.1 200 OK\r\nConnection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nProxy-Authenticate: Basic\r\nTrailer: T\r\nContent-Length: 0\r\n\r\n", `11 200 "OK" sized 0 Trailer="T"`},
+	{"128 fields", "GET", "HTTP/1.1 200 OK\r\n" + strings.Repeat("Connection: a\r\n", 127) + "Content-Length: 0\r\n\r\n", `11 200 "OK" sized 0`},
+	{"64 KiB to the byte", "GET", filledHead(), `11 200 "OK" sized 0`},
+}
+
+func filledHead() string {
+	const head, tail = "HTTP/1.1 200 OK\r\nConnection: x\r\nx: ", "\r\nContent-Length: 0\r\n\r\n"
+	return head + strings.Repeat("y", MaxHead-len(head)-len(tail)) + tail
+}
+
+func TestParseResponseTakes(t *testing.T) {
+	for _, test := range answers {
+		t.Run(test.name, func(t *testing.T) {
+			head := strings.Index(test.raw, "\r\n\r\n") + 4
+			if got, n, err := parseWhole(test.raw, test.method); got != test.want || n != head || err != nil {
+				t.Errorf("got  %s, %d bytes, %v\nwant %s, %d bytes", got, n, err, test.want, head)
+			}
+			if got, n, err := parseBytewise(test.raw, test.method); got != test.want || n != head || err != nil {
+				t.Errorf("bytewise: got  %s, %d bytes, %v\nwant %s, %d bytes", got, n, err, test.want, head)
+			}
+		})
+	}
+}
+
+const okLine = "HTTP/1.1 200 OK\r\n"
+
+// nonAnswers are heads that are refused, and why.
+var nonAnswers = []struct {
+	name, raw string
+	want      SyntaxError
+}{
+	{"another protocol", "SSH-2.0-OpenSSH_9.2\r\n", errNotHTTP},
+	{"a request", "GET / HTTP/1.1\r\n\r\n", errNotHTTP},
+	{"HTTP/2", "HTTP/2 200 OK\r\n\r\n", errNotHTTP},
+	{"HTTP/1.2", "HTTP/1.2 200 OK\r\n\r\n", errNotHTTP},
+	{"small letters", "http/1.1 200 OK\r\n\r\n", errNotHTTP},
+	{"empty line first", "\r\nHTTP/1.1 200 OK\r\n\r\n", errNotHTTP},
+	{"space first", " HTTP/1.1 200 OK\r\n\r\n", errNotHTTP},
+	{"two spaces", "HTTP/1.1  200 OK\r\n\r\n", errStatus},
+	{"a tab for a space", "HTTP/1.1\t200 OK\r\n\r\n", errStatus},
+	{"HTTP/1.10", "HTTP/1.10 200 OK\r\n\r\n", errStatus},
+	{"no status", "HTTP/1.1\r\n\r\n", errStatus},
+	{"two digits", "HTTP/1.1 20 OK\r\n\r\n", errStatus},
+	{"four digits", "HTTP/1.1 2000 OK\r\n\r\n", errStatus},
+	{"status 099", "HTTP/1.1 099 OK\r\n\r\n", errStatus},
+	{"status 600", "HTTP/1.1 600 OK\r\n\r\n", errStatus},
+	{"signed status", "HTTP/1.1 +20 OK\r\n\r\n", errStatus},
+	{"status in other digits", "HTTP/1.1 2\xb20 OK\r\n\r\n", errStatus},
+	{"control in the reason", "HTTP/1.1 200 O\x00K\r\n\r\n", errReason},
+	{"CR in the reason", "HTTP/1.1 200 O\rK\r\n\r\n", errReason},
+	{"bare LF after the status line", "HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n", errBareLF},
+	{"bare LF after a field", okLine + "A: b\nC: d\r\n\r\n", errBareLF},
+	{"bare LF for the empty line", okLine + "A: b\r\n\n", errBareLF},
+	{"CR CR LF", okLine + "A: b\r\r\n\r\n", errFieldValue},
+	{"bare CR in a value", okLine + "A: b\rC: d\r\n\r\n", errFieldValue},
+	{"bare CR in a name", okLine + "A\r: b\r\n\r\n", errFieldName},
+	{"NUL in a value", okLine + "A: \x00\r\n\r\n", errFieldValue},
+	{"DEL in a value", okLine + "A: \x7f\r\n\r\n", errFieldValue},
+	{"folded field", okLine + "A: b\r\n c\r\n\r\n", errFold},
+	{"folded by a tab", okLine + "A: b\r\n\tc\r\n\r\n", errFold},
+	{"folded first field", okLine + " A: b\r\n\r\n", errFold},
+	{"line of white space", okLine + " \r\n\r\n", errFold},
+	{"space before the colon", okLine + "Content-Length : 0\r\n\r\n", errFieldName},
+	{"tab before the colon", okLine + "Content-Length\t: 0\r\n\r\n", errFieldName},
+	{"empty name", okLine + ": b\r\n\r\n", errFieldName},
+	{"name with a space", okLine + "A B: c\r\n\r\n", errFieldName},
+	{"name with a quote", okLine + "A\"B: c\r\n\r\n", errFieldName},
+	{"name beyond ASCII", okLine + "\xc3\xa4: c\r\n\r\n", errFieldName},
+	{"no colon", okLine + "ABC\r\n\r\n", errNoColon},
+	{"129 fields", okLine + strings.Repeat("A: b\r\n", 129) + "\r\n", ErrTooManyFields},
+	{"one byte over 64 KiB", okLine + "A: " + strings.Repeat("y", MaxHead-len(okLine)-len("A: \r\n\r\n")+1) + "\r\n\r\n", ErrHeadTooLarge},
+	{"an endless line", "HTTP/1.1 200 " + strings.Repeat("y", MaxHead), ErrHeadTooLarge},
+	{"lengths that differ", okLine + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n", errLengths},
+	{"list of lengths", okLine + "Content-Length: 5, 5\r\n\r\n", errLength},
+	{"empty length", okLine + "Content-Length:\r\n\r\n", errLength},
+	{"signed length", okLine + "Content-Length: +5\r\n\r\n", errLength},
+	{"negative length", okLine + "Content-Length: -5\r\n\r\n", errLength},
+	{"hexadecimal length", okLine + "Content-Length: 0x5\r\n\r\n", errLength},
+	{"length with a space", okLine + "Content-Length: 1 2\r\n\r\n", errLength},
+	{"length with a fraction", okLine + "Content-Length: 5.0\r\n\r\n", errLength},
+	{"length beyond int64", okLine + "Content-Length: 9999999999999999999\r\n\r\n", errLength},
+	{"length modulo 2^64", okLine + "Content-Length: 18446744073709551621\r\n\r\n", errLength},
+	{"length and chunked", okLine + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", errLengthCoding},
+	{"chunked and length", okLine + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", errLengthCoding},
+	{"gzip, chunked", okLine + "Transfer-Encoding: gzip, chunked\r\n\r\n", errCoding},
+	{"gzip", okLine + "Transfer-Encoding: gzip\r\n\r\n", errCoding},
+	{"identity", okLine + "Transfer-Encoding: identity\r\n\r\n", errCoding},
+	{"chunked twice", okLine + "Transfer-Encoding: chunked, chunked\r\n\r\n", errCoding},
+	{"two codings", okLine + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", errCoding},
+	{"chunked quoted", okLine + "Transfer-Encoding: \"chunked\"\r\n\r\n", errCoding},
+	{"chunked with a parameter", okLine + "Transfer-Encoding: chunked;q=1\r\n\r\n", errCoding},
+	{"vertical tab around chunked", okLine + "Transfer-Encoding: \vchunked\r\n\r\n", errFieldValue},
+	{"empty coding", okLine + "Transfer-Encoding:\r\n\r\n", errCoding},
+	{"the Kelvin sign in chunked", okLine + "Transfer-Encoding: chun\u212aed\r\n\r\n", errCoding},
+	{"chunked in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", errCodingOld},
+	{"interim answer with a length", "HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n", errInterimBody},
+	{"interim answer in chunks", "HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n", errInterimBody},
+}
+
+func TestParseResponseRefuses(t *testing.T) {
+	for _, test := range nonAnswers {
+		t.Run(test.name, func(t *testing.T) {
+			for _, method := range []string{"GET", "HEAD"} {
+				if got, n, err := parseWhole(test.raw, method); err != test.want { //nolint:errorlint // the very error
+					t.Errorf("got %s, %d bytes, %v; want %v", got, n, err, test.want)
+				}
+				if got, n, err := parseBytewise(test.raw, method); err != test.want { //nolint:errorlint // the very error
+					t.Errorf("bytewise: got %s, %d bytes, %v; want %v", got, n, err, test.want)
+				}
+			}
+		})
+	}
+}
+
+func TestParseResponseAllocatesNothing(t *testing.T) {
+	raw := []byte("HTTP/1.1 200 OK\r\nDate: today\r\nServer: uvicorn\r\nContent-Type: application/json\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello")
+	var h ResponseHead
+	parse := func() {
+		if _, err := ParseResponse(raw, 0, "GET", &h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := testing.AllocsPerRun(100, parse); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// What we take, net/http must take for the same; it takes more than we do.
+// However the bytes are cut, the outcome is one.
+func FuzzParseResponse(f *testing.F) {
+	for _, a := range answers {
+		f.Add([]byte(a.raw), a.method == "HEAD")
+	}
+	for _, a := range nonAnswers {
+		f.Add([]byte(a.raw), false)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, isHead bool) {
+		method := "GET"
+		if isHead {
+			method = "HEAD"
+		}
+		whole, n, err := parseWhole(string(raw), method)
+		if len(raw) < 4<<10 { // bytewise is quadratic in the tests
+			pieces, m, perr := parseBytewise(string(raw), method)
+			if whole != pieces || n != m || (err == nil) != (perr == nil) {
+				t.Fatalf("whole: %s, %d, %v\npieces: %s, %d, %v", whole, n, err, pieces, m, perr)
+			}
+		}
+		if n == 0 || err != nil {
+			return
+		}
+		var h ResponseHead
+		if _, err := ParseResponse(raw, 0, method, &h); err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw)), &http.Request{Method: method})
+		if err != nil {
+			t.Fatalf("net/http refuses what we took as %s: %v", whole, err)
+		}
+		defer theirs.Body.Close()
+		if theirs.StatusCode != h.Status {
+			t.Errorf("status %d, net/http: %d", h.Status, theirs.StatusCode)
+		}
+		if chunked := slices.Contains(theirs.TransferEncoding, "chunked"); h.Framing == Chunks != chunked && h.Framing != NoBody {
+			t.Errorf("%s, net/http: %v", whole, theirs.TransferEncoding)
+		}
+		if h.Framing == Sized && theirs.ContentLength != h.Length {
+			t.Errorf("length %d, net/http: %d", h.Length, theirs.ContentLength)
+		}
+		for _, field := range h.Fields {
+			if !slices.Contains(theirs.Header.Values(field.Name), field.Value) {
+				t.Errorf("%s: %q, net/http: %q", field.Name, field.Value, theirs.Header.Values(field.Name))
+			}
+		}
+		if h.Framing == NoBody {
+			if body, _ := io.ReadAll(theirs.Body); len(body) > 0 && h.Status >= 200 {
+				t.Errorf("no body, net/http: %q", body)
+			}
+		}
+	})
+}
