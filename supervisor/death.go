@@ -1,0 +1,300 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"golang.org/x/sys/unix"
+
+	"stoker/supervisor/keeper"
+)
+
+// ExitStatus is how a worker's last engine ended, for people and programs.
+type ExitStatus struct {
+	// Code is the exit code; -1 when a signal ended it, it never ran, or nobody knows.
+	Code int `json:"code"`
+	// Signal is the name of the signal that ended it ("SIGKILL"), else empty.
+	Signal string `json:"signal,omitempty"`
+	// Forced: it, or what was left of its tree, had to be killed.
+	Forced bool `json:"forced,omitempty"`
+	// Text says it in words.
+	Text string    `json:"text"`
+	At   time.Time `json:"at"`
+}
+
+// newExitStatus translates a keeper's words; nil when the keeper had no chance
+// to see the end.
+func newExitStatus(x *keeper.Exit) *ExitStatus {
+	if x == nil {
+		return &ExitStatus{Code: -1, Text: describeExit(nil), At: time.Now()}
+	}
+	s := &ExitStatus{Code: x.Code, Forced: x.Forced, Text: describeExit(x), At: x.At}
+	if x.Signal != 0 {
+		s.Signal = unix.SignalName(syscall.Signal(x.Signal))
+	}
+	return s
+}
+
+// describeExit says how an engine ended, as the end of "the engine …".
+func describeExit(x *keeper.Exit) string {
+	switch {
+	case x == nil:
+		return "ended unseen, since its keeper was killed"
+	case x.Error != "":
+		return "could not be executed: " + x.Error
+	case x.Signal == 0:
+		return fmt.Sprintf("exited with code %d", x.Code)
+	}
+	text := "killed by " + unix.SignalName(syscall.Signal(x.Signal))
+	switch {
+	case x.Core:
+		text += ", core dumped"
+	case x.Forced:
+		text += " after it had not ended in time"
+	case x.Signal == int(syscall.SIGKILL):
+		text += ", perhaps out of memory"
+	}
+	return text
+}
+
+// exitCause is the cause of an exit that nobody wished.
+func exitCause(x *keeper.Exit) cause {
+	why := cause{reason: reasonExited, text: describeExit(x)}
+	switch {
+	case x == nil:
+		why.reason = reasonKeeperLost
+	case x.Error != "":
+		why.reason = reasonNotExecuted
+	case x.Signal != 0:
+		why.reason = reasonSignaled
+	}
+	return why
+}
+
+func keeperLostCause() cause {
+	return cause{reason: reasonKeeperLost, text: "its keeper was killed, so what was left of it was ended"}
+}
+
+func wished() cause { return cause{reason: reasonWish, text: "as was wished"} }
+
+// settle reads an ended engine's last will, lets its keeper go and decides
+// what comes next.
+func (w *worker) settle() (State, cause) {
+	facts := w.engine.State()
+	var tail []byte
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	if w.why.reason.failure() {
+		tail, _ = w.engine.Tail(ctx) // without it the line is shorter, nothing worse
+	}
+	if err := w.engine.Ack(ctx); err != nil {
+		w.log.Debug("keeper did not hear that its report was read", "worker", w.name, "error", err)
+	}
+	return w.bury(facts, facts.Exit, tail)
+}
+
+// orphanGrace is what an engine gets that nobody reads the output of any more:
+// enough to clean up after itself, not to finish its requests.
+const orphanGrace = 2 * time.Second
+
+// endOrphan ends the tree of an engine whose keeper was killed.
+func (w *worker) endOrphan() (State, cause) {
+	report, err := w.sweep()
+	if errors.Is(err, keeper.ErrBusy) {
+		// Only the connection broke. Starting looks at the slot before all else.
+		_ = w.release()
+		w.unsure = true
+		return Starting, cause{reason: reasonKeeperLost, text: "its keeper lives on: attach again"}
+	}
+	facts := w.engine.State()
+	if err != nil {
+		_ = w.release()
+		w.stuck = true
+		return Failed, cause{
+			reason: reasonKeeperLost,
+			text:   "its keeper was killed, and its processes could not be ended: " + err.Error(),
+			details: []any{
+				"engine_pid", facts.EnginePID, "keeper_dir", w.place.KeeperDir(),
+				"advice", "end what is left of it by hand, then restart the worker",
+			},
+		}
+	}
+	if report.Exit != nil {
+		return w.bury(facts, report.Exit, report.Tail)
+	}
+	return w.bury(facts, facts.Exit, nil)
+}
+
+// sweep ends what a dead keeper left in the slot.
+func (w *worker) sweep() (report *keeper.Report, err error) {
+	dir, grace := w.place.KeeperDir(), min(orphanGrace, w.pool.Stop.Grace.Std())
+	if w.hurried {
+		grace = 0
+	}
+	err = w.await(sweepLimit, false, func(ctx context.Context) (err error) {
+		report, err = w.keepers.EndOrphan(ctx, dir, grace)
+		return err
+	})
+	return report, err
+}
+
+// bury forgets an engine of which nothing is left.
+func (w *worker) bury(facts keeper.State, exit *keeper.Exit, tail []byte) (State, cause) {
+	_ = w.engine.Close()
+	w.engine, w.adopted = nil, false
+	w.place.Vacate()
+	w.used = w.used || facts.EnginePID != 0
+	w.lastExit = newExitStatus(exit)
+	why := w.why
+	if w.wish != wishRun {
+		w.stopForced = exit != nil && exit.Forced || exit == nil
+		next, _ := w.leave()
+		return next, cause{reason: reasonWish, text: "as was wished", details: []any{"exit", w.lastExit.Text}}
+	}
+	if why.reason.failure() && !strings.Contains(why.text, w.lastExit.Text) && exit != nil {
+		why.details = append(why.details, "exit", w.lastExit.Text)
+	}
+	if !facts.StartedAt.IsZero() {
+		why.details = append(why.details, "uptime", readable(w.lastExit.At.Sub(facts.StartedAt)))
+	}
+	return w.afterDeath(why, exit, tail)
+}
+
+// notStarted is the end of an attempt that came to no engine.
+func (w *worker) notStarted(err error) (State, cause) {
+	w.place.Vacate()
+	return w.afterDeath(cause{reason: reasonNotStarted, text: "could not be started: " + err.Error()}, nil, nil)
+}
+
+// afterDeath decides whether and when the slot starts again, and says so.
+func (w *worker) afterDeath(why cause, exit *keeper.Exit, tail []byte) (State, cause) {
+	w.again, w.resumeAt = why.reason, time.Now()
+	if !why.reason.failure() {
+		return Backoff, why
+	}
+	w.failures = failuresAfter(w.failures, w.readyFor, w.pool.Restart.ResetAfter.Std())
+	w.readyFor = 0
+	d := decideRestart(w.pool.Restart, w.failures, w.luck())
+	w.resumeAt = w.resumeAt.Add(d.delay)
+	why.details = append(why.details, "next", d.reason)
+	if words := w.newWords(tail); words != "" {
+		why.details = append(why.details, "output", words)
+	}
+	if text := advice(why.reason, exit, w.pool.Command); text != "" {
+		why.details = append(why.details, "advice", text)
+	}
+	if !d.restart {
+		return Failed, why
+	}
+	return Backoff, why
+}
+
+// Bounds of what a death's line repeats of the engine's output. All of it is in
+// the log already, with the worker's name before each line; these few words
+// save the search, and in a crash loop they must not fill the disk.
+const (
+	firstWords = 400
+	laterWords = 120
+)
+
+// newWords is the end of an engine's output, unless the engine that died before said the same.
+func (w *worker) newWords(tail []byte) string {
+	limit := laterWords
+	if w.failures <= 1 {
+		limit = firstWords
+	}
+	words := lastLines(string(tail), 4, limit)
+	if words == w.lastWords {
+		return ""
+	}
+	w.lastWords = lastLines(string(tail), 4, limit)
+	return words
+}
+
+// lastLines joins the last lines of a text into one of at most limit bytes or so.
+func lastLines(text string, count, limit int) string {
+	var kept []string
+	size := 0
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	for i := len(lines) - 1; i >= 0 && len(kept) < count && size < limit; i-- {
+		line := shorten(printable(lines[i]), limit-size)
+		if line == "" {
+			continue
+		}
+		kept = append([]string{line}, kept...)
+		size += len(line)
+	}
+	return strings.Join(kept, " | ")
+}
+
+// printable drops what would trouble a terminal: colours, carriage returns.
+func printable(text string) string {
+	text = strings.ToValidUTF8(text, "")
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t', r == '\r':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		default:
+			return -1
+		}
+	}, text))
+}
+
+// shorten cuts text to some limit bytes, at a whole character.
+func shorten(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "…"
+}
+
+// advice says what a person can do about a death; empty when the cause says it.
+func advice(r reason, exit *keeper.Exit, command []string) string {
+	switch r {
+	case reasonNotExecuted:
+		return execAdvice(exit.Error, command)
+	case reasonExited:
+		if exit != nil && exit.Code == 0 {
+			return "an engine is to run until it is stopped: pools.command must not end or go to the background"
+		}
+		return "see its output above"
+	case reasonSignaled:
+		if exit != nil && exit.Signal == int(syscall.SIGKILL) {
+			return "if nobody killed it: dmesg names what the kernel killed for memory"
+		}
+		return "see its output above"
+	case reasonStartTimeout:
+		return "raise pools.start_timeout, or check pools.health.path and that the command listens on {socket} or {port}"
+	case reasonProgress, reasonWish, reasonChanged, reasonNotStarted, reasonKeeperLost, reasonUnhealthy:
+	}
+	return ""
+}
+
+// execAdvice says what to do about an exec that failed.
+func execAdvice(text string, command []string) string {
+	name := "the command"
+	if len(command) > 0 {
+		name = command[0]
+	}
+	switch {
+	case strings.Contains(text, "chdir"):
+		return "working directory not usable: check pools.dir"
+	case strings.Contains(text, "permission denied"):
+		return fmt.Sprintf("%s is not executable for the engine's user: check pools.command and pools.user", name)
+	case strings.Contains(text, "not found"), strings.Contains(text, "no such file"):
+		if filepath.IsAbs(name) {
+			return fmt.Sprintf("command not found: %s; check pools.command, and the interpreter that the file names", name)
+		}
+		return fmt.Sprintf("command not found: %s; check pools.command and PATH", name)
+	default:
+		return "check pools.command"
+	}
+}

@@ -1,0 +1,59 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"stoker/supervisor/keeper"
+)
+
+// spawner is the real way to keepers.
+type spawner struct {
+	argv   []string // becomes a keeper; "--dir DIR" is appended
+	stderr *os.File // takes the engines' output
+}
+
+func (s *spawner) Spawn(ctx context.Context, l launch) (engine, error) {
+	c, err := keeper.Spawn(ctx, keeper.SpawnOptions{Argv: s.argv, Dir: l.dir, Intent: l.intent, Stderr: s.stderr})
+	if err != nil {
+		return nil, err // and no interface that holds a nil pointer
+	}
+	return c, nil
+}
+
+func (s *spawner) Attach(ctx context.Context, dir string) (engine, error) {
+	c, err := keeper.Attach(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// How long a keeper whose connection has ended may still hold its lock: the
+// kernel closes a killed process's descriptors one after another.
+const (
+	lockPause = 10 * time.Millisecond
+	lockLimit = time.Second
+)
+
+func (s *spawner) EndOrphan(ctx context.Context, dir string, grace time.Duration) (*keeper.Report, error) {
+	deadline := time.Now().Add(lockLimit)
+	for {
+		report, err := keeper.EndOrphan(ctx, dir, grace)
+		switch {
+		case err == nil:
+			return &report, nil
+		case errors.Is(err, keeper.ErrNoKeeper):
+			return &keeper.Report{}, nil
+		case !errors.Is(err, keeper.ErrBusy) || time.Now().After(deadline):
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(lockPause):
+		}
+	}
+}

@@ -1,0 +1,342 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"stoker/supervisor/keeper"
+)
+
+// The states. Each is a method that does what the state does and returns which
+// state comes next, and why.
+
+// starting finds out what the slot holds, and spawns a keeper if it is empty.
+func (w *worker) starting() (State, cause) {
+	if w.unsure {
+		if next, why, found := w.findLeftover(); found {
+			return next, why
+		}
+	}
+	if w.wish != wishRun {
+		return w.leave()
+	}
+	if !w.turn && !w.mayStart() {
+		return Backoff, progress("waits for its turn")
+	}
+	w.turn = true
+	l, err := w.place.Prepare(w.epoch)
+	if err != nil {
+		return w.notStarted(err)
+	}
+	err = w.await(helloLimit, true, func(ctx context.Context) (err error) {
+		w.engine, err = w.keepers.Spawn(ctx, l)
+		return err
+	})
+	if err == nil {
+		w.address = l.address
+		return w.executed()
+	}
+	// Something may run all the same.
+	w.engine, w.unsure = nil, true
+	if next, why, found := w.findLeftover(); found {
+		return next, why
+	}
+	if w.wish != wishRun {
+		return w.leave()
+	}
+	return w.notStarted(err)
+}
+
+// mayStart takes a turn if the worker may start right now.
+func (w *worker) mayStart() bool {
+	select {
+	case <-w.cleared:
+		return w.turns.try()
+	default:
+		return false
+	}
+}
+
+// executed waits until the new engine runs, or has failed to.
+func (w *worker) executed() (State, cause) {
+	limit := time.NewTimer(helloLimit)
+	defer limit.Stop()
+	for {
+		switch {
+		case w.ended():
+			return Stopping, exitCause(w.engine.State().Exit)
+		case w.keeperLost():
+			return Stopping, keeperLostCause()
+		case w.wish == wishStop:
+			return Stopping, wished()
+		case w.engine.State().Phase == keeper.Running:
+			w.occupy()
+			return Loading, progress("engine runs")
+		}
+		if event, _ := w.next(waits{engine: w.engine, limit: limit.C}); event == limited {
+			return Stopping, cause{reason: reasonNotStarted, text: "its keeper did not execute it within " + helloLimit.String()}
+		}
+	}
+}
+
+// occupy points the pool and the prober at the engine.
+func (w *worker) occupy() {
+	w.readyFor = 0
+	w.probe = w.newProbe(w.address)
+	w.member.Reset(w.address)
+}
+
+// loading waits for the first good answers.
+func (w *worker) loading() (State, cause) {
+	started := w.engine.State().StartedAt
+	if started.IsZero() || started.After(time.Now()) {
+		started = time.Now()
+	}
+	if w.adopted {
+		started = time.Now() // it may have become ready long ago, and be busy right now
+	}
+	limit := time.NewTimer(time.Until(started.Add(w.pool.StartTimeout.Std())))
+	defer limit.Stop()
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	var probing *task
+	defer func() { probing.abandon() }()
+	pause, verdicts := firstPause, newJudge(w.pool.Health, w.member)
+	for {
+		if next, why, left := w.interrupted(); left {
+			return next, why
+		}
+		event, err := w.next(waits{engine: w.engine, tick: tick.C, limit: limit.C, finished: probing.result()})
+		switch event {
+		case ticked:
+			probing = beside(w.pool.Health.Timeout.Std(), w.probe)
+		case finished:
+			probing = nil
+			if verdicts.hear(err) == well {
+				return Ready, progress("answers its probes")
+			}
+			tick.Reset(pause)
+			pause = longer(pause, lastPause)
+		case limited:
+			return Stopping, w.startTimeout(verdicts.last)
+		case requested, engineChanged, keeperGone, kicked:
+		}
+	}
+}
+
+// startTimeout explains an engine that never answered.
+func (w *worker) startTimeout(last error) cause {
+	text := fmt.Sprintf("not ready within start_timeout %s", w.pool.StartTimeout.Std())
+	if last != nil {
+		text += "; its last probe: " + last.Error()
+	}
+	return cause{reason: reasonStartTimeout, text: text}
+}
+
+// ready watches over an engine that serves.
+func (w *worker) ready() (State, cause) {
+	interval := max(w.pool.Health.Interval.Std(), firstPause)
+	tick := time.NewTimer(interval)
+	defer tick.Stop()
+	var probing *task
+	defer func() { probing.abandon() }()
+	refused := false // a dial was refused since the last probe began
+	verdicts := newJudge(w.pool.Health, w.member)
+	for {
+		if next, why, left := w.interrupted(); left {
+			return next, why
+		}
+		x := waits{engine: w.engine, tick: tick.C, finished: probing.result()}
+		if probing == nil {
+			x.kick = w.member.Kick()
+		}
+		event, err := w.next(x)
+		switch event {
+		case ticked, kicked:
+			refused = refused || event == kicked
+			probing = beside(w.pool.Health.Timeout.Std(), w.probe)
+			tick.Stop()
+		case finished:
+			probing = nil
+			switch verdicts.hear(err) {
+			case sick:
+				return Draining, cause{reason: reasonUnhealthy, text: verdicts.complaint()}
+			case well:
+				if refused { // which has taken it out: see upstream.Member.Refused
+					refused = false
+					w.member.SetReady(true)
+				}
+			case unclear:
+			}
+			tick.Reset(interval)
+		case requested, engineChanged, keeperGone, limited:
+		}
+	}
+}
+
+// interrupted says where an engine that loads or serves goes when something
+// has come between.
+func (w *worker) interrupted() (next State, why cause, left bool) {
+	switch {
+	case w.ended():
+		return Stopping, exitCause(w.engine.State().Exit), true
+	case w.keeperLost():
+		return Stopping, keeperLostCause(), true
+	case w.wish == wishRun:
+		return w.state, cause{}, false
+	case w.state == Ready && (w.drain || w.wish == wishRelease):
+		return Draining, wished(), true
+	case w.wish == wishRelease:
+		return w.release(), wished(), true
+	default:
+		return Stopping, wished(), true
+	}
+}
+
+// draining lets the worker's requests finish, out of the pool.
+func (w *worker) draining() (State, cause) {
+	idle := beside(w.pool.DrainTimeout.Std(), w.member.WaitIdle)
+	defer func() { idle.abandon() }()
+	for {
+		switch {
+		case w.ended():
+			return Stopping, exitCause(w.engine.State().Exit)
+		case w.keeperLost():
+			return Stopping, keeperLostCause()
+		case w.wish == wishStop && !w.drain:
+			return Stopping, cause{reason: reasonWish, text: "as was wished, without waiting any longer"}
+		}
+		if event, err := w.next(waits{engine: w.engine, finished: idle.result()}); event == finished {
+			idle = nil
+			return w.drained(err)
+		}
+	}
+}
+
+// drained says how a drain went.
+func (w *worker) drained(err error) (State, cause) {
+	why := cause{reason: reasonWish, text: "its requests have finished"}
+	if err != nil {
+		why.text = fmt.Sprintf("drain_timeout %s is over", w.pool.DrainTimeout.Std())
+		why.details = []any{"requests_cut", w.member.InFlight()}
+	}
+	if w.wish == wishRelease {
+		return w.release(), why
+	}
+	return Stopping, why
+}
+
+// stopping sees to it that nothing of the engine is left.
+func (w *worker) stopping() (State, cause) {
+	grace, killing := w.pool.Stop.Grace.Std(), w.hurried
+	if killing {
+		grace = 0
+	}
+	limit := time.NewTimer(grace + killLimit)
+	defer limit.Stop()
+	var order *task
+	defer func() { order.abandon() }()
+	if !w.ended() || killing { // else its keeper is at it already
+		order = w.tellToStop(grace)
+	}
+	for {
+		switch {
+		case w.engine.State().Phase == keeper.Ended:
+			return w.settle()
+		case w.keeperLost():
+			return w.endOrphan()
+		case w.hurried && !killing:
+			killing = true
+			order.abandon()
+			order = w.tellToStop(0)
+			limit.Reset(killLimit)
+		}
+		switch event, err := w.next(waits{engine: w.engine, limit: limit.C, finished: order.result()}); event {
+		case finished:
+			order = nil
+			if errors.Is(err, keeper.ErrStaleEpoch) || errors.Is(err, keeper.ErrNotOwner) {
+				return w.release(), cause{reason: reasonWish, text: "another master has taken it over"}
+			}
+			if err != nil {
+				w.log.Debug("keeper did not take the order to stop", "worker", w.name, "error", err)
+			}
+		case limited:
+			return w.survived()
+		case requested, engineChanged, keeperGone, ticked, kicked:
+		}
+	}
+}
+
+// tellToStop passes the order on. It is bounded, and so is what follows it.
+func (w *worker) tellToStop(grace time.Duration) *task {
+	e, sig := w.engine, w.stopSignal
+	return beside(grace+killLimit, func(ctx context.Context) error { return e.Stop(ctx, sig, grace) })
+}
+
+// survived gives up an engine that not even KILL has ended.
+func (w *worker) survived() (State, cause) {
+	facts := w.engine.State()
+	_ = w.release()
+	w.stuck = true
+	return Failed, cause{
+		reason: w.why.reason,
+		text:   "its processes are still there after KILL",
+		details: []any{
+			"engine_pid", facts.EnginePID, "keeper_pid", facts.KeeperPID,
+			"advice", "a process in state D hangs in a driver or a file system: see dmesg; this slot is not used again",
+		},
+	}
+}
+
+// release lets go of the engine, which runs on.
+func (w *worker) release() State {
+	_ = w.engine.Close()
+	w.engine = nil
+	return Released
+}
+
+// backoff waits for whatever must be over before the next start.
+func (w *worker) backoff() (State, cause) {
+	if w.used && w.wish == wishRun {
+		w.awaitGone()
+	}
+	delay := time.NewTimer(time.Until(w.resumeAt))
+	defer delay.Stop()
+	for waiting := true; waiting && w.wish == wishRun; {
+		event, _ := w.next(waits{tick: delay.C})
+		waiting = event != ticked
+	}
+	if w.wish == wishRun && !w.turn {
+		w.turn = w.await(noLimit, true, w.waitTurn) == nil
+	}
+	switch {
+	case w.wish == wishRun:
+		return Starting, progress("its turn has come")
+	case w.unsure:
+		return Starting, cause{reason: reasonWish, text: "something may still run"}
+	default:
+		return w.leave()
+	}
+}
+
+// awaitGone waits until what the last engine held is free.
+func (w *worker) awaitGone() {
+	err := w.await(w.pool.Stop.GoneTimeout.Std(), true, w.place.Gone)
+	w.used = false
+	if err != nil && w.wish == wishRun {
+		w.log.Warn("stop.gone_command did not succeed within stop.gone_timeout; the next engine starts all the same",
+			"worker", w.name, "error", err)
+	}
+}
+
+// waitTurn blocks until the worker may load.
+func (w *worker) waitTurn(ctx context.Context) error {
+	select {
+	case <-w.cleared:
+		return w.turns.wait(ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,83 @@
+package supervisor
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what the supervisor counts.
+type metrics struct {
+	state    *prometheus.GaugeVec
+	restarts *prometheus.CounterVec
+	drains   *prometheus.CounterVec
+	load     *prometheus.GaugeVec
+}
+
+// newMetrics makes them known to r; nil for nobody.
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	labels := []string{"pool", "worker"}
+	m := &metrics{
+		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "stoker_worker_state",
+			Help: "1 for the state that a worker is in, 0 for the others.",
+		}, append(labels, "state")),
+		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_worker_restarts_total",
+			Help: "Engines started again, by why the one before ended.",
+		}, append(labels, "cause")),
+		drains: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_worker_drains_total",
+			Help: "Times that a worker left the pool and its requests were let finish.",
+		}, labels),
+		load: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "stoker_worker_load_seconds",
+			Help: "Time that the worker's last engine took from its start to its first good probe.",
+		}, labels),
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.state, m.restarts, m.drains, m.load} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// workerMetrics are one worker's. All series exist from the start, so that a
+// rate over them sees the first event.
+type workerMetrics struct {
+	state    map[State]prometheus.Gauge
+	restarts map[reason]prometheus.Counter
+	drains   prometheus.Counter
+	load     prometheus.Gauge
+}
+
+func (m *metrics) worker(pool, name string) *workerMetrics {
+	w := &workerMetrics{
+		state:    make(map[State]prometheus.Gauge, len(states)),
+		restarts: make(map[reason]prometheus.Counter, len(restartReasons)),
+		drains:   m.drains.WithLabelValues(pool, name),
+		load:     m.load.WithLabelValues(pool, name),
+	}
+	for _, s := range states {
+		w.state[s] = m.state.WithLabelValues(pool, name, string(s))
+	}
+	for _, r := range restartReasons {
+		w.restarts[r] = m.restarts.WithLabelValues(pool, name, string(r))
+	}
+	w.state[Starting].Set(1)
+	return w
+}
+
+func (w *workerMetrics) entered(from, to State) {
+	w.state[from].Set(0)
+	w.state[to].Set(1)
+}
+
+func (w *workerMetrics) restarted(r reason) { w.restarts[r].Inc() }
+
+func (w *workerMetrics) loaded(took time.Duration) { w.load.Set(took.Seconds()) }

@@ -1,0 +1,138 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"stoker/config"
+)
+
+func TestJudge(t *testing.T) {
+	bad := errors.New("bad")
+	gone := fmt.Errorf("x: %w", errRefused)
+	health := config.Health{Failures: 3, Successes: 2}
+	cases := []struct {
+		name    string
+		results []error
+		moves   []bool // bytes came before the result of the same index
+		want    []verdict
+	}{
+		{"two good ones", []error{nil, nil, nil}, nil, []verdict{unclear, well, well}},
+		{"three bad ones", []error{bad, bad, bad}, nil, []verdict{unclear, unclear, sick}},
+		{"a good one between", []error{bad, bad, nil, bad, bad}, nil, []verdict{unclear, unclear, unclear, unclear, unclear}},
+		{"refused", []error{gone}, nil, []verdict{sick}},
+		{"refused, though bytes came", []error{gone}, []bool{true}, []verdict{sick}},
+		{"busy", []error{bad, bad, bad, bad}, []bool{true, true, true, true}, []verdict{unclear, unclear, unclear, unclear}},
+		{"busy, then hung", []error{bad, bad, bad, bad}, []bool{true, false, false, false}, []verdict{unclear, unclear, unclear, sick}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			var bytes uint64
+			m := newFakeMember()
+			m.moved = func() uint64 { return bytes }
+			j := newJudge(health, m)
+			for i, err := range c.results {
+				if c.moves != nil && c.moves[i] {
+					bytes++
+				}
+				if got := j.hear(err); got != c.want[i] {
+					t.Errorf("after %d results: %d, want %d", i+1, got, c.want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestHTTPProbe(t *testing.T) {
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1") // is for the world outside
+	release := make(chan struct{})
+	mux := http.NewServeMux()
+	answer := func(code int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(code)
+			_, _ = w.Write([]byte(body))
+		}
+	}
+	mux.HandleFunc("/ok", answer(200, "fine"))
+	mux.HandleFunc("/empty", answer(204, ""))
+	mux.HandleFunc("/missing", answer(404, ""))
+	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", http.StatusFound) })
+	mux.HandleFunc("/loading", answer(503, `{"error":"Loading model"}`))
+	mux.HandleFunc("/endless", func(w http.ResponseWriter, _ *http.Request) {
+		for range 1000 {
+			_, _ = w.Write(make([]byte, 1024))
+		}
+	})
+	mux.HandleFunc("/silent", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})
+	mux.HandleFunc("/halfway", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	tcp := httptest.NewServer(mux)
+	defer tcp.Close()
+	defer close(release)
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket := filepath.Join(dir, "h")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix := httptest.NewUnstartedServer(mux)
+	unix.Listener.Close()
+	unix.Listener = l
+	unix.Start()
+	defer unix.Close()
+
+	cases := []struct {
+		path string
+		want string // part of the error; empty: well
+	}{
+		{"/ok", ""},
+		{"/empty", ""},
+		{"", ""}, // GET /health is 404, which is an answer
+		{"/missing", "answered 404"},
+		{"/moved", "answered 302"},
+		{"/loading", `answered 503 Service Unavailable: {"error":"Loading model"}`},
+		{"/endless", ""},
+		{"/silent", "no answer in time"},
+		{"/halfway", "no answer in time"},
+	}
+	for _, address := range []string{strings.TrimPrefix(tcp.URL, "http://"), "unix:" + socket} {
+		for _, c := range cases {
+			limit := 10 * time.Second
+			if strings.Contains(c.want, "in time") {
+				limit = 50 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			err := newHTTPProbe(config.Health{Path: c.path}, address)(ctx)
+			cancel()
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%s at %s: %v, want %q", c.path, address, err, c.want)
+			}
+		}
+	}
+	for _, address := range []string{"127.0.0.1:1", "unix:" + filepath.Join(dir, "absent")} {
+		if err := newHTTPProbe(config.Health{}, address)(t.Context()); !errors.Is(err, errRefused) {
+			t.Errorf("nobody at %s: %v", address, err)
+		}
+	}
+}

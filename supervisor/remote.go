@@ -1,0 +1,114 @@
+package supervisor
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"stoker/config"
+)
+
+// ServerState is how a remote server is.
+type ServerState string
+
+// The states of a remote server.
+const (
+	// ServerUnknown: not probed often enough yet. Not in the pool.
+	ServerUnknown ServerState = "unknown"
+	// ServerReady: in the pool.
+	ServerReady ServerState = "ready"
+	// ServerUnhealthy: out of the pool until its probes are good again.
+	ServerUnhealthy ServerState = "unhealthy"
+	// ServerDown: the configuration keeps it out. It is not probed.
+	ServerDown ServerState = "down"
+)
+
+// server is a remote upstream that others run: nothing to start or stop, only
+// to ask how it is. One goroutine owns its state.
+type server struct {
+	config config.Server
+	pool   *config.Pool
+	log    hclog.Logger
+	member member
+	probe  probe
+
+	state atomic.Value // ServerState; written by run alone
+}
+
+func newServer(p *config.Pool, c config.Server, m member, log hclog.Logger) *server {
+	s := &server{config: c, pool: p, log: log, member: m, probe: newHTTPProbe(p.Health, c.Address)}
+	s.state.Store(ServerUnknown)
+	if c.Down {
+		s.state.Store(ServerDown)
+	}
+	m.Reset(c.Address)
+	return s
+}
+
+// State may be read by anybody.
+func (s *server) State() ServerState { return s.state.Load().(ServerState) }
+
+// run probes until ctx ends. A server that is not known yet is asked as quickly as
+// an engine that loads, so that a master that has just started serves at once.
+func (s *server) run(ctx context.Context) {
+	if s.config.Down {
+		return
+	}
+	interval := max(s.pool.Health.Interval.Std(), firstPause)
+	verdicts, pause := newJudge(s.pool.Health, s.member), firstPause
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	for {
+		kicked := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.member.Kick():
+			kicked = true // and out of the pool already: see upstream.Member.Refused
+		case <-tick.C:
+		}
+		err := s.ask(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		switch verdicts.hear(err) {
+		case well:
+			s.enter(ServerReady, nil, kicked)
+		case sick:
+			s.enter(ServerUnhealthy, verdicts.last, kicked)
+		case unclear:
+		}
+		next := interval
+		if s.State() == ServerUnknown {
+			next, pause = pause, longer(pause, min(lastPause, interval))
+		}
+		tick.Reset(next)
+	}
+}
+
+// ask probes once.
+func (s *server) ask(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.pool.Health.Timeout.Std())
+	defer cancel()
+	return s.probe(ctx)
+}
+
+// enter sets the state, the pool and the log. again lets a ready one in once more.
+func (s *server) enter(to ServerState, why error, again bool) {
+	from := s.State()
+	if from == to && !again {
+		return
+	}
+	s.state.Store(to)
+	s.member.SetReady(to == ServerReady)
+	switch {
+	case from == to:
+	case to == ServerReady:
+		s.log.Info("server ready", "pool", s.pool.Name, "server", s.config.Name, "address", s.config.Address)
+	default:
+		s.log.Warn("server unhealthy: out of the pool until it answers its probes", "pool", s.pool.Name,
+			"server", s.config.Name, "address", s.config.Address, "error", why)
+	}
+}

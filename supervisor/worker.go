@@ -1,0 +1,314 @@
+package supervisor
+
+import (
+	"context"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"stoker/config"
+	"stoker/supervisor/keeper"
+)
+
+// Limits of actions that are quick unless something is broken.
+const (
+	helloLimit = 10 * time.Second // a keeper's spawn, until the engine is executed
+	attachTime = 5 * time.Second  // finding out about a leftover
+	callLimit  = 2 * time.Second  // one word with a keeper
+	killLimit  = 10 * time.Second // from KILL to nothing left
+	sweepLimit = 15 * time.Second // ending a tree whose keeper is dead
+	noLimit    = 1<<63 - 1        // waiting for others, who have limits
+)
+
+// worker is one slot and the state machine that keeps an engine alive in it.
+type worker struct {
+	name       string
+	pool       *config.Pool
+	stopSignal syscall.Signal
+	epoch      uint64
+	log        hclog.Logger
+	metrics    *workerMetrics
+	keepers    keepers
+	place      place
+	member     member
+	newProbe   func(address string) probe
+	turns      *turns
+	// cleared is closed once no leftover of another configuration runs: it may
+	// hold the memory of the devices that are ours now.
+	cleared <-chan struct{}
+	luck    func() float64 // in [0, 1): see decideRestart
+
+	requests  chan request
+	done      chan struct{} // closed when the goroutine has ended
+	published atomic.Pointer[snapshot]
+
+	// The rest is the goroutine's own.
+	state   State
+	since   time.Time
+	wish    wish
+	drain   bool
+	hurried bool
+
+	engine  engine // nil: nothing runs that we know of
+	address string
+	probe   probe
+	turn    bool // holds a turn to load
+	// unsure: the slot may hold an engine that we are not attached to, since an
+	// earlier master left it, or a spawn went wrong. Nothing is started before
+	// that is known.
+	unsure  bool
+	adopted bool
+	used    bool // an engine has ended here: the gone command must be asked
+	// why the engine is being ended, or ended by itself.
+	why       cause
+	readyFor  time.Duration // how long the present engine was ready
+	failures  int           // in a row
+	resumeAt  time.Time     // end of the present backoff
+	again     reason        // why the next start is a restart, empty for a first
+	restarts  int
+	lastExit  *ExitStatus
+	lastWords string // of the engine that died before, see newWords
+
+	stopForced, stuck bool // see snapshot
+}
+
+// newWorker is a worker of which the outside is still to be set.
+func newWorker(name string, p *config.Pool, stop syscall.Signal) *worker {
+	w := &worker{
+		name: name, pool: p, stopSignal: stop,
+		requests: make(chan request), done: make(chan struct{}),
+		state: Starting, since: time.Now(), unsure: true,
+	}
+	w.publish()
+	return w
+}
+
+// snapshot is what others may read of a worker. It is replaced whole.
+type snapshot struct {
+	state     State
+	since     time.Time
+	pid       int
+	keeperPID int
+	address   string
+	restarts  int
+	lastExit  *ExitStatus
+	// stopForced: the wished stop took a KILL. stuck: not even that helped.
+	stopForced, stuck bool
+}
+
+// run is the worker's life. It returns in a terminal state.
+func (w *worker) run() {
+	defer close(w.done)
+	for !w.state.terminal() {
+		w.transition(w.step())
+	}
+}
+
+// step does what the present state does and returns what comes next.
+func (w *worker) step() (State, cause) {
+	switch w.state {
+	case Starting:
+		return w.starting()
+	case Loading:
+		return w.loading()
+	case Ready:
+		return w.ready()
+	case Draining:
+		return w.draining()
+	case Stopping:
+		return w.stopping()
+	case Backoff:
+		return w.backoff()
+	case Stopped, Failed, Released:
+	}
+	panic("supervisor: no step from " + string(w.state))
+}
+
+// transition enters a state. It alone writes the state, the pool, the log, the
+// metrics and what others read.
+func (w *worker) transition(to State, why cause) {
+	from := w.state
+	w.logTransition(to, why)
+	if from == Ready {
+		w.readyFor = time.Since(w.since)
+	}
+	w.state, w.since = to, time.Now()
+	if w.turn && !to.takesTurn() {
+		w.turn = false
+		w.turns.done()
+	}
+	switch to {
+	case Starting:
+		if w.again != "" {
+			w.restarts++
+			w.metrics.restarted(w.again)
+			w.again = ""
+		}
+	case Draining:
+		w.metrics.drains.Inc()
+		w.why = why
+	case Stopping:
+		if from != Draining || why.reason.failure() {
+			w.why = why
+		}
+	case Ready:
+		if !w.adopted {
+			w.metrics.loaded(w.since.Sub(w.engine.State().StartedAt))
+		}
+	case Loading, Backoff, Stopped, Failed, Released:
+	}
+	w.publish()
+	// Last: whoever is served by a worker finds it ready.
+	w.member.SetReady(to == Ready)
+	w.metrics.entered(from, to)
+}
+
+// publish makes the facts readable by others.
+func (w *worker) publish() {
+	s := &snapshot{
+		state: w.state, since: w.since, restarts: w.restarts, lastExit: w.lastExit,
+		stopForced: w.stopForced, stuck: w.stuck,
+	}
+	if w.engine != nil {
+		facts := w.engine.State()
+		s.pid, s.keeperPID, s.address = facts.EnginePID, facts.KeeperPID, w.address
+	}
+	w.published.Store(s)
+}
+
+// logTransition writes the one line of an event that a person would act on or
+// wait for; the others are for debugging.
+func (w *worker) logTransition(to State, why cause) {
+	args := append([]any{"worker", w.name, "cause", why.text}, why.details...)
+	switch {
+	case to == Failed:
+		w.log.Error("worker failed: it stays down until it is restarted by hand", args...)
+	case to == Backoff && why.reason.failure():
+		w.log.Warn("worker died", args...)
+	case to == Ready:
+		w.log.Info("worker ready", append(args, "address", w.address, "after", readable(time.Since(w.since)))...)
+	case to == Loading && w.failures == 0:
+		facts := w.engine.State()
+		w.log.Info("worker loading", append(args, "pid", facts.EnginePID, "address", w.address)...)
+	case to == Draining, to == Released, to == Stopped, why.reason == reasonChanged:
+		w.log.Info("worker "+string(to), args...)
+	default:
+		w.log.Debug("worker "+string(to), args...)
+	}
+}
+
+// event is what a state may be waiting for.
+type event int
+
+const (
+	requested     event = iota // a request was heard
+	engineChanged              // the engine's state may have changed
+	keeperGone                 // the keeper is lost
+	ticked                     // the tick is due
+	limited                    // the limit is reached
+	finished                   // the action beside has ended
+	kicked                     // a dial was refused: probe at once
+)
+
+// waits are the events that a state waits for besides requests; nil never comes.
+type waits struct {
+	engine   engine
+	tick     <-chan time.Time
+	limit    <-chan time.Time
+	finished <-chan error
+	kick     <-chan struct{}
+}
+
+// next blocks until one of the events comes. Everything that a worker waits
+// for passes through here, so no state can be deaf to a request. The error is
+// that of a finished action.
+func (w *worker) next(x waits) (event, error) {
+	var updates, lost <-chan struct{}
+	if x.engine != nil {
+		updates, lost = x.engine.Updates(), x.engine.Lost()
+	}
+	select {
+	case r := <-w.requests:
+		w.hear(r)
+		return requested, nil
+	case <-updates:
+		return engineChanged, nil
+	case <-lost:
+		return keeperGone, nil
+	case <-x.tick:
+		return ticked, nil
+	case <-x.limit:
+		return limited, nil
+	case err := <-x.finished:
+		return finished, err
+	case <-x.kick:
+		return kicked, nil
+	}
+}
+
+// task is an action in a goroutine of its own; whoever begins it waits for it,
+// by its result or by abandon.
+type task struct {
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// beside begins an action and bounds it.
+func beside(limit time.Duration, action func(context.Context) error) *task {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	t := &task{cancel: cancel, done: make(chan error, 1)}
+	go func() {
+		defer cancel()
+		t.done <- action(ctx)
+	}()
+	return t
+}
+
+// result delivers once; after that the task must be forgotten. A nil task never delivers.
+func (t *task) result() <-chan error {
+	if t == nil {
+		return nil
+	}
+	return t.done
+}
+
+// abandon cancels the action and waits for its end.
+func (t *task) abandon() {
+	if t != nil {
+		t.cancel()
+		_ = <-t.done
+	}
+}
+
+// await does an action while requests are heard. When yields is set, the
+// action is cancelled as soon as the worker shall not run any more; in any case
+// a hurry cancels it.
+func (w *worker) await(limit time.Duration, yields bool, action func(context.Context) error) error {
+	t := beside(limit, action)
+	for {
+		switch event, err := w.next(waits{finished: t.result()}); {
+		case event == finished:
+			return err
+		case w.hurried, yields && w.wish != wishRun:
+			t.cancel()
+		}
+	}
+}
+
+// keeperLost reports whether the keeper is gone.
+func (w *worker) keeperLost() bool {
+	select {
+	case <-w.engine.Lost():
+		return true
+	default:
+		return false
+	}
+}
+
+// ended reports whether the engine's first process is gone.
+func (w *worker) ended() bool {
+	phase := w.engine.State().Phase
+	return phase == keeper.Ending || phase == keeper.Ended
+}

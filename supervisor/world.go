@@ -1,0 +1,92 @@
+package supervisor
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	"stoker/supervisor/keeper"
+)
+
+// engine is one running engine as its keeper tells of it. *keeper.Client is one.
+type engine interface {
+	// State is the latest that is known; it stays readable after Lost.
+	State() keeper.State
+	// Updates delivers after State has changed; several changes may count as one.
+	Updates() <-chan struct{}
+	// Lost is closed when the keeper is gone.
+	Lost() <-chan struct{}
+	// Claim makes this master the owner; a lower epoch than the present owner's is refused.
+	Claim(ctx context.Context, epoch uint64) error
+	// Stop asks the engine to end and has its whole tree killed after grace. A
+	// second call with a shorter grace hurries; 0 kills now. That nothing is
+	// left shows in State.
+	Stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error
+	// Tail is the last of the engine's output.
+	Tail(ctx context.Context) ([]byte, error)
+	// Ack says that the exit has been read: the keeper may go.
+	Ack(ctx context.Context) error
+	// Close lets go of the keeper, which goes on.
+	Close() error
+}
+
+// keepers is the way to engines.
+type keepers interface {
+	// Spawn starts a keeper and its engine.
+	Spawn(ctx context.Context, l launch) (engine, error)
+	// Attach finds the engine that an earlier master left in dir. Its errors
+	// are keeper's ErrNoKeeper, ErrForeign and ErrKeeperDead.
+	Attach(ctx context.Context, dir string) (engine, error)
+	// EndOrphan ends what a dead keeper left in dir, by recorded identity, with
+	// KILL after grace, and clears dir. It returns once nothing is left. Its
+	// errors are keeper's ErrBusy, when the keeper lives after all, and ErrForeign.
+	EndOrphan(ctx context.Context, dir string, grace time.Duration) (*keeper.Report, error)
+}
+
+// launch is everything about one start of an engine.
+type launch struct {
+	dir     string // the keeper's
+	address string // where the engine will listen
+	intent  keeper.Intent
+}
+
+// place is where the engines of one worker run, one after another.
+type place interface {
+	// KeeperDir is the directory of the worker's keeper.
+	KeeperDir() string
+	// Prepare makes room for one start. The address is the worker's own until Vacate.
+	Prepare(epoch uint64) (launch, error)
+	// Occupy takes note that an adopted engine listens on address.
+	Occupy(address string)
+	// Vacate gives the address back: nothing runs here any more.
+	Vacate()
+	// Gone waits until what an ended engine held is free (GPU memory).
+	Gone(ctx context.Context) error
+	// Fingerprint tells engines of one configuration from those of another.
+	Fingerprint() string
+}
+
+// member is a worker's or server's place in the pool. *upstream.Member is one.
+type member interface {
+	// Reset says where a new engine listens.
+	Reset(address string)
+	SetReady(ready bool)
+	InFlight() int
+	// WaitIdle blocks until no request is in flight, or ctx ends.
+	WaitIdle(ctx context.Context) error
+	// Progress is the number of bytes that came from there so far.
+	Progress() uint64
+	// Kick delivers when a dial was refused, which has already taken the member
+	// out of the pool.
+	Kick() <-chan struct{}
+}
+
+// probe asks an upstream once how it is; nil is well.
+type probe func(ctx context.Context) error
+
+// Keys of keeper.Intent.Label, by which a later master knows what it finds.
+// They are a contract between versions.
+const (
+	labelAddress     = "address"
+	labelFingerprint = "fingerprint"
+)
