@@ -240,15 +240,6 @@ func (k *fakeKeepers) EndOrphan(context.Context, string, time.Duration) (*keeper
 	return &k.report, k.orphanErr
 }
 
-func (k *fakeKeepers) last() *fakeEngine {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.engines) == 0 {
-		return nil
-	}
-	return k.engines[len(k.engines)-1]
-}
-
 func (k *fakeKeepers) starts() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -24,19 +24,37 @@ func (s *spawner) Spawn(ctx context.Context, l launch) (engine, error) {
 }
 
 func (s *spawner) Attach(ctx context.Context, dir string) (engine, error) {
-	c, err := keeper.Attach(ctx, dir)
-	if err != nil {
-		return nil, err
+	deadline := time.Now().Add(lockLimit)
+	for {
+		c, err := keeper.Attach(ctx, dir)
+		switch {
+		case err == nil:
+			return c, nil
+		case !errors.Is(err, keeper.ErrLost) || time.Now().After(deadline):
+			return nil, err
+		}
+		if !pause(ctx) { // it is dying: a moment later it is dead
+			return nil, err
+		}
 	}
-	return c, nil
 }
 
-// How long a keeper whose connection has ended may still hold its lock: the
-// kernel closes a killed process's descriptors one after another.
+// How long a killed keeper may still hold its lock and its socket: the kernel
+// closes a process's descriptors one after another.
 const (
 	lockPause = 10 * time.Millisecond
 	lockLimit = time.Second
 )
+
+// pause waits for lockPause, and reports false when ctx ends before.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(lockPause):
+		return true
+	}
+}
 
 func (s *spawner) EndOrphan(ctx context.Context, dir string, grace time.Duration) (*keeper.Report, error) {
 	deadline := time.Now().Add(lockLimit)
@@ -50,10 +68,8 @@ func (s *spawner) EndOrphan(ctx context.Context, dir string, grace time.Duration
 		case !errors.Is(err, keeper.ErrBusy) || time.Now().After(deadline):
 			return nil, err
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx) {
 			return nil, err
-		case <-time.After(lockPause):
 		}
 	}
 }

@@ -80,7 +80,7 @@ func (w *worker) sweepSlot() (next State, why cause, found bool) {
 	default:
 		why = cause{reason: reasonKeeperLost, text: "its keeper was killed while no master ran; what was left of it was ended"}
 	}
-	if report.Exit != nil {
+	if report.Exit != nil || report.State.EnginePID != 0 {
 		w.lastExit = newExitStatus(report.Exit)
 	}
 	next, why = w.afterDeath(why, report.Exit, report.Tail)

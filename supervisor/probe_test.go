@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,25 +71,21 @@ func TestHTTPProbe(t *testing.T) {
 			_, _ = w.Write(make([]byte, 1024))
 		}
 	})
-	mux.HandleFunc("/silent", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/silent", func(_ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-release:
 		case <-r.Context().Done():
 		}
 	})
 	mux.HandleFunc("/halfway", func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(200)
+		w.WriteHeader(http.StatusOK)
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	})
 	tcp := httptest.NewServer(mux)
 	defer tcp.Close()
 	defer close(release)
-	dir, err := os.MkdirTemp("", "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
+	dir := t.TempDir()
 	socket := filepath.Join(dir, "h")
 	l, err := net.Listen("unix", socket)
 	if err != nil {

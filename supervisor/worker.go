@@ -182,13 +182,18 @@ func (w *worker) publish() {
 // wait for; the others are for debugging.
 func (w *worker) logTransition(to State, why cause) {
 	args := append([]any{"worker", w.name, "cause", why.text}, why.details...)
+	if to == Ready {
+		args = []any{"worker", w.name, "address", w.address, "after", readable(time.Since(w.since))}
+	}
 	switch {
 	case to == Failed:
 		w.log.Error("worker failed: it stays down until it is restarted by hand", args...)
 	case to == Backoff && why.reason.failure():
 		w.log.Warn("worker died", args...)
 	case to == Ready:
-		w.log.Info("worker ready", append(args, "address", w.address, "after", readable(time.Since(w.since)))...)
+		w.log.Info("worker ready", args...)
+	case to == Draining && why.reason.failure():
+		w.log.Warn("worker unhealthy: it leaves the pool, and is restarted once its requests have finished", args...)
 	case to == Loading && w.failures == 0:
 		facts := w.engine.State()
 		w.log.Info("worker loading", append(args, "pid", facts.EnginePID, "address", w.address)...)
@@ -252,21 +257,23 @@ func (w *worker) next(x waits) (event, error) {
 // by its result or by abandon.
 type task struct {
 	cancel context.CancelFunc
-	done   chan error
+	done   chan error    // the result
+	ended  chan struct{} // closed after that
 }
 
 // beside begins an action and bounds it.
 func beside(limit time.Duration, action func(context.Context) error) *task {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	t := &task{cancel: cancel, done: make(chan error, 1)}
+	t := &task{cancel: cancel, done: make(chan error, 1), ended: make(chan struct{})}
 	go func() {
+		defer close(t.ended)
 		defer cancel()
 		t.done <- action(ctx)
 	}()
 	return t
 }
 
-// result delivers once; after that the task must be forgotten. A nil task never delivers.
+// result delivers once. A nil task never delivers.
 func (t *task) result() <-chan error {
 	if t == nil {
 		return nil
@@ -274,11 +281,11 @@ func (t *task) result() <-chan error {
 	return t.done
 }
 
-// abandon cancels the action and waits for its end.
+// abandon cancels the action, if it is not over, and waits for its end.
 func (t *task) abandon() {
 	if t != nil {
 		t.cancel()
-		_ = <-t.done
+		<-t.ended
 	}
 }
 

@@ -1,0 +1,424 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"stoker/config"
+	"stoker/supervisor/keeper"
+	"stoker/upstream"
+)
+
+// The tests below run real keepers and engines: the test binary, executed again.
+
+// output collects what a supervisor logs.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// master is one supervisor under test.
+type master struct {
+	*Supervisor
+	t        *testing.T
+	log      *output
+	registry *prometheus.Registry
+}
+
+// realConfig has one pool "e" of engines with the given arguments, quick to probe.
+// Its run directory's path is short: unix sockets take no long ones.
+func realConfig(t *testing.T, workers int, args ...string) *config.Config {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // t.TempDir is too long for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	c := config.Default()
+	c.RunDir, c.OrphanTimeout = dir, config.Duration(20*time.Second)
+	p := config.DefaultPool("e")
+	p.Workers = workers
+	p.Command = append([]string{os.Args[0], "engine"}, args...)
+	p.Health.Interval = config.Duration(200 * time.Millisecond)
+	p.Stop.Grace = config.Duration(10 * time.Second)
+	p.StartTimeout = config.Duration(20 * time.Second)
+	c.Pools = []config.Pool{p}
+	return c
+}
+
+func startMaster(t *testing.T, c *config.Config) *master {
+	t.Helper()
+	epoch, err := NextEpoch(c.RunDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pools := make(map[string]*upstream.Pool)
+	for _, p := range c.Pools {
+		pools[p.Name] = upstream.NewPool(p.Name, upstream.PoolOptions{})
+	}
+	m := &master{t: t, log: &output{}, registry: prometheus.NewRegistry()}
+	engines, err := os.OpenFile(filepath.Join(c.RunDir, "engines.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = engines.Close() })
+	m.Supervisor, err = New(Options{
+		Config: c, Pools: pools, Epoch: epoch, Registerer: m.registry, Stderr: engines,
+		Log:        hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Debug}),
+		KeeperArgv: []string{os.Args[0], "keeper"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		m.Stop(ctx)
+		if t.Failed() {
+			t.Logf("log:\n%s", m.log)
+		}
+	})
+	return m
+}
+
+// eventually waits for a fact of the outside world.
+func (m *master) eventually(what string, fact func() bool) {
+	m.t.Helper()
+	eventually(m.t, what, fact)
+}
+
+func eventually(t *testing.T, what string, fact func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !fact(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+func (m *master) allReady() {
+	m.t.Helper()
+	m.eventually("all ready", func() bool {
+		ready, total := m.Ready()
+		return ready == total
+	})
+}
+
+func (m *master) worker(name string) WorkerStatus {
+	m.t.Helper()
+	for _, p := range m.Status() {
+		for _, w := range p.Workers {
+			if w.Name == name {
+				return w
+			}
+		}
+	}
+	m.t.Fatalf("no worker %s", name)
+	return WorkerStatus{}
+}
+
+// alive reports whether a process lives; a zombie that nobody reaps does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	return fields[0] != "Z" && fields[0] != "X"
+}
+
+func gone(t *testing.T, pids ...int) {
+	t.Helper()
+	for _, pid := range pids {
+		if pid == 0 {
+			t.Error("no pid")
+		}
+		eventually(t, fmt.Sprintf("process %d is gone", pid), func() bool { return !alive(pid) })
+	}
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if pid <= 1 {
+		t.Fatalf("no pid: %d", pid)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// get asks an engine on its address.
+func get(t *testing.T, address, path string) {
+	t.Helper()
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			if socket, ok := strings.CutPrefix(address, "unix:"); ok {
+				return net.Dial("unix", socket)
+			}
+			return net.Dial("tcp", address)
+		},
+	}}
+	if answer, err := client.Get("http://engine" + path); err == nil { // /exit breaks its own answer
+		answer.Body.Close()
+	}
+}
+
+func TestKilledEngineAndKeeper(t *testing.T) {
+	c := realConfig(t, 2, "--socket", "{socket}", "--load", "100ms")
+	byPort := c.Pools[0]
+	byPort.Name, byPort.Workers, byPort.Command = "p", 1, []string{os.Args[0], "engine", "--port", "{port}"}
+	c.Pools = append(c.Pools, byPort)
+	m := startMaster(t, c)
+	m.allReady()
+
+	first := m.worker("e-0")
+	kill(t, first.PID)
+	m.eventually("e-0 is back", func() bool { return m.worker("e-0").Restarts == 1 && m.worker("e-0").State == Ready })
+	second := m.worker("e-0")
+	if second.PID == first.PID || second.LastExit == nil || second.LastExit.Signal != "SIGKILL" || second.LastExit.Code != -1 {
+		t.Errorf("after a kill: %+v, last exit %+v", second, second.LastExit)
+	}
+
+	before := m.worker("p-0")
+	began := time.Now()
+	kill(t, before.KeeperPID)
+	m.eventually("p-0 is back", func() bool { return m.worker("p-0").Restarts == 1 && m.worker("p-0").State == Ready })
+	t.Logf("back %s after its keeper was killed", time.Since(began))
+	gone(t, before.PID, before.KeeperPID)
+	after := m.worker("p-0")
+	if after.KeeperPID == before.KeeperPID || after.Address == before.Address {
+		t.Errorf("keeper and port are to be new: %+v", after)
+	}
+	if untouched := m.worker("e-1"); untouched.Restarts != 0 {
+		t.Errorf("a bystander was restarted: %+v", untouched)
+	}
+	want := `
+		# HELP stoker_worker_restarts_total Engines started again, by why the one before ended.
+		# TYPE stoker_worker_restarts_total counter
+	`
+	for _, w := range []string{"e e-0 signaled", "p p-0 keeper_lost", "e e-1 "} {
+		f := strings.Split(w, " ")
+		for _, r := range restartReasons {
+			n := 0
+			if string(r) == f[2] {
+				n = 1
+			}
+			want += fmt.Sprintf("stoker_worker_restarts_total{cause=%q,pool=%q,worker=%q} %d\n", r, f[0], f[1], n)
+		}
+	}
+	if err := testutil.GatherAndCompare(m.registry, strings.NewReader(want), "stoker_worker_restarts_total"); err != nil {
+		t.Error(err)
+	}
+
+	report := m.Stop(t.Context())
+	if len(report.Forced)+len(report.Stuck) > 0 {
+		t.Errorf("stop: %+v", report)
+	}
+	gone(t, second.PID, second.KeeperPID, after.PID, after.KeeperPID)
+	if s := m.worker("e-0"); s.State != Stopped || s.PID != 0 || s.Address != "" {
+		t.Errorf("after the stop: %+v", s)
+	}
+}
+
+func TestStatusDocument(t *testing.T) {
+	c := realConfig(t, 1, "--socket", "{socket}")
+	remote := config.DefaultPool("r")
+	remote.Servers = []config.Server{{Address: "127.0.0.1:1", Name: "far", Weight: 3, Down: true}}
+	c.Pools = append(c.Pools, remote)
+	m := startMaster(t, c)
+	m.allReady()
+	w := m.worker("e-0")
+	w.Since = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	text, err := json.Marshal([]any{w, m.Status()[1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`[{"name":"e-0","state":"ready","pid":%d,"keeper_pid":%d,"address":"unix:%s","in_flight":0,"restarts":0,`+
+		`"since":"2030-01-02T03:04:05Z","last_exit":null},`+
+		`{"name":"r","workers":[],"servers":[{"name":"far","address":"127.0.0.1:1","state":"down","in_flight":0,"weight":3}]}]`,
+		w.PID, w.KeeperPID, c.EngineSocket("e-0"))
+	if string(text) != want {
+		t.Errorf("\n got %s\nwant %s", text, want)
+	}
+	if ready, total := m.Ready(); ready != 1 || total != 1 {
+		t.Errorf("ready %d of %d: a server that is down does not count", ready, total)
+	}
+}
+
+// A child in a session of its own, deaf to TERM, as tensor-parallel workers are.
+func TestWholeTreeIsEnded(t *testing.T) {
+	c := realConfig(t, 1, "--socket", "{socket}", "--child", "{socket}.child")
+	c.Pools[0].Stop.Grace = config.Duration(200 * time.Millisecond)
+	m := startMaster(t, c)
+	m.allReady()
+	child := func() int {
+		text, _ := os.ReadFile(c.EngineSocket("e-0") + ".child")
+		pid, _ := strconv.Atoi(string(text))
+		return pid
+	}
+	first := child()
+	kill(t, m.worker("e-0").PID)
+	m.eventually("back", func() bool { return m.worker("e-0").Restarts == 1 && m.worker("e-0").State == Ready })
+	if alive(first) {
+		t.Error("a new engine runs while the first one's child lives")
+	}
+	second := child()
+	if second == first || !alive(second) {
+		t.Fatalf("second engine's child: %d, the first's %d", second, first)
+	}
+	report := m.Stop(t.Context())
+	gone(t, second)
+	if !slices.Equal(report.Forced, []string{"e-0"}) {
+		t.Errorf("something had to be killed, the report is %+v", report)
+	}
+}
+
+func TestStopsAllAtOnce(t *testing.T) {
+	m := startMaster(t, realConfig(t, 5, "--socket", "{socket}", "--ends", "1s"))
+	m.allReady()
+	report := m.Stop(t.Context())
+	if report.Duration > 3*time.Second || report.Duration < time.Second || len(report.Forced) > 0 {
+		t.Errorf("five engines that need 1 s each: %+v", report)
+	}
+}
+
+func TestHurriedStop(t *testing.T) {
+	m := startMaster(t, realConfig(t, 2, "--socket", "{socket}", "--deaf"))
+	m.allReady()
+	pids := []int{m.worker("e-0").PID, m.worker("e-1").PID}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	report := m.Stop(ctx)
+	if !slices.Equal(report.Forced, []string{"e-0", "e-1"}) || report.Duration > 5*time.Second {
+		t.Errorf("%+v", report)
+	}
+	gone(t, pids...)
+}
+
+// A new master goes on with the engines of the last one, unless something about
+// them has changed or nobody wants them any more.
+func TestAdoption(t *testing.T) {
+	c := realConfig(t, 2, "--socket", "{socket}")
+	first := startMaster(t, c)
+	first.allReady()
+	e0, e1 := first.worker("e-0"), first.worker("e-1")
+	release(t, first)
+
+	second := startMaster(t, c)
+	began := time.Now()
+	second.allReady()
+	t.Logf("serving after %s", time.Since(began))
+	for _, before := range []WorkerStatus{e0, e1} {
+		if after := second.worker(before.Name); after.PID != before.PID || after.KeeperPID != before.KeeperPID || after.Restarts != 0 {
+			t.Errorf("%s was not adopted: %+v, before %+v", before.Name, after, before)
+		}
+	}
+	release(t, second)
+
+	changed := *c
+	changed.Pools = slices.Clone(c.Pools)
+	changed.Pools[0].Workers = 1
+	changed.Pools[0].Command = append(slices.Clone(c.Pools[0].Command), "--load", "10ms")
+	third := startMaster(t, &changed)
+	third.allReady()
+	if after := third.worker("e-0"); after.PID == e0.PID {
+		t.Errorf("adopted with another command: %+v", after)
+	}
+	gone(t, e0.PID, e0.KeeperPID, e1.PID, e1.KeeperPID)
+	third.Stop(t.Context())
+	if _, err := os.Stat(c.KeeperDir("e-1")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of a worker that is not configured any more: %v", err)
+	}
+}
+
+func release(t *testing.T, m *master) {
+	t.Helper()
+	if err := m.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An engine that ends while no master lives is reported once, exactly.
+func TestExitWithoutMaster(t *testing.T) {
+	c := realConfig(t, 1, "--socket", "{socket}")
+	first := startMaster(t, c)
+	first.allReady()
+	address := first.worker("e-0").Address
+	release(t, first)
+	get(t, address, "/exit?code=37")
+	eventually(t, "the exit is written down", func() bool {
+		r, err := keeper.ReadExit(c.KeeperDir("e-0"))
+		return err == nil && r.State.Phase == keeper.Ended
+	})
+	second := startMaster(t, c)
+	second.allReady()
+	if w := second.worker("e-0"); w.LastExit == nil || w.LastExit.Code != 37 || w.Restarts != 1 {
+		t.Errorf("%+v, last exit %+v", w, w.LastExit)
+	}
+	report := `[WARN]  worker died: worker=e-0 cause="exited with code 37 while no master ran"`
+	if n := strings.Count(second.log.String(), report); n != 1 {
+		t.Errorf("reported %d times:\n%s", n, second.log)
+	}
+}
+
+// Both are killed: the next master ends what is left before it starts anew.
+func TestKeeperKilledWithoutMaster(t *testing.T) {
+	c := realConfig(t, 1, "--socket", "{socket}")
+	first := startMaster(t, c)
+	first.allReady()
+	before := first.worker("e-0")
+	release(t, first)
+	kill(t, before.KeeperPID)
+	gone(t, before.KeeperPID)
+	second := startMaster(t, c)
+	second.allReady()
+	gone(t, before.PID)
+	if w := second.worker("e-0"); w.PID == before.PID || w.Restarts != 1 {
+		t.Errorf("%+v", w)
+	}
+}
+
+func TestCommandNotFound(t *testing.T) {
+	c := realConfig(t, 1)
+	c.Pools[0].Command = []string{"no-such-engine-anywhere"}
+	c.Pools[0].Restart.MaxFailures = 2
+	m := startMaster(t, c)
+	m.eventually("failed", func() bool { return m.worker("e-0").State == Failed })
+	if advice := "command not found: no-such-engine-anywhere; check pools.command and PATH"; strings.Count(m.log.String(), advice) != 2 {
+		t.Errorf("log should say twice %q:\n%s", advice, m.log)
+	}
+}
