@@ -87,6 +87,8 @@
 //	keeper.lock   flock held by the keeper as long as it lives; never removed (a removed lock file can be held twice)
 //	intent.json   by the master, before the spawn
 //	state.json    by the keeper: before exec, after exec, on each change
+//	tree.json     by the keeper: pid and start time of everybody below it, looked up every 0.1 s while that
+//	              changes, slowing down to every 15 s while it does not, and when the first process has ended
 //	exit.json     by the keeper: at once when the first process has ended, again when the tree is gone
 //	keeper.sock   bound after the lock is held
 //
@@ -115,8 +117,8 @@
 // that pid's start time is the hello's, the boot id is this boot's, and the
 // nonce is the one in intent.json. Anything else is ErrForeign, and nothing is
 // sent. EndOrphan holds the lock (so no keeper lives), and signals only what is
-// proven: the engine by pid, start time and boot id; whoever has the nonce in
-// its environment; whoever sits in the keeper's session with the engine's
+// proven: the engine, and whoever is in tree.json, by pid, start time and boot id;
+// whoever has the nonce in its environment; whoever sits in the keeper's session with the engine's
 // output pipe as stdout or stderr (setproctitle, as vLLM uses it, overwrites the
 // environment that others can read); and from there all descendants of the
 // proven and all members of their sessions, which only the keeper or its

@@ -20,6 +20,7 @@ const (
 	intentName = "intent.json"
 	stateName  = "state.json"
 	exitName   = "exit.json"
+	treeName   = "tree.json"
 )
 
 // maxFile bounds what is read of any file; an environment is the largest part of one.
@@ -31,6 +32,19 @@ type stateRecord struct {
 	KeeperStart uint64 `json:"keeper_start"`
 	// Pipes are the inodes of the engine's stdout and stderr.
 	Pipes []uint64 `json:"pipes,omitempty"`
+}
+
+// treeRecord is tree.json: who was below the keeper when it last looked. Names,
+// environments, parents and output can all be shed by a process; pid and start
+// time cannot.
+type treeRecord struct {
+	Nonce     string     `json:"nonce"`
+	Processes []recorded `json:"processes"`
+}
+
+type recorded struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"`
 }
 
 // ReadExit reads what a keeper has left in dir. The error is fs.ErrNotExist
@@ -98,7 +112,7 @@ func readFile(dir, name string, v any) error {
 // mean something.
 func clearFiles(dir string) error {
 	var errs []error
-	for _, name := range []string{socketName, stateName, exitName, intentName} {
+	for _, name := range []string{socketName, treeName, stateName, exitName, intentName} {
 		path := filepath.Join(dir, name)
 		errs = append(errs, removeFile(path+".tmp"), removeFile(path))
 	}

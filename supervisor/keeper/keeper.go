@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -53,6 +54,9 @@ type keeper struct {
 	grace    *time.Timer   // KILL is due
 	round    *time.Timer   // the next round of KILL is due
 	orphan   *time.Timer   // nobody has owned for OrphanTimeout
+	survey   *time.Timer   // the tree is due to be taken down again
+	pace     time.Duration // of the survey
+	taken    []recorded    // as of the last survey
 
 	orphaned bool // ending because nobody owns
 	acked    bool
@@ -69,7 +73,7 @@ func Main(dir string) int {
 	beSmall()
 	k := &keeper{
 		dir: dir, conns: make(map[*conn]struct{}), signals: signals, children: children,
-		grace: idleTimer(), round: idleTimer(), orphan: idleTimer(),
+		grace: idleTimer(), round: idleTimer(), orphan: idleTimer(), survey: idleTimer(),
 	}
 	spawner, err := k.begin()
 	if err != nil {
@@ -250,6 +254,8 @@ func (k *keeper) run(spawner net.Conn) int {
 			k.kill()
 		case <-k.orphan.C:
 			k.onOrphan()
+		case <-k.survey.C:
+			k.takeDown()
 		}
 	}
 	return k.end()
@@ -294,12 +300,13 @@ func (k *keeper) record() {
 		err = writeFile(k.dir, exitName, ExitRecord{State: k.state, Tail: k.out.last(), Orphaned: k.orphaned})
 	}
 	err = errors.Join(err, writeFile(k.dir, stateName, stateRecord{State: k.state, KeeperStart: k.keeperStart, Pipes: k.pipes}))
-	was := k.state.Degraded
+	well := k.state.Degraded == ""
 	k.state.Degraded = ""
-	if err != nil {
-		k.state.Degraded = err.Error()
+	if err == nil {
+		return
 	}
-	if k.state.Degraded != was && err != nil {
+	k.state.Degraded = oneLine(err.Error())
+	if well {
 		k.out.say("cannot write its files, goes on without: %v", err)
 	}
 }
@@ -324,6 +331,7 @@ func (k *keeper) onLaunched(l launched) {
 		s.Phase, s.EnginePID, s.EngineStart, s.StartedAt = Running, l.pid, p.start, l.at
 	})
 	debug.FreeOSMemory()
+	k.survey.Reset(firstLook)
 	if k.state.Stopping {
 		k.ask(k.signalled)
 	}
@@ -359,17 +367,40 @@ func (k *keeper) onExit(exit *Exit, gone bool) {
 	if gone || k.tree.killing {
 		return
 	}
+	left := k.takeDown() // before anything is done to them: we may be killed over it
 	k.tree.ask(syscall.SIGTERM)
-	if err := k.tree.askLeftovers(); err != nil {
+	if err := askEach(left); err != nil {
 		k.out.say("%v", err)
 	}
 	k.hurry(min(k.intent.StopGrace, leftoverGrace))
+}
+
+// takeDown writes who is below us where EndOrphan finds it.
+func (k *keeper) takeDown() []process {
+	there, err := look()
+	if err != nil {
+		k.out.say("%v", err)
+	}
+	now := make([]recorded, 0, len(there))
+	for _, p := range there {
+		now = append(now, recorded{PID: p.pid, Start: p.start})
+	}
+	k.pace = min(max(2*k.pace, firstLook), slowestLook)
+	if !slices.Equal(now, k.taken) && err == nil {
+		k.taken, k.pace = now, firstLook
+		if err := writeFile(k.dir, treeName, treeRecord{Nonce: k.intent.Nonce, Processes: now}); err != nil && k.state.Degraded == "" {
+			k.change(nil) // which says that files cannot be written, if they all cannot
+		}
+	}
+	k.survey.Reset(k.pace)
+	return there
 }
 
 // ended is the end of the tree.
 func (k *keeper) ended() {
 	k.grace.Stop()
 	k.round.Stop()
+	k.survey.Stop()
 	k.out.wait(500 * time.Millisecond)
 	if k.tree.pidfd > 0 {
 		_ = unix.Close(k.tree.pidfd) // nothing was written

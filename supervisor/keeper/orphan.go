@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 	"time"
 
@@ -47,12 +48,29 @@ func lockAndEnd(ctx context.Context, dir string, grace time.Duration) (Report, e
 	if err := checkDir(dir); err != nil {
 		return Report{}, err
 	}
-	lock, err := takeLock(dir)
+	lock, err := awaitLock(ctx, dir)
 	if err != nil {
 		return Report{}, err
 	}
 	r, err := endOrphan(ctx, dir, grace)
 	return r, errors.Join(err, lock.Close())
+}
+
+// awaitLock takes the lock of a keeper that is dead or dying: the kernel closes
+// a killed process's files last opened first, so that its connections end a
+// moment before its lock is free.
+func awaitLock(ctx context.Context, dir string) (*os.File, error) {
+	for began := time.Now(); ; {
+		lock, err := takeLock(dir)
+		if !errors.Is(err, ErrBusy) || time.Since(began) > settleWithin {
+			return lock, err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		}
+	}
 }
 
 // endOrphan is EndOrphan for one who holds the lock.
@@ -73,7 +91,8 @@ type remains struct {
 	nonce      string
 	sig        syscall.Signal
 	engine     process // pid and start; zero when it is not known
-	session    int     // the keeper's; 0 when it is not known
+	recorded   map[recorded]bool
+	session    int // the keeper's; 0 when it is not known
 	pipes      []uint64
 	otherBoot  bool
 	terminated map[process]bool
@@ -95,9 +114,13 @@ func readRemains(dir string, r *Report) (*remains, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for _, nonce := range []string{state.Nonce, exit.State.Nonce} {
+	var tree treeRecord
+	if err := readFile(dir, treeName, &tree); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for name, nonce := range map[string]string{stateName: state.Nonce, exitName: exit.State.Nonce, treeName: tree.Nonce} {
 		if nonce != "" && nonce != intent.Nonce {
-			return nil, fmt.Errorf("%w: %s and %s are of different keepers", ErrForeign, intentName, stateName)
+			return nil, fmt.Errorf("%w: %s and %s are of different keepers", ErrForeign, intentName, name)
 		}
 	}
 	r.State, r.Exit, r.Tail, r.Orphaned = state.State, exit.State.Exit, exit.Tail, exit.Orphaned
@@ -110,7 +133,11 @@ func readRemains(dir string, r *Report) (*remains, error) {
 	}
 	o := &remains{
 		nonce: intent.Nonce, sig: syscall.Signal(intent.StopSignal), pipes: state.Pipes,
+		recorded:  make(map[recorded]bool),
 		otherBoot: state.BootID != "" && state.BootID != boot, terminated: make(map[process]bool),
+	}
+	for _, p := range tree.Processes {
+		o.recorded[p] = state.BootID == boot // a pid and a start time mean nothing without the boot
 	}
 	if o.sig == 0 {
 		o.sig = syscall.SIGTERM
@@ -118,7 +145,7 @@ func readRemains(dir string, r *Report) (*remains, error) {
 	if state.KeeperPID > 1 {
 		o.session = state.KeeperPID
 	}
-	if state.EnginePID > 1 && state.EngineStart > 0 {
+	if state.EnginePID > 1 && state.BootID == boot && state.EngineStart > 0 {
 		o.engine = process{pid: state.EnginePID, start: state.EngineStart}
 	}
 	return o, nil
@@ -210,7 +237,7 @@ func (o *remains) members(all []process) []process {
 
 // isProven says whether p by itself shows that it is of the tree.
 func (o *remains) isProven(p process) bool {
-	if p.pid == o.engine.pid && p.start == o.engine.start {
+	if p.pid == o.engine.pid && p.start == o.engine.start || o.recorded[recorded{PID: p.pid, Start: p.start}] {
 		return true
 	}
 	if o.session != 0 && p.session == o.session && p.writesTo(o.pipes) {

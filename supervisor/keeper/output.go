@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -102,8 +103,11 @@ func (o *output) close(limit time.Duration) {
 
 // say adds a line of the keeper's own.
 func (o *output) say(format string, args ...any) {
-	o.put(fmt.Appendf(nil, "[%s] stoker keeper: %s\n", o.name, fmt.Sprintf(format, args...)))
+	o.put(fmt.Appendf(nil, "[%s] stoker keeper: %s\n", o.name, oneLine(fmt.Sprintf(format, args...))))
 }
+
+// oneLine is for joined errors, which come with newlines between them.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }
 
 // last is the engine's last output, oldest byte first.
 func (o *output) last() []byte {

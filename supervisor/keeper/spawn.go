@@ -31,6 +31,9 @@ type SpawnOptions struct {
 	Stderr *os.File
 }
 
+// settleWithin is how long a keeper may be neither there nor gone.
+const settleWithin = time.Second
+
 // abandonWithin bounds the clearing up after a spawn that failed.
 const abandonWithin = 5 * time.Second
 
@@ -225,6 +228,17 @@ func attach(ctx context.Context, dir string) (*Client, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	for try := time.Now(); ; {
+		c, err := attachOnce(ctx, dir, &intent)
+		// A keeper that is being killed, or lets go after an ack, may take a
+		// connection that it will not serve; then its lock tells what became of it.
+		if !errors.Is(err, ErrLost) || time.Since(try) > settleWithin {
+			return c, err
+		}
+	}
+}
+
+func attachOnce(ctx context.Context, dir string, intent *Intent) (*Client, error) {
 	conn, err := connect(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -240,7 +254,7 @@ func attach(ctx context.Context, dir string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = c.prove(&intent, int(cred.Pid)); err == nil {
+	if err = c.prove(intent, int(cred.Pid)); err == nil {
 		err = c.greet(ctx)
 	}
 	if err != nil {
@@ -252,7 +266,7 @@ func attach(ctx context.Context, dir string) (*Client, error) {
 // connect reaches the keeper's socket, or says why nobody is there. A keeper
 // that has just begun, or is about to end, holds the lock without a socket for a moment.
 func connect(ctx context.Context, dir string) (*net.UnixConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
 	for {
 		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(dir, socketName), Net: "unix"})

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -18,6 +19,10 @@ const (
 	leftoverGrace = 5 * time.Second
 	firstRound    = 10 * time.Millisecond
 	slowestRound  = time.Second
+	// firstLook and slowestLook are the pace of taking down who is there: quick
+	// while the tree changes, next to nothing when it does not.
+	firstLook   = 100 * time.Millisecond
+	slowestLook = 15 * time.Second
 )
 
 // tree is the engine and everything below it, as its parent and subreaper sees
@@ -85,14 +90,19 @@ func (t *tree) ask(sig syscall.Signal) {
 	t.group(syscall.SIGCONT)
 }
 
-// askLeftovers sends TERM to everybody below the keeper.
-func (t *tree) askLeftovers() error {
+// look lists everybody below the keeper who lives, as of now.
+func look() ([]process, error) {
 	all, err := listProcesses()
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("look for the engine's processes: %w", err)
 	}
+	return below(all, os.Getpid()), nil
+}
+
+// askEach sends TERM to those that were seen.
+func askEach(seen []process) error {
 	var errs []error
-	for _, p := range below(all, os.Getpid()) {
+	for _, p := range seen {
 		_, err := p.send(syscall.SIGTERM, syscall.SIGCONT)
 		errs = append(errs, err)
 	}
@@ -104,14 +114,14 @@ func (t *tree) askLeftovers() error {
 func (t *tree) killRound() (next time.Duration, left int, err error) {
 	t.killing = true
 	t.forced = t.group(syscall.SIGKILL) || t.forced
-	all, err := listProcesses()
+	there, err := look()
 	if err != nil {
 		return slowestRound, 0, err
 	}
 	fresh := false
 	seen := make(map[int]uint64)
 	var errs []error
-	for _, p := range below(all, os.Getpid()) {
+	for _, p := range there {
 		fresh = fresh || t.seen[p.pid] != p.start
 		seen[p.pid] = p.start
 		sent, err := p.send(syscall.SIGKILL)
