@@ -53,7 +53,7 @@ const (
 
 // restartReasons label stoker_worker_restarts_total.
 var restartReasons = [...]reason{
-	reasonChanged, reasonExited, reasonSignaled, reasonNotExecuted, reasonNotStarted, reasonKeeperLost,
+	reasonWish, reasonChanged, reasonExited, reasonSignaled, reasonNotExecuted, reasonNotStarted, reasonKeeperLost,
 	reasonStartTimeout, reasonUnhealthy,
 }
 

@@ -78,6 +78,11 @@ func realConfig(t *testing.T, workers int, args ...string) *config.Config {
 
 func startMaster(t *testing.T, c *config.Config) *master {
 	t.Helper()
+	return startMasterWith(t, c, os.Args[0], "keeper")
+}
+
+func startMasterWith(t *testing.T, c *config.Config, keeperArgv ...string) *master {
+	t.Helper()
 	epoch, err := NextEpoch(c.RunDir)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +100,7 @@ func startMaster(t *testing.T, c *config.Config) *master {
 	m.Supervisor, err = New(Options{
 		Config: c, Pools: pools, Epoch: epoch, Registerer: m.registry, Stderr: engines,
 		Log:        hclog.New(&hclog.LoggerOptions{Output: m.log, Level: hclog.Debug}),
-		KeeperArgv: []string{os.Args[0], "keeper"},
+		KeeperArgv: keeperArgv,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -420,5 +425,66 @@ func TestCommandNotFound(t *testing.T) {
 	m.eventually("failed", func() bool { return m.worker("e-0").State == Failed })
 	if advice := "command not found: no-such-engine-anywhere; check pools.command and PATH"; strings.Count(m.log.String(), advice) != 2 {
 		t.Errorf("log should say twice %q:\n%s", advice, m.log)
+	}
+}
+
+// A keeper that never says hello must not hold up a stop, nor be left behind.
+func TestStopDuringStart(t *testing.T) {
+	c := realConfig(t, 2)
+	mark := filepath.Join(c.RunDir, "pid")
+	m := startMasterWith(t, c, "/bin/sh", "-c", "echo $$ >>"+mark+"; exec sleep 60")
+	var pids []int
+	m.eventually("both keepers run", func() bool {
+		text, _ := os.ReadFile(mark)
+		pids = nil
+		for line := range strings.FieldsSeq(string(text)) {
+			pid, _ := strconv.Atoi(line)
+			pids = append(pids, pid)
+		}
+		return len(pids) == 2
+	})
+	report := m.Stop(t.Context())
+	if report.Duration > 5*time.Second || len(report.Stuck) > 0 {
+		t.Errorf("%+v", report)
+	}
+	gone(t, pids...)
+}
+
+func TestStopAtOnce(t *testing.T) {
+	c := realConfig(t, 2, "--socket", "{socket}")
+	m := startMaster(t, c)
+	if report := m.Stop(t.Context()); report.Duration > 5*time.Second || len(report.Stuck) > 0 {
+		t.Errorf("%+v", report)
+	}
+	for _, name := range []string{"e-0", "e-1"} {
+		if w := m.worker(name); w.State != Stopped || w.PID != 0 {
+			t.Errorf("%+v", w)
+		}
+		if _, err := keeper.Attach(t.Context(), c.KeeperDir(name)); !errors.Is(err, keeper.ErrNoKeeper) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestStopWithoutStart(t *testing.T) {
+	s, err := New(Options{Config: &config.Config{RunDir: t.TempDir()}, Log: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report := s.Stop(t.Context()); len(report.Forced)+len(report.Stuck) > 0 {
+		t.Errorf("%+v", report)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	c := realConfig(t, 2)
+	c.Pools[0].User = "no-such-user-here"
+	pools := map[string]*upstream.Pool{"e": upstream.NewPool("e", upstream.PoolOptions{})}
+	if _, err := New(Options{Config: c, Pools: pools, Log: hclog.NewNullLogger()}); err == nil || !strings.Contains(err.Error(), "pool e: user no-such-user-here") {
+		t.Errorf("unknown user: %v", err)
+	}
+	c.Pools[0].User, c.Pools[0].GPUsPerWorker, c.Pools[0].GPUs = "", 2, []string{"0", "1", "2"}
+	if _, err := New(Options{Config: c, Pools: pools, Log: hclog.NewNullLogger()}); err == nil || !strings.Contains(err.Error(), "need 4") {
+		t.Errorf("too few GPUs: %v", err)
 	}
 }

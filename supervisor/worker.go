@@ -290,15 +290,16 @@ func (t *task) abandon() {
 }
 
 // await does an action while requests are heard. When yields is set, the
-// action is cancelled as soon as the worker shall not run any more; in any case
-// a hurry cancels it.
+// action is cancelled as soon as the worker shall not run any more. What finds
+// or ends an engine does not yield: whoever is in a hurry wants it gone.
 func (w *worker) await(limit time.Duration, yields bool, action func(context.Context) error) error {
 	t := beside(limit, action)
 	for {
-		switch event, err := w.next(waits{finished: t.result()}); {
-		case event == finished:
+		event, err := w.next(waits{finished: t.result()})
+		if event == finished {
 			return err
-		case w.hurried, yields && w.wish != wishRun:
+		}
+		if yields && w.wish != wishRun {
 			t.cancel()
 		}
 	}
