@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 			os.Exit(runEngine(os.Args[2:]))
 		case "child":
 			signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+			// Only now it is hard to end, and says so.
+			_ = os.WriteFile(os.Args[2], []byte(strconv.Itoa(os.Getpid())), 0o600)
 			time.Sleep(time.Minute) // it is to be killed long before
 			os.Exit(0)
 		}
@@ -51,12 +53,9 @@ func runEngine(args []string) int {
 	term := make(chan os.Signal, 8)
 	signal.Notify(term, syscall.SIGTERM)
 	if *child != "" {
-		c := exec.Command(os.Args[0], "child")
+		c := exec.Command(os.Args[0], "child", *child)
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := c.Start(); err != nil {
-			return 3
-		}
-		if err := os.WriteFile(*child, []byte(strconv.Itoa(c.Process.Pid)), 0o600); err != nil {
 			return 3
 		}
 	}
