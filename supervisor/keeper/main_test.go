@@ -289,24 +289,16 @@ func start(t *testing.T, o SpawnOptions) *Client {
 
 func cleanUp(t *testing.T, c *Client, dir string) {
 	t.Helper()
-	keeper := c.State().KeeperPID
+	keeper := process{pid: c.State().KeeperPID, start: c.hello.KeeperStart}
 	t.Cleanup(func() {
 		c.Close()
+		if _, err := keeper.send(syscall.SIGKILL); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
-		for {
-			_, err := EndOrphan(ctx, dir, 0)
-			if !errors.Is(err, ErrBusy) {
-				if err != nil && !errors.Is(err, ErrNoKeeper) {
-					t.Errorf("clean up: %v", err)
-				}
-				return
-			}
-			syscall.Kill(keeper, syscall.SIGKILL) // it holds the lock: it lives
-			if err := await(ctx, process{pid: keeper}, time.Second); err != nil {
-				t.Errorf("clean up: %v", err)
-				return
-			}
+		if _, err := EndOrphan(ctx, dir, 0); err != nil && !errors.Is(err, ErrNoKeeper) {
+			t.Errorf("clean up: %v", err)
 		}
 	})
 }

@@ -192,22 +192,18 @@ func (c *conn) publish(b []byte) {
 // write is the connection's writer. It closes the connection when out is closed
 // or a write fails; the reader notices that.
 func (c *conn) write() {
-	defer c.Close() //nolint:errcheck // the peer sees the end, which is all it says
-	for {
-		var b []byte
-		select {
-		case next, ok := <-c.out:
-			if !ok {
-				return
-			}
-			b = next
-		case b = <-c.fresh:
-		}
+	defer c.Close()  //nolint:errcheck // the peer sees the end, which is all it says
+	b, ok := <-c.out // the hello, before any state
+	for ok {
 		if err := c.SetWriteDeadline(time.Now().Add(writeWithin)); err != nil {
 			return
 		}
 		if _, err := c.Write(b); err != nil {
 			return
+		}
+		select {
+		case b, ok = <-c.out:
+		case b = <-c.fresh:
 		}
 	}
 }
