@@ -134,7 +134,7 @@ func NewTransport(address string, o TransportOptions) *Transport {
 //	body up to 64 KiB read ──▶ idle connection or dial ──▶ one write ──▶ head ──▶ body ──▶ End
 //	larger or unknown: read and written by a second goroutine meanwhile
 //
-// All fields given to the sink view a buffer that is reused: they are valid
+// The Response and the fields given to the sink are reused: they are valid
 // until Do returns, those of an interim answer until Interim returns.
 //
 // sink.Flush is called when nothing more can be read from the upstream right

@@ -22,6 +22,8 @@ type upload struct {
 	// stopping: the exchange is over, the rest of the body is of no use.
 	stopping atomic.Bool
 	done     chan struct{}
+	// ending: the last piece is being written, or was.
+	ending atomic.Bool
 
 	// aborted: the connection was cut because the body broke.
 	aborted atomic.Bool
@@ -59,8 +61,21 @@ func (u *upload) over() bool {
 	}
 }
 
+// lastPiece is how long the write of the last piece may take once the whole
+// answer is there, for the connection to be used again. Nearly always the
+// upstream has read it, and only run has not had its turn since.
+const lastPiece = 50 * time.Millisecond
+
 // finished says whether the whole body was written.
-func (u *upload) finished() bool { return u.over() && u.err == nil }
+func (u *upload) finished() bool {
+	if !u.over() && u.ending.Load() {
+		select {
+		case <-u.done:
+		case <-time.After(lastPiece):
+		}
+	}
+	return u.over() && u.err == nil
+}
 
 func (u *upload) run() {
 	defer close(u.done)
@@ -83,10 +98,11 @@ func (u *upload) run() {
 func (u *upload) sendSized(buf []byte) (Op, error) {
 	for left := u.x.Length; left > 0; {
 		n, err := u.x.Body.Read(buf[:min(int64(len(buf)), left)])
+		left -= int64(n)
+		u.ending.Store(left == 0)
 		if err := u.write(buf[:n]); err != nil {
 			return OpWrite, err
 		}
-		left -= int64(n)
 		if err != nil && left > 0 {
 			return OpClientBody, noEOF(err)
 		}
@@ -116,6 +132,7 @@ func (u *upload) sendLastChunk(buf []byte) (Op, error) {
 	if u.x.Trailers != nil {
 		trailers = http1.StripHopByHop(u.x.Trailers())
 	}
+	u.ending.Store(true)
 	if err := u.write(http1.AppendLastChunk(buf, trailers)); err != nil {
 		return OpWrite, err
 	}
