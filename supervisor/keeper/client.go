@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Client is a master's side of one keeper: a connection, observing until Claim
@@ -146,16 +148,39 @@ func (c *Client) Tail(ctx context.Context) ([]byte, error) {
 }
 
 // Ack says that the exit has been taken note of. The keeper removes its files
-// and ends; when Ack returns nil the directory is free for the next Spawn.
+// and ends; when Ack returns nil it has gone, but for a moment's delay, and the
+// directory is free for the next Spawn.
 func (c *Client) Ack(ctx context.Context) error {
+	// Taken while the keeper surely lives: its number may be another's later.
+	process, noHandle := unix.PidfdOpen(c.State().KeeperPID, 0)
+	if noHandle == nil {
+		defer func() { _ = unix.Close(process) }()
+	}
 	if _, err := c.call(ctx, frame{Op: opAck}); err != nil {
 		return err
 	}
 	select {
 	case <-c.lost:
+		if noHandle == nil {
+			awaitExit(process)
+		}
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("keeper %s has not let go: %w", c.State().Name, ctx.Err())
+	}
+}
+
+// awaitExit waits until a process that has closed its connections has ended
+// too: a master that ends before its keepers leaves processes behind, if only
+// for a millisecond.
+func awaitExit(process int) {
+	deadline := time.Now().Add(settleWithin)
+	for {
+		left := time.Until(deadline)
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(max(left, 0).Milliseconds()))
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
 	}
 }
 

@@ -7,8 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"syscall"
@@ -106,17 +104,6 @@ func catchSignals() (signals, children chan os.Signal) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
 		syscall.SIGPIPE, syscall.SIGALRM, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGTSTP)
 	return signals, children
-}
-
-// beSmall keeps one keeper per engine affordable.
-func beSmall() {
-	debug.SetGCPercent(20)
-	debug.SetMemoryLimit(16 << 20)
-	if runtime.GOMAXPROCS(0) > 2 {
-		runtime.GOMAXPROCS(2)
-	}
-	// A name of its own in ps; "killall stoker" then means the master.
-	_ = os.WriteFile("/proc/self/comm", []byte("stoker-keeper"), 0o600) // nothing depends on it
 }
 
 func idleTimer() *time.Timer {
@@ -330,7 +317,7 @@ func (k *keeper) onLaunched(l launched) {
 	k.change(func(s *State) {
 		s.Phase, s.EnginePID, s.EngineStart, s.StartedAt = Running, l.pid, p.start, l.at
 	})
-	debug.FreeOSMemory()
+	shed()
 	k.survey.Reset(firstLook)
 	if k.state.Stopping {
 		k.ask(k.signalled)
