@@ -58,7 +58,7 @@ func (a *answer) Head(r *http1.Response, length int64) error {
 	if length >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
-	if a.request.conn.front.draining.Load() || a.request.body.failed {
+	if a.request.conn.front.draining.Load() || a.request.body.failed.Load() {
 		h["Connection"] = []string{"close"}
 	}
 	a.w.WriteHeader(r.Status)
@@ -72,19 +72,9 @@ func (a *answer) Write(p []byte) (int, error) { return a.w.Write(p) }
 func (a *answer) Flush() error { return http.NewResponseController(a.w).Flush() }
 
 // Splice moves bytes from socket to socket where nothing has to be put between
-// them: in HTTP/1 with a length. Else it copies, chunk by chunk.
+// them: in HTTP/1 with a length. Else it copies, chunk by chunk. An error of
+// src is a *rawconn.SourceError.
 func (a *answer) Splice(src *rawconn.Conn, n int64) (int64, error) {
-	moved, err := a.splice(src, n)
-	var source *rawconn.SourceError
-	if errors.As(err, &source) {
-		// Only the client's errors are the sink's to report; the transport knows
-		// its own connection's.
-		return moved, nil
-	}
-	return moved, err
-}
-
-func (a *answer) splice(src *rawconn.Conn, n int64) (int64, error) {
 	if a.request.Request.Proto == 20 || a.length < 0 {
 		return rawconn.Copy(flushing{a}, src, n)
 	}

@@ -232,6 +232,7 @@ func connState(nc net.Conn, state http.ConnState) {
 		f.moveLocked(c, gone)
 		delete(f.conns, c)
 		f.hangups.forget(c)
+		f.recount(false, false) // gone it may have been before
 	}
 }
 

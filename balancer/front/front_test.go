@@ -74,6 +74,10 @@ func (fx *fixture) dial(t testing.TB) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
+	return newClient(nc)
+}
+
+func newClient(nc net.Conn) *client {
 	_ = nc.SetDeadline(time.Now().Add(patience))
 	return &client{Conn: nc, in: bufio.NewReader(nc)}
 }

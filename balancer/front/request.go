@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"stoker/exchange"
@@ -244,30 +245,56 @@ func (l *requestList) remove(q *request) {
 	l.length--
 }
 
-// body reads a request's body and says what became of it.
+// errInterrupted is what an interrupted body says.
+var errInterrupted = errors.New("body is not wanted any more")
+
+// body reads a request's body and says what became of it. A transport may read
+// it in a goroutine of its own while it answers.
 type body struct {
-	request *request
-	ended   bool // io.EOF was returned
-	failed  bool // it broke off or is no HTTP
+	request     *request
+	ended       atomic.Bool // io.EOF was returned
+	failed      atomic.Bool // it broke off or is no HTTP
+	interrupted atomic.Bool
 }
 
 // Read implements io.Reader. An error that comes of the client's leaving is
 // exchange.ErrClientGone; of the others, the request itself is wrong.
 func (b *body) Read(p []byte) (int, error) {
+	if b.interrupted.Load() {
+		return 0, errInterrupted
+	}
 	n, err := b.request.from.Body.Read(p)
 	b.request.Record.BytesIn += int64(n)
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
-		b.ended = true
+		b.ended.Store(true)
+	case b.interrupted.Load():
+		err = errInterrupted
 	default:
-		b.failed = true
+		b.failed.Store(true)
 		if left(err) || b.request.Request.Proto == 20 {
 			err = fmt.Errorf("%w: %w", exchange.ErrClientGone, err)
 		}
 	}
 	return n, err
 }
+
+// Interrupt makes a Read in progress, and every later one, return an error
+// soon. Another goroutine may call it.
+func (b *body) Interrupt() {
+	b.interrupted.Store(true)
+	if b.request.Request.Proto == 20 {
+		_ = b.request.from.Body.Close() // which has nothing to report
+		return
+	}
+	_ = b.request.conn.SetReadDeadline(time.Now()) // fails on a closed connection only
+}
+
+// over says whether nothing of the body is left on the connection. When it was
+// interrupted in the very moment of its end, net/http's watch for a hang-up has
+// taken the deadline for one, and every later request would be born cancelled.
+func (b *body) over() bool { return b.ended.Load() && !b.interrupted.Load() }
 
 // left says whether reading failed because the connection did.
 func left(err error) bool {
@@ -282,14 +309,19 @@ func (q *request) trailers() http1.Fields { return fieldsOf(q.from.Trailer) }
 // the next request on the connection. A small rest is read; else the connection
 // ends after the answer. In HTTP/2 a stream's end is no business of the others.
 func (q *request) settleBody() {
-	if q.Body == nil || q.body.ended || q.Request.Proto == 20 || !q.answer.whole() {
+	if q.Body == nil || q.body.over() || q.Request.Proto == 20 {
 		return
 	}
-	if !q.body.failed && q.from.Header.Get("Expect") == "" && q.readRest() {
-		return
+	if q.answer.whole() {
+		wrong := q.body.failed.Load() || q.body.interrupted.Load()
+		if !wrong && q.from.Header.Get("Expect") == "" && q.readRest() {
+			return
+		}
+		q.conn.spoiled.Store(true)
 	}
-	q.conn.spoiled.Store(true)
-	_ = q.conn.SetReadDeadline(time.Now()) // net/http tries to read on, too
+	// net/http reads on, before it closes the connection: a client that waits for
+	// its answer would wait for ever, and not see that it is broken.
+	_ = q.conn.SetReadDeadline(time.Now())
 }
 
 // readRest reads a small rest of the body and says whether it has ended. The

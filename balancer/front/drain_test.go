@@ -1,0 +1,414 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+// Many clients with idle connections, one in the middle of a head, one in the
+// middle of an answer, one that has said nothing yet: nobody is cut.
+func TestDrainCutsNobody(t *testing.T) {
+	begun, finish := make(chan struct{}), make(chan struct{})
+	fx := start(t, func(_ context.Context, x *exchange.Exchange) {
+		if x.Request.Target == "/slow" {
+			_ = x.Sink.Head(&http1.Response{Status: 200}, -1)
+			_, _ = x.Sink.Write([]byte("begun "))
+			_ = x.Sink.Flush()
+			close(begun)
+			<-finish
+			_, _ = x.Sink.Write([]byte("done"))
+			_ = x.Sink.End(nil)
+			return
+		}
+		respond(x, 200, "ok")
+	})
+	const clients = 24
+	var idleOnes []*client
+	for range clients {
+		c := fx.dial(t)
+		c.send(t, get("/"))
+		c.answer(t, "GET")
+		idleOnes = append(idleOnes, c)
+	}
+	half := fx.dial(t)
+	half.send(t, get("/"))
+	half.answer(t, "GET")
+	half.send(t, "GET /late HTT")
+	slow := fx.dial(t)
+	slow.send(t, get("/slow"))
+	wait(t, begun, "slow request")
+	silent := fx.dial(t)
+	fx.until(t, "all connections known, two of them busy", func() bool { return len(fx.conns) == clients+3 && fx.busy == 2 })
+
+	fx.Drain()
+	const grace = 200 * time.Millisecond
+	closed := make(chan error, 1)
+	began := time.Now()
+	go func() { closed <- fx.CloseIdle(t.Context(), grace) }()
+
+	// A few use their last chance, and are told that it was.
+	for _, c := range idleOnes[:5] {
+		c.send(t, get("/last"))
+		if r, body := c.answer(t, "GET"); body != "ok" || !r.Close {
+			t.Errorf("last request: %q, close %v", body, r.Close)
+		}
+		c.closed(t)
+	}
+	// The others are told to go when the grace is over, not all at once.
+	var ends []time.Duration
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, c := range append(idleOnes[5:], silent) {
+		wg.Go(func() {
+			if _, err := c.in.ReadByte(); !errors.Is(err, io.EOF) {
+				t.Errorf("idle connection ended with %v", err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			ends = append(ends, time.Since(began))
+		})
+	}
+	wg.Wait()
+	first, last := ends[0], ends[0]
+	for _, e := range ends {
+		first, last = min(first, e), max(last, e)
+	}
+	if first < grace || last-first < grace/20 {
+		t.Errorf("idle connections were closed from %v to %v after the drain began", first, last)
+	}
+	// Whoever was reading or serving is still there.
+	half.send(t, "P/1.1\r\nHost: a\r\n\r\n")
+	if r, body := half.answer(t, "GET"); body != "ok" || !r.Close {
+		t.Errorf("late head: %q, close %v", body, r.Close)
+	}
+	half.closed(t)
+	if n := fx.InFlight(); n != 1 {
+		t.Errorf("%d in flight, want the slow one", n)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errBroke)
+	if err := fx.WaitIdle(ctx); !errors.Is(err, errBroke) {
+		t.Errorf("WaitIdle with a request in flight: %v", err)
+	}
+	close(finish)
+	// Its head went out before the drain, so its connection is kept for the grace.
+	if _, body := slow.answer(t, "GET"); body != "begun done" {
+		t.Errorf("slow answer %q", body)
+	}
+	slow.closed(t)
+	if err := wait(t, closed, "CloseIdle's end"); err != nil {
+		t.Errorf("CloseIdle: %v", err)
+	}
+	if err := fx.WaitIdle(t.Context()); err != nil {
+		t.Errorf("WaitIdle: %v", err)
+	}
+}
+
+// until waits for a state of the front; check runs under its lock.
+func (fx *fixture) until(t testing.TB, what string, check func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		fx.mu.Lock()
+		ok, changed := check(), fx.whenChanged()
+		fx.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("%s: not reached", what)
+		}
+	}
+}
+
+func TestCloseIdleWithoutGrace(t *testing.T) {
+	fx := start(t, echo)
+	c := fx.dial(t)
+	c.send(t, get("/"))
+	c.answer(t, "GET")
+	if err := fx.CloseIdle(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	c.closed(t)
+}
+
+func TestCloseIdleEndsWithItsContext(t *testing.T) {
+	begun, finish := make(chan struct{}), make(chan struct{})
+	fx := start(t, func(_ context.Context, x *exchange.Exchange) {
+		close(begun)
+		<-finish
+		respond(x, 200, "ok")
+	})
+	c := fx.dial(t)
+	c.send(t, get("/"))
+	wait(t, begun, "request")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errBroke)
+	if err := fx.CloseIdle(ctx, 0); !errors.Is(err, errBroke) {
+		t.Errorf("got %v", err)
+	}
+	close(finish)
+	if r, _ := c.answer(t, "GET"); !r.Close {
+		t.Error("answered without Connection: close")
+	}
+}
+
+// Idle HTTP/2 connections get GOAWAY; a stream that is open is finished.
+func TestDrainHTTP2(t *testing.T) {
+	begun, finish := make(chan struct{}), make(chan struct{})
+	fx := start(t, func(_ context.Context, x *exchange.Exchange) {
+		close(begun)
+		<-finish
+		respond(x, 200, "whole")
+	})
+	type goAway struct {
+		last uint32
+		body string
+	}
+	watch := func(streamOpen bool) chan goAway {
+		nc, err := net.Dial("tcp", fx.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = nc.SetDeadline(time.Now().Add(patience))
+		t.Cleanup(func() { _ = nc.Close() })
+		fr := openHTTP2(t, nc)
+		if streamOpen {
+			ask(t, fr, 1, "/")
+			wait(t, begun, "request")
+		}
+		ch := make(chan goAway, 1)
+		go func() {
+			got := goAway{last: 99}
+			for {
+				f, err := fr.ReadFrame()
+				if err != nil {
+					ch <- got
+					return
+				}
+				switch f := f.(type) {
+				case *http2.GoAwayFrame:
+					got.last = f.LastStreamID
+					if streamOpen {
+						close(finish)
+					}
+				case *http2.DataFrame:
+					got.body += string(f.Data())
+				}
+			}
+		}()
+		return ch
+	}
+	quiet, busy := watch(false), watch(true)
+	fx.until(t, "two HTTP/2 connections, one busy", func() bool {
+		n := 0
+		for c := range fx.conns {
+			if c.is(streams) {
+				n++
+			}
+		}
+		return n == 2 && fx.busy == 1
+	})
+	if err := fx.CloseIdle(t.Context(), time.Hour); err != nil {
+		t.Error(err)
+	}
+	if got := wait(t, quiet, "end of the idle one"); got.last != 0 {
+		t.Errorf("idle connection: last stream %d", got.last)
+	}
+	if got := wait(t, busy, "end of the busy one"); got.last != 1 || got.body != "whole" {
+		t.Errorf("busy connection: %+v", got)
+	}
+}
+
+// After Drain an HTTP/2 answer says GOAWAY by itself.
+func TestDrainHTTP2ByAnswer(t *testing.T) {
+	fx := start(t, echo)
+	fx.Drain()
+	r, err := http2Client(t).Get("http://" + fx.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, r.Body)
+	_ = r.Body.Close()
+	fx.until(t, "connection closed", func() bool { return len(fx.conns) == 0 })
+}
+
+// Cut reaches every kind of request that does not end by itself.
+func TestCut(t *testing.T) {
+	waiting := make(chan string, 10)
+	fx := start(t, func(ctx context.Context, x *exchange.Exchange) {
+		var err error
+		switch x.Request.Target {
+		case "/upload":
+			waiting <- "upload"
+			_, err = io.ReadAll(x.Body)
+		case "/deaf":
+			_ = x.Sink.Head(&http1.Response{Status: 200}, -1)
+			waiting <- "deaf"
+			for err == nil {
+				_, err = x.Sink.Write(make([]byte, 64<<10))
+			}
+			x.Sink.Break(err)
+		case "/begun":
+			_ = x.Sink.Head(&http1.Response{Status: 200}, -1)
+			_ = x.Sink.Flush()
+			waiting <- "begun"
+			<-ctx.Done()
+			x.Sink.Break(context.Cause(ctx))
+			return
+		default:
+			waiting <- "silent"
+			<-ctx.Done()
+		}
+		if !errors.Is(context.Cause(ctx), exchange.ErrShutdown) {
+			t.Errorf("%s: cause %v after %v", x.Request.Target, context.Cause(ctx), err)
+		}
+		respond(x, 503, "cut")
+	})
+	requests := map[string]string{
+		"/upload": "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc",
+		"/deaf":   get("/deaf"),
+		"/begun":  get("/begun"),
+		"/silent": get("/silent"),
+	}
+	conns := make(map[string]*client)
+	for target, request := range requests {
+		conns[target] = fx.dial(t)
+		conns[target].send(t, request)
+		wait(t, waiting, target)
+	}
+	h2 := http2Client(t)
+	over := make(chan error, 2)
+	for _, target := range []string{"/upload", "/deaf"} {
+		body, w := io.Pipe()
+		defer w.Close()
+		go func() {
+			r, err := h2.Post("http://"+fx.addr+target, "text/plain", body)
+			if err == nil && target == "/upload" {
+				_, err = io.ReadAll(r.Body)
+			}
+			over <- err
+		}()
+		wait(t, waiting, "http/2 "+target)
+	}
+	if n := fx.Cut(exchange.ErrShutdown); n != len(requests)+2 {
+		t.Errorf("cut %d", n)
+	}
+	for _, target := range []string{"/upload", "/silent"} {
+		if r, body := conns[target].answer(t, "GET"); r.StatusCode != 503 || body != "cut" {
+			t.Errorf("%s: %d %q", target, r.StatusCode, body)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := fx.WaitIdle(ctx); err != nil {
+		t.Errorf("still busy: %v", err)
+	}
+	if r, err := http.ReadResponse(conns["/begun"].in, nil); err != nil {
+		t.Error(err)
+	} else if _, err := io.ReadAll(r.Body); err == nil {
+		t.Error("an answer that was cut looks whole")
+	}
+	for range 2 {
+		wait(t, over, "http/2 answer")
+	}
+}
+
+// Close alone ends everything, and only returns when every handler has.
+func TestCloseWaitsForHandlers(t *testing.T) {
+	begun := make(chan struct{}, 10)
+	var running sync.WaitGroup
+	fx := start(t, func(ctx context.Context, x *exchange.Exchange) {
+		running.Add(1)
+		defer running.Done()
+		begun <- struct{}{}
+		<-ctx.Done()
+		x.Sink.Break(context.Cause(ctx))
+	})
+	fx.dial(t) // says nothing
+	for range 3 {
+		fx.dial(t).send(t, get("/"))
+		wait(t, begun, "request")
+	}
+	go func() { _, _ = http2Client(t).Get("http://" + fx.addr) }()
+	wait(t, begun, "http/2 request")
+	fx.Close()
+	running.Wait() // at once, or the race detector complains
+	if n := fx.InFlight(); n != 0 {
+		t.Errorf("%d in flight", n)
+	}
+}
+
+// Connections come and go during all of it.
+func TestDrainUnderLoad(t *testing.T) {
+	fx := start(t, func(_ context.Context, x *exchange.Exchange) { respond(x, 200, x.Request.Target) })
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	answered, refused := 0, 0
+	warm := make(chan struct{}, 20)
+	for i := range 20 {
+		wg.Go(func() {
+			var c *client
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if n == 10 {
+					warm <- struct{}{}
+				}
+				if c == nil {
+					nc, err := net.Dial("tcp", fx.addr)
+					if err != nil {
+						mu.Lock()
+						refused++
+						mu.Unlock()
+						return
+					}
+					defer nc.Close()
+					c = newClient(nc)
+				}
+				target := fmt.Sprintf("/%d/%d", i, n)
+				c.send(t, get(target))
+				r, body := c.answer(t, "GET")
+				if body != target {
+					t.Errorf("%s: got %q", target, body)
+				}
+				mu.Lock()
+				answered++
+				mu.Unlock()
+				if r.Close {
+					c = nil
+				}
+			}
+		})
+	}
+	for range 20 {
+		wait(t, warm, "load")
+	}
+	_ = fx.listen.Close()
+	if err := fx.CloseIdle(t.Context(), 100*time.Millisecond); err != nil {
+		t.Error(err)
+	}
+	close(stop)
+	wg.Wait()
+	if refused == 0 || answered < 200 {
+		t.Errorf("%d answered, %d refused", answered, refused)
+	}
+}
