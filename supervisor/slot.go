@@ -84,7 +84,7 @@ func (s *slot) Prepare(epoch uint64) (launch, error) {
 	if s.wantsSocket {
 		// A socket that the last engine left would let probes find nobody, and
 		// most engines refuse to bind over it.
-		if err := os.Remove(s.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.removeSocket(); err != nil {
 			return launch{}, fmt.Errorf("remove the last engine's socket: %w", err)
 		}
 	}
@@ -134,12 +134,22 @@ func (s *slot) Occupy(address string) {
 	}
 }
 
-// Vacate gives the port back.
+// Vacate gives the port back, and removes the socket of an engine that did not.
 func (s *slot) Vacate() {
+	if s.wantsSocket {
+		_ = s.removeSocket() // nobody listens there; the next start insists
+	}
 	if s.port != 0 {
 		s.ports.give(s.port)
 		s.port = 0
 	}
+}
+
+func (s *slot) removeSocket() error {
+	if err := os.Remove(s.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Fingerprint changes with everything that an engine is started with, except
