@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 	"os"
 	"slices"
 	"sync"
@@ -14,18 +13,12 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
-	"stoker/internal/rawconn"
 )
 
-const (
-	// smallBody is the largest request body that is read whole before a
-	// connection is taken and then written together with its head. It can be
-	// sent again, and no upstream waits for a slow client.
-	smallBody = 64 << 10
-	// spliceFrom is how much of a body must be left for moving it inside the
-	// kernel to be worth the pipe.
-	spliceFrom = 64 << 10
-)
+// smallBody is the largest request body that is read whole before a connection
+// is taken and then written together with its head. It can be sent again, and
+// no upstream waits for a slow client.
+const smallBody = 64 << 10
 
 var (
 	errSwitch = http1.SyntaxError("101 (Switching Protocols) that nobody asked for")
@@ -306,164 +299,4 @@ func noEOF(err error) error {
 		return errEnded
 	}
 	return err
-}
-
-// relayHead begins the answer.
-func (c *call) relayHead() *Failure {
-	c.request.free() // from here on no second attempt is possible
-	c.request = nil
-	length := c.head.Length
-	if c.head.Status == 204 {
-		length = 0
-	}
-	c.begun, c.dirty = true, true
-	if err := c.sink.Head(&c.head.Response, length); err != nil {
-		return c.fail(OpClientWrite, err)
-	}
-	return nil
-}
-
-func (c *call) relayBody() *Failure {
-	switch c.head.Framing {
-	case http1.Sized:
-		return c.relaySized(c.head.Length)
-	case http1.Chunks:
-		return c.relayChunks()
-	case http1.UntilClose:
-		return c.relayUntilClose()
-	case http1.NoBody:
-	}
-	return nil
-}
-
-// relaySized relays a body of n bytes.
-func (c *call) relaySized(n int64) *Failure {
-	for {
-		data := c.in.unread()
-		data = data[:min(int64(len(data)), n)]
-		if failure := c.write(data); failure != nil {
-			return failure
-		}
-		c.in.start += len(data)
-		n -= int64(len(data))
-		if n == 0 {
-			return nil
-		}
-		if n >= spliceFrom {
-			moved, failure := c.splice(n)
-			if failure == nil && moved < n {
-				failure = c.fail(OpRead, errEnded)
-			}
-			return failure
-		}
-		if err := c.read(); err != nil {
-			return c.failRead(err)
-		}
-	}
-}
-
-// relayChunks relays a chunked body, and keeps its trailers.
-func (c *call) relayChunks() *Failure {
-	for {
-		body, used, err := c.chunked.Decode(c.in.unread())
-		c.in.start += used
-		if failure := c.write(body); failure != nil {
-			return failure
-		}
-		if err != nil {
-			return c.fail(OpMalformed, err)
-		}
-		if c.chunked.Done() {
-			return nil
-		}
-		if err := c.read(); err != nil {
-			return c.failRead(err)
-		}
-	}
-}
-
-// relayUntilClose relays a body that ends with the connection: inside the
-// kernel once it has proved to be bulky, since a stream of events may come
-// this way too.
-func (c *call) relayUntilClose() *Failure {
-	for {
-		if failure := c.write(c.in.unread()); failure != nil {
-			return failure
-		}
-		c.in.start = c.in.end
-		if c.in.full {
-			_, failure := c.splice(math.MaxInt64)
-			return failure
-		}
-		err := c.read()
-		if errors.Is(err, io.EOF) && !c.aborted() {
-			return nil
-		}
-		if err != nil {
-			return c.failRead(err)
-		}
-	}
-}
-
-// aborted says whether it was us who cut the connection, for the context's end
-// or the client's broken body. That reads as EOF, and an answer that only EOF
-// ends would look whole.
-func (c *call) aborted() bool {
-	return c.ctx.Err() != nil || c.upload != nil && c.upload.aborted.Load()
-}
-
-// read reads more of the body, once. All that was read before has been relayed.
-func (c *call) read() error {
-	room := c.in.bodyRoom()
-	n, err := c.link.conn.ReadIdle(room, c.flush)
-	c.in.buf, c.in.start, c.in.end = room, 0, n
-	c.in.full = n == len(room)
-	return err
-}
-
-func (c *call) failRead(err error) *Failure {
-	if c.sinkErr != nil {
-		return c.fail(OpClientWrite, c.sinkErr)
-	}
-	return c.fail(OpRead, noEOF(err))
-}
-
-func (c *call) write(p []byte) *Failure {
-	if len(p) == 0 {
-		return nil
-	}
-	c.dirty = true
-	if _, err := c.sink.Write(p); err != nil {
-		return c.fail(OpClientWrite, err)
-	}
-	return nil
-}
-
-// flushSink runs when the upstream has nothing more to say right now.
-func (c *call) flushSink() error {
-	if !c.dirty {
-		return nil
-	}
-	c.dirty = false
-	c.sinkErr = c.sink.Flush()
-	return c.sinkErr
-}
-
-// splice moves up to n bytes of the body, fewer when the upstream ends.
-func (c *call) splice(n int64) (int64, *Failure) {
-	if err := c.flushSink(); err != nil {
-		return 0, c.fail(OpClientWrite, err)
-	}
-	moved, err := c.sink.Splice(c.link.conn, n)
-	if err == nil && moved < n && c.aborted() {
-		return moved, c.fail(OpRead, errEnded)
-	}
-	var source *rawconn.SourceError
-	switch {
-	case errors.As(err, &source):
-		return moved, c.fail(OpRead, source.Err)
-	case err != nil:
-		return moved, c.fail(OpClientWrite, err)
-	}
-	return moved, nil
 }
