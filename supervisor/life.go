@@ -238,7 +238,7 @@ func (w *worker) stopping() (State, cause) {
 	defer limit.Stop()
 	var order *task
 	defer func() { order.abandon() }()
-	if !w.ended() || killing { // else its keeper is at it already
+	if !w.keeperLost() && (killing || !w.ended()) { // else its keeper is at it already, or dead
 		order = w.tellToStop(grace)
 	}
 	for {
