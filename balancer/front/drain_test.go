@@ -117,8 +117,8 @@ func TestDrainCutsNobody(t *testing.T) {
 }
 
 // until waits for a state of the front; check runs under its lock.
-func (fx *fixture) until(t testing.TB, what string, check func() bool) {
-	t.Helper()
+func (fx *fixture) until(tb testing.TB, what string, check func() bool) {
+	tb.Helper()
 	deadline := time.After(patience)
 	for {
 		fx.mu.Lock()
@@ -130,7 +130,7 @@ func (fx *fixture) until(t testing.TB, what string, check func() bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("%s: not reached", what)
+			tb.Fatalf("%s: not reached", what)
 		}
 	}
 }
@@ -263,6 +263,7 @@ func TestCut(t *testing.T) {
 				_, err = x.Sink.Write(make([]byte, 64<<10))
 			}
 			x.Sink.Break(err)
+			return
 		case "/begun":
 			_ = x.Sink.Head(&http1.Response{Status: 200}, -1)
 			_ = x.Sink.Flush()
@@ -298,8 +299,11 @@ func TestCut(t *testing.T) {
 		defer w.Close()
 		go func() {
 			r, err := h2.Post("http://"+fx.addr+target, "text/plain", body)
-			if err == nil && target == "/upload" {
-				_, err = io.ReadAll(r.Body)
+			if err == nil {
+				if target == "/upload" {
+					_, err = io.ReadAll(r.Body)
+				}
+				_ = r.Body.Close()
 			}
 			over <- err
 		}()
@@ -309,7 +313,7 @@ func TestCut(t *testing.T) {
 		t.Errorf("cut %d", n)
 	}
 	for _, target := range []string{"/upload", "/silent"} {
-		if r, body := conns[target].answer(t, "GET"); r.StatusCode != 503 || body != "cut" {
+		if r, body := conns[target].answer(t, "GET"); r.StatusCode != http.StatusServiceUnavailable || body != "cut" {
 			t.Errorf("%s: %d %q", target, r.StatusCode, body)
 		}
 	}
@@ -318,9 +322,12 @@ func TestCut(t *testing.T) {
 	if err := fx.WaitIdle(ctx); err != nil {
 		t.Errorf("still busy: %v", err)
 	}
-	if r, err := http.ReadResponse(conns["/begun"].in, nil); err != nil {
-		t.Error(err)
-	} else if _, err := io.ReadAll(r.Body); err == nil {
+	r, err := http.ReadResponse(conns["/begun"].in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if _, err := io.ReadAll(r.Body); err == nil {
 		t.Error("an answer that was cut looks whole")
 	}
 	for range 2 {
@@ -344,7 +351,11 @@ func TestCloseWaitsForHandlers(t *testing.T) {
 		fx.dial(t).send(t, get("/"))
 		wait(t, begun, "request")
 	}
-	go func() { _, _ = http2Client(t).Get("http://" + fx.addr) }()
+	go func() {
+		if r, err := http2Client(t).Get("http://" + fx.addr); err == nil {
+			_ = r.Body.Close()
+		}
+	}()
 	wait(t, begun, "http/2 request")
 	fx.Close()
 	running.Wait() // at once, or the race detector complains

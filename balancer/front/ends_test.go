@@ -76,7 +76,7 @@ func TestHangUpCancelsWithItsCause(t *testing.T) {
 	}
 	t.Run("http/2 reset", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		req, _ := http.NewRequestWithContext(ctx, "POST", "http://"+fx.addr, strings.NewReader("abc"))
+		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+fx.addr, strings.NewReader("abc"))
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -217,20 +217,20 @@ func TestBrokenStreamLeavesTheOthers(t *testing.T) {
 }
 
 // openHTTP2 speaks the preface.
-func openHTTP2(t testing.TB, nc net.Conn) *http2.Framer {
-	t.Helper()
+func openHTTP2(tb testing.TB, nc net.Conn) *http2.Framer {
+	tb.Helper()
 	if _, err := io.WriteString(nc, http2.ClientPreface); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	fr := http2.NewFramer(nc, nc)
 	if err := fr.WriteSettings(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return fr
 }
 
-func ask(t testing.TB, fr *http2.Framer, stream uint32, path string) {
-	t.Helper()
+func ask(tb testing.TB, fr *http2.Framer, stream uint32, path string) {
+	tb.Helper()
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
 	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "a.test"}, {":path", path}} {
@@ -238,7 +238,7 @@ func ask(t testing.TB, fr *http2.Framer, stream uint32, path string) {
 	}
 	err := fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -279,26 +279,26 @@ func TestHTTP2PrefaceInPieces(t *testing.T) {
 }
 
 // pair is two ends of a TCP connection, one as a transport has it.
-func pair(t testing.TB) (engine net.Conn, ours *rawconn.Conn) {
-	t.Helper()
+func pair(tb testing.TB) (engine net.Conn, ours *rawconn.Conn) {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer l.Close()
 	engine, err = net.Dial("tcp", l.Addr().String())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	accepted, err := l.Accept()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ours, err = rawconn.Wrap(accepted)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _, _ = engine.Close(), ours.Close() })
+	tb.Cleanup(func() { _, _ = engine.Close(), ours.Close() })
 	return engine, ours
 }
 

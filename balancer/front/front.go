@@ -149,8 +149,8 @@ func (f *Front) Serve(l net.Listener) error {
 func (f *Front) Close() {
 	f.closed.Store(true)
 	f.Cut(exchange.ErrShutdown)
-	f.handover.Close()
 	// Errors are those of listeners, which are not ours.
+	_ = f.handover.Close()
 	_ = f.http1.Close()
 	_ = f.http2.Close()
 	f.waitGone()

@@ -36,26 +36,26 @@ type fixture struct {
 	records observed
 }
 
-func start(t testing.TB, serve handlerFunc) *fixture {
-	t.Helper()
+func start(tb testing.TB, serve handlerFunc) *fixture {
+	tb.Helper()
 	fx := &fixture{records: make(observed, 1000)}
 	f, err := New(Options{Handler: serve, Observers: []Observer{fx.records}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	fx.Front = f
 	fx.listen, err = net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	fx.addr = fx.listen.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- f.Serve(fx.listen) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = fx.listen.Close()
 		f.Close()
 		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
+			tb.Errorf("Serve: %v", err)
 		}
 	})
 	return fx
@@ -67,13 +67,13 @@ type client struct {
 	in *bufio.Reader
 }
 
-func (fx *fixture) dial(t testing.TB) *client {
-	t.Helper()
+func (fx *fixture) dial(tb testing.TB) *client {
+	tb.Helper()
 	nc, err := net.Dial("tcp", fx.addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = nc.Close() })
+	tb.Cleanup(func() { _ = nc.Close() })
 	return newClient(nc)
 }
 
@@ -82,33 +82,36 @@ func newClient(nc net.Conn) *client {
 	return &client{Conn: nc, in: bufio.NewReader(nc)}
 }
 
-func (c *client) send(t testing.TB, text string) {
-	t.Helper()
+func (c *client) send(tb testing.TB, text string) {
+	tb.Helper()
 	if _, err := io.WriteString(c, text); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // answer reads a whole one.
-func (c *client) answer(t testing.TB, method string) (*http.Response, string) {
-	t.Helper()
+func (c *client) answer(tb testing.TB, method string) (reply, string) {
+	tb.Helper()
 	r, err := http.ReadResponse(c.in, &http.Request{Method: method})
 	if err != nil {
-		t.Fatalf("no answer: %v", err)
+		tb.Fatalf("no answer: %v", err)
 	}
 	defer r.Body.Close()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		t.Fatalf("answer broken: %v", err)
+		tb.Fatalf("answer broken: %v", err)
 	}
-	return r, string(body)
+	return reply{r}, string(body)
 }
 
+// reply is what came of an answer whose body has been read.
+type reply struct{ *http.Response }
+
 // closed fails unless the connection ends without another byte.
-func (c *client) closed(t testing.TB) {
-	t.Helper()
+func (c *client) closed(tb testing.TB) {
+	tb.Helper()
 	if b, err := c.in.ReadByte(); err == nil {
-		t.Fatalf("got %q, want the connection closed", b)
+		tb.Fatalf("got %q, want the connection closed", b)
 	}
 }
 
@@ -143,22 +146,22 @@ func echo(_ context.Context, x *exchange.Exchange) {
 }
 
 // http2Client speaks HTTP/2 with prior knowledge.
-func http2Client(t testing.TB) *http.Client {
-	t.Helper()
+func http2Client(tb testing.TB) *http.Client {
+	tb.Helper()
 	p := new(http.Protocols)
 	p.SetUnencryptedHTTP2(true)
 	tr := &http.Transport{Protocols: p}
-	t.Cleanup(tr.CloseIdleConnections)
+	tb.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: patience}
 }
 
-func wait[T any](t testing.TB, ch <-chan T, what string) T {
-	t.Helper()
+func wait[T any](tb testing.TB, ch <-chan T, what string) T {
+	tb.Helper()
 	select {
 	case v := <-ch:
 		return v
 	case <-time.After(patience):
-		t.Fatalf("%s did not come", what)
+		tb.Fatalf("%s did not come", what)
 		panic("unreachable")
 	}
 }
@@ -181,13 +184,13 @@ func TestRequestIsPassedOnAsReceived(t *testing.T) {
 			c := fx.dial(t)
 			c.send(t, tc.request)
 			r, body := c.answer(t, "GET")
-			if r.StatusCode != 200 || body != tc.want {
+			if r.StatusCode != http.StatusOK || body != tc.want {
 				t.Errorf("got %d %q\nwant %q", r.StatusCode, body, tc.want)
 			}
 		})
 	}
 	t.Run("http/2", func(t *testing.T) {
-		req, err := http.NewRequest("POST", "http://"+fx.addr, strings.NewReader("abc"))
+		req, err := http.NewRequest(http.MethodPost, "http://"+fx.addr, strings.NewReader("abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +262,7 @@ func TestAnswerIsPassedOnAsGiven(t *testing.T) {
 		t.Run(tc.method+tc.path, func(t *testing.T) {
 			c.send(t, tc.method+" "+tc.path+" HTTP/1.1\r\nHost: a\r\n\r\n")
 			r, body := c.answer(t, tc.method)
-			check(t, r, tc.length)
+			check(t, r.Response, tc.length)
 			if body != tc.body {
 				t.Errorf("body %q", body)
 			}
@@ -291,11 +294,11 @@ func TestAnswerIsPassedOnAsGiven(t *testing.T) {
 		c := fx.dial(t)
 		c.send(t, get("/hints"))
 		r, _ := c.answer(t, "GET")
-		if r.StatusCode != 103 || r.Header.Get("Link") != "</a>" {
+		if r.StatusCode != http.StatusEarlyHints || r.Header.Get("Link") != "</a>" {
 			t.Fatalf("got %d %v", r.StatusCode, r.Header)
 		}
 		r, body := c.answer(t, "GET")
-		if r.StatusCode != 200 || body != "after" || r.Header.Get("Link") != "" {
+		if r.StatusCode != http.StatusOK || body != "after" || r.Header.Get("Link") != "" {
 			t.Errorf("got %d %q %v", r.StatusCode, body, r.Header)
 		}
 	})
@@ -392,7 +395,7 @@ func TestExpectContinueIsAnsweredWhenTheBodyIsWanted(t *testing.T) {
 	fx := start(t, echo)
 	c := fx.dial(t)
 	c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
-	if r, _ := c.answer(t, "POST"); r.StatusCode != 100 {
+	if r, _ := c.answer(t, "POST"); r.StatusCode != http.StatusContinue {
 		t.Fatalf("got %d, want 100", r.StatusCode)
 	}
 	c.send(t, "abc")
@@ -415,7 +418,7 @@ func TestMalformedBodyIsTheClientsFault(t *testing.T) {
 			c := fx.dial(t)
 			c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"+chunk+"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
 			r, _ := c.answer(t, "POST")
-			if r.StatusCode != 400 || !r.Close {
+			if r.StatusCode != http.StatusBadRequest || !r.Close {
 				t.Errorf("got %d, close %v", r.StatusCode, r.Close)
 			}
 			c.closed(t)

@@ -54,7 +54,7 @@ func (f *Front) handOver(w http.ResponseWriter, c *conn) {
 		f.log.Debug("http/2 connection lost", "error", err)
 		return
 	}
-	rest, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // never more than there is
+	rest, _ := buffered.Peek(buffered.Reader.Buffered()) // never more than there is
 	c.replay = append([]byte(preface), rest...)
 	select {
 	case f.handover.conns <- c:

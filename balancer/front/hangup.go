@@ -1,6 +1,7 @@
 package front
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -82,7 +83,7 @@ func (h *hangups) run() {
 	_ = h.raw.Read(func(uintptr) bool {
 		for {
 			n, err := unix.EpollWait(h.epfd, events, 0)
-			if err != nil && err != unix.EINTR { //nolint:errorlint // a bare errno
+			if err != nil && !errors.Is(err, unix.EINTR) {
 				return true
 			}
 			if n == 0 {

@@ -16,7 +16,8 @@ import (
 	"stoker/internal/http1"
 )
 
-// OutcomePanic: a defect of ours ended the request; its client's connection was broken.
+// OutcomePanic says that a defect of ours ended the request; its client's
+// connection was broken.
 const OutcomePanic exchange.Outcome = "panic"
 
 const (

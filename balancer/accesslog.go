@@ -1,0 +1,120 @@
+package balancer
+
+import (
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"stoker/exchange"
+)
+
+// maxLogged is how much of a client's text (path, method) goes into a line.
+const maxLogged = 2048
+
+// AccessLog writes one line for each request, when it has ended:
+//
+//	time=2026-01-02T15:04:05.000Z id=… client=… method=POST path=/v1/chat/completions status=200 bytes=512 pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-
+//
+// or the same as a JSON object. Times are in seconds; ttfb, the time to the
+// answer's head, is "-" (null) when none was sent. Of the target only the path is
+// logged: queries may hold secrets.
+type AccessLog struct {
+	w     io.Writer
+	form  form
+	lines sync.Pool // of *[]byte
+}
+
+// NewAccessLog returns a log in format "text" or "json". Each line is one
+// Write, from any goroutine: w must be safe for that, and must not block, since
+// requests end in it.
+func NewAccessLog(w io.Writer, format string) *AccessLog {
+	l := &AccessLog{w: w, form: textForm, lines: sync.Pool{New: func() any { return new([]byte) }}}
+	if format == "json" {
+		l.form = jsonForm
+	}
+	return l
+}
+
+// Observe writes x's line.
+func (l *AccessLog) Observe(x *exchange.Exchange) {
+	buf := l.lines.Get().(*[]byte)
+	defer l.lines.Put(buf)
+	*buf = l.form.append((*buf)[:0], x)
+	_, _ = l.w.Write(*buf) // a log that cannot be written must not end requests
+}
+
+// form is how a line looks.
+type form struct {
+	open, between, equals, end, none string
+	text                             func([]byte, string) []byte
+	name                             func([]byte, string) []byte
+}
+
+var (
+	textForm = form{between: " ", equals: "=", end: "\n", none: "-", text: appendText, name: func(b []byte, s string) []byte { return append(b, s...) }}
+	jsonForm = form{open: "{", between: ",", equals: ":", end: "}\n", none: "null", text: appendJSON, name: appendJSON}
+)
+
+func (f *form) append(b []byte, x *exchange.Exchange) []byte {
+	r := &x.Record
+	b = append(b, f.open...)
+	b = f.name(b, "time")
+	b = append(b, f.equals...)
+	b = f.appendTime(b, r.End)
+	b = f.appendString(b, "id", r.ID)
+	b = f.appendString(b, "client", r.ClientIP)
+	b = f.appendString(b, "method", cut(x.Request.Method))
+	path, _, _ := strings.Cut(x.Request.Target, "?")
+	b = f.appendString(b, "path", cut(path))
+	b = f.appendInt(b, "status", int64(r.Status))
+	b = f.appendInt(b, "bytes", r.BytesOut)
+	b = f.appendString(b, "pool", r.Pool)
+	b = f.appendString(b, "worker", r.Worker)
+	b = f.appendInt(b, "attempts", int64(r.Attempts))
+	if r.FirstByte.IsZero() {
+		b = append(f.appendKey(b, "ttfb"), f.none...)
+	} else {
+		b = f.appendSeconds(b, "ttfb", r.FirstByte.Sub(r.Start))
+	}
+	b = f.appendSeconds(b, "duration", r.End.Sub(r.Start))
+	b = f.appendString(b, "outcome", string(r.Outcome))
+	if r.Err != nil {
+		b = f.appendString(b, "error", cut(r.Err.Error()))
+	} else {
+		b = append(f.appendKey(b, "error"), f.none...)
+	}
+	return append(b, f.end...)
+}
+
+func cut(s string) string { return s[:min(len(s), maxLogged)] }
+
+func (f *form) appendKey(b []byte, key string) []byte {
+	b = append(b, f.between...)
+	b = f.name(b, key)
+	return append(b, f.equals...)
+}
+
+func (f *form) appendString(b []byte, key, value string) []byte {
+	return f.text(f.appendKey(b, key), value)
+}
+
+func (f *form) appendInt(b []byte, key string, n int64) []byte {
+	return strconv.AppendInt(f.appendKey(b, key), n, 10)
+}
+
+func (f *form) appendSeconds(b []byte, key string, d time.Duration) []byte {
+	return strconv.AppendFloat(f.appendKey(b, key), max(d, 0).Seconds(), 'f', 6, 64)
+}
+
+// appendTime quotes where the form quotes; the time itself needs no escapes.
+func (f *form) appendTime(b []byte, t time.Time) []byte {
+	const layout = "2006-01-02T15:04:05.000Z07:00"
+	if f.open == "" {
+		return t.UTC().AppendFormat(b, layout)
+	}
+	b = append(b, '"')
+	b = t.UTC().AppendFormat(b, layout)
+	return append(b, '"')
+}

@@ -1,0 +1,84 @@
+package balancer
+
+import (
+	"net/http"
+	"time"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+	"stoker/internal/rawconn"
+)
+
+// attempt is the sink that members answer to. It stands between a transport
+// and the client's sink, and notes what passes; all attempts of one request
+// share it, since only the first answer that begins can be sent.
+type attempt struct {
+	x      *exchange.Exchange
+	begun  bool
+	head   http1.Response
+	fields http1.Fields // of head, ours
+}
+
+var _ exchange.Sink = (*attempt)(nil)
+
+func (b *Balancer) newAttempt(x *exchange.Exchange) *attempt {
+	a := b.attempts.Get().(*attempt)
+	a.x = x
+	return a
+}
+
+// free forgets everything but the room for fields.
+func (b *Balancer) free(a *attempt) {
+	clear(a.fields)
+	*a = attempt{fields: a.fields[:0]}
+	b.attempts.Put(a)
+}
+
+// Interim implements exchange.Sink. 100 is kept back: Expect was not passed on,
+// so it answers nothing that the client has asked.
+func (a *attempt) Interim(status int, fields http1.Fields) error {
+	if status == http.StatusContinue {
+		return nil
+	}
+	return a.x.Sink.Interim(status, fields)
+}
+
+// Head implements exchange.Sink. The request's id is ours, whatever the engine
+// may call it.
+func (a *attempt) Head(r *http1.Response, length int64) error {
+	a.begun = true
+	a.x.Record.FirstByte = time.Now()
+	a.x.Record.Status = r.Status
+	a.fields = a.fields[:0]
+	for _, f := range r.Fields {
+		if !isName(f.Name, requestIDField) {
+			a.fields = append(a.fields, f)
+		}
+	}
+	a.fields = append(a.fields, http1.Field{Name: requestIDField, Value: a.x.Record.ID})
+	a.head = http1.Response{Status: r.Status, Reason: r.Reason, Fields: a.fields}
+	return a.x.Sink.Head(&a.head, length)
+}
+
+// Write implements exchange.Sink.
+func (a *attempt) Write(p []byte) (int, error) {
+	n, err := a.x.Sink.Write(p)
+	a.x.Record.BytesOut += int64(n)
+	return n, err
+}
+
+// Flush implements exchange.Sink.
+func (a *attempt) Flush() error { return a.x.Sink.Flush() }
+
+// Splice implements exchange.Sink.
+func (a *attempt) Splice(src *rawconn.Conn, n int64) (int64, error) {
+	moved, err := a.x.Sink.Splice(src, n)
+	a.x.Record.BytesOut += moved
+	return moved, err
+}
+
+// End implements exchange.Sink.
+func (a *attempt) End(trailers http1.Fields) error { return a.x.Sink.End(trailers) }
+
+// Break implements exchange.Sink. Transports do not call it.
+func (a *attempt) Break(cause error) { a.x.Sink.Break(cause) }

@@ -1,0 +1,167 @@
+// Package balancer carries one request: it says who asks, finds the pool that
+// is meant, a member that can serve, passes the request on and the answer back,
+// and turns whatever goes wrong into an answer. It knows nothing of connections
+// and HTTP versions (its fronts do), nor of how members come to live.
+//
+// What a request says of itself is believed or not by where it comes from.
+// From a trusted peer (TrustedProxies, and whoever may open our unix socket):
+// X-Request-Id, where it is plain and short, and X-Forwarded-Proto and -Host are
+// kept, X-Forwarded-For is appended to, Forwarded and X-Real-IP pass. From
+// anybody else all of them, and every other X-Forwarded field, are replaced by
+// our own or removed.
+//
+// Expect, Upgrade, TE and the other fields that concern one connection are not
+// passed on in either direction; nor is Proxy, which CGI programs take for a
+// setting of theirs. Host, target and query pass byte for byte.
+package balancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"stoker/config"
+	"stoker/exchange"
+)
+
+// maxAttempts is how many members one request may be tried on.
+const maxAttempts = 3
+
+// Options are what a balancer is made with.
+type Options struct {
+	// Pools that routes may name, at least one.
+	Pools []Pool
+	// Routes in order; none means that the only pool gets everything.
+	Routes []config.Route
+	// TrustedProxies are the networks whose word on a request's origin counts.
+	TrustedProxies []netip.Prefix
+	// Log gets what a person would act on; nil: nobody is told.
+	Log hclog.Logger
+}
+
+// Balancer carries requests. It has no state but what it was made with, and is
+// safe for use by many goroutines.
+type Balancer struct {
+	routes   routes
+	trusted  networks
+	log      hclog.Logger
+	attempts sync.Pool // of *attempt
+}
+
+// New returns a balancer, or says which route leads nowhere.
+func New(o Options) (*Balancer, error) {
+	routes, err := newRoutes(o.Routes, o.Pools)
+	if err != nil {
+		return nil, err
+	}
+	if o.Log == nil {
+		o.Log = hclog.NewNullLogger()
+	}
+	return &Balancer{
+		routes:   routes,
+		trusted:  o.TrustedProxies,
+		log:      o.Log,
+		attempts: sync.Pool{New: func() any { return new(attempt) }},
+	}, nil
+}
+
+// Serve carries x from its head to the end of its answer, or breaks it.
+func (b *Balancer) Serve(ctx context.Context, x *exchange.Exchange) {
+	b.identify(x)
+	a := b.newAttempt(x)
+	defer b.free(a)
+	b.conclude(x, a, b.carry(ctx, x, a))
+}
+
+// carry is a request's way, and says how it ended.
+func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) verdict {
+	if err := check(&x.Request); err != nil {
+		return classify(err)
+	}
+	pool, err := b.routes.find(&x.Request)
+	if err != nil {
+		return classify(err)
+	}
+	x.Record.Pool = pool.Name()
+	var failed Lease
+	for {
+		lease, err := pool.Acquire(ctx, failed)
+		if err != nil {
+			return classify(err)
+		}
+		v := try(ctx, lease, x, a)
+		b.report(x, v)
+		if !v.retry || x.Record.Attempts >= maxAttempts {
+			return v
+		}
+		failed = lease
+	}
+}
+
+// try lets one member answer.
+func try(ctx context.Context, lease Lease, x *exchange.Exchange, a *attempt) verdict {
+	defer lease.Release()
+	x.Record.Attempts++
+	x.Record.Worker = lease.Name()
+	v := classify(lease.Do(ctx, x, a))
+	if v.refused {
+		lease.Refused()
+	}
+	return v
+}
+
+// report tells of a member's fault; the access log has the others.
+func (b *Balancer) report(x *exchange.Exchange, v verdict) {
+	if v.blame && b.log.IsDebug() {
+		b.log.Debug("upstream failed a request", "id", x.Record.ID, "pool", x.Record.Pool,
+			"worker", x.Record.Worker, "attempt", x.Record.Attempts, "retry", v.retry, "error", v.err)
+	}
+}
+
+// conclude records the verdict and tells the client. Once the answer has begun
+// the only honest way to tell is to break it.
+func (b *Balancer) conclude(x *exchange.Exchange, a *attempt, v verdict) {
+	x.Record.Outcome, x.Record.Err = v.outcome, v.err
+	switch {
+	case v.outcome == exchange.OutcomeOK:
+	case a.begun:
+		x.Sink.Break(v.err)
+	case v.status == statusClientGone:
+		x.Record.Status = statusClientGone
+		x.Sink.Break(v.err)
+	default:
+		if err := refuse(x, a, v); err != nil {
+			x.Sink.Break(err)
+		}
+	}
+}
+
+// newRoutes links routes to pools.
+func newRoutes(configured []config.Route, pools []Pool) (routes, error) {
+	if len(pools) == 0 {
+		return nil, errors.New("no pool to route to")
+	}
+	byName := make(map[string]Pool, len(pools))
+	for _, p := range pools {
+		byName[p.Name()] = p
+	}
+	if len(configured) == 0 {
+		if len(pools) > 1 {
+			return nil, fmt.Errorf("%d pools and no route: nobody says which pool a request is for", len(pools))
+		}
+		return routes{{pool: pools[0]}}, nil
+	}
+	table := make(routes, 0, len(configured))
+	for i, r := range configured {
+		pool, known := byName[r.Pool]
+		if !known {
+			return nil, fmt.Errorf("route %d leads to pool %q, which does not exist", i+1, r.Pool)
+		}
+		table = append(table, newRoute(r, pool))
+	}
+	return table, nil
+}

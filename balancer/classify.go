@@ -1,0 +1,154 @@
+package balancer
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"syscall"
+
+	"stoker/exchange"
+	"stoker/upstream"
+)
+
+// statusClientGone is what the log says of a request whose client went away
+// before it had an answer. Nobody is left to be told.
+const statusClientGone = 499
+
+// Types of errors in answers of our own.
+const (
+	typeUnavailable   = "server_unavailable"
+	typeUpstreamError = "upstream_error"
+	typeTimeout       = "timeout"
+	typeBadRequest    = "bad_request"
+	typeNotFound      = "not_found"
+)
+
+// verdict is what is to be done about the end of an attempt.
+type verdict struct {
+	outcome exchange.Outcome
+	// status, kind (the error's type), code and message are what the client is
+	// told, if nothing of an answer was sent yet.
+	status     int
+	kind, code string
+	message    string
+	retryAfter int  // seconds; 0: says nothing
+	retry      bool // another member may be tried: this one had nothing of the request
+	refused    bool // nobody listens there: the member leaves the pool at once
+	blame      bool // the member's fault
+	err        error
+}
+
+// classify is the one place that turns an error into status, retry, blame and
+// outcome.
+//
+//	ended by           before the answer           after it began   blamed
+//	the client         499, or 400 for no HTTP     client_gone      nobody
+//	shutdown           503                         shutdown         nobody
+//	the pool           503                         -                nobody
+//	an unmade request  404, 400, 501               -                nobody
+//	dial               502, retried                -                the member
+//	stale connection   502, retried if unsent      -                nobody: most often it crossed with our request
+//	write, read, HTTP  502                         upstream_broke   the member
+//	no head in time    504                         -                the member
+func classify(err error) verdict {
+	v := judge(err)
+	v.err = err
+	return v
+}
+
+func judge(err error) verdict {
+	var failure *upstream.Failure
+	var request *requestError
+	switch {
+	case err == nil:
+		return verdict{outcome: exchange.OutcomeOK}
+	case errors.As(err, &failure):
+		return judgeFailure(failure)
+	case errors.As(err, &request):
+		return judgeRequest(request)
+	case errors.Is(err, upstream.ErrQueueFull):
+		return verdict{
+			outcome: exchange.OutcomeQueueFull, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "queue_full",
+			message: "all workers are busy and the queue is full; try again later", retryAfter: 1,
+		}
+	case errors.Is(err, upstream.ErrQueueTimeout):
+		return verdict{
+			outcome: exchange.OutcomeQueueTimeout, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "queue_timeout",
+			message: "no worker became free in time; try again later", retryAfter: 1,
+		}
+	case errors.Is(err, upstream.ErrPoolClosed), errors.Is(err, exchange.ErrShutdown):
+		return verdict{
+			outcome: exchange.OutcomeShutdown, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "shutting_down",
+			message: "the server is shutting down", retryAfter: 5,
+		}
+	case errors.Is(err, exchange.ErrClientGone), errors.Is(err, context.Canceled):
+		return gone()
+	default:
+		return broken(http.StatusBadGateway, typeUpstreamError, "upstream_failed", "the request could not be passed on")
+	}
+}
+
+func judgeRequest(e *requestError) verdict {
+	v := verdict{outcome: exchange.OutcomeClientError, status: e.status, kind: typeBadRequest, code: e.code, message: e.text}
+	if e.status == http.StatusNotFound {
+		v.outcome, v.kind = exchange.OutcomeNoRoute, typeNotFound
+	}
+	return v
+}
+
+func judgeFailure(f *upstream.Failure) verdict {
+	var v verdict
+	switch f.Op {
+	case upstream.OpCanceled:
+		return judge(f.Err)
+	case upstream.OpClientBody:
+		return judgeBody(f.Err)
+	case upstream.OpClientWrite:
+		return gone()
+	case upstream.OpDial:
+		v = broken(http.StatusBadGateway, typeUpstreamError, "connect_failed", "no connection to the worker could be made")
+		v.refused = errors.Is(f.Err, syscall.ECONNREFUSED) || errors.Is(f.Err, syscall.ENOENT)
+		v.retry = nothingSent(f)
+	case upstream.OpStale:
+		v = broken(http.StatusBadGateway, typeUpstreamError, "connection_lost", "the worker closed the connection before it answered")
+		v.blame = false
+		v.retry = nothingSent(f)
+	case upstream.OpTimeout:
+		v = broken(http.StatusGatewayTimeout, typeTimeout, "upstream_timeout", "the worker did not answer in time")
+		v.outcome = exchange.OutcomeUpstreamTimeout
+	case upstream.OpMalformed:
+		v = broken(http.StatusBadGateway, typeUpstreamError, "malformed_answer", "the worker's answer is not valid HTTP")
+	case upstream.OpWrite, upstream.OpRead:
+		v = broken(http.StatusBadGateway, typeUpstreamError, "connection_lost", "the worker closed the connection before it answered")
+	default:
+		v = broken(http.StatusBadGateway, typeUpstreamError, "upstream_failed", "the request could not be passed on")
+	}
+	if f.Begun {
+		v.outcome = exchange.OutcomeUpstreamBroke
+	}
+	return v
+}
+
+// nothingSent says whether a request can go elsewhere as if nothing had
+// happened. A request of which a byte was sent may have been what killed the engine.
+func nothingSent(f *upstream.Failure) bool { return !f.Sent && !f.Begun && f.Replayable }
+
+// judgeBody is about a body that could not be read: the connection broke, it
+// was cut, or what came was no HTTP.
+func judgeBody(err error) verdict {
+	if errors.Is(err, exchange.ErrClientGone) || errors.Is(err, exchange.ErrShutdown) {
+		return judge(err)
+	}
+	return verdict{
+		outcome: exchange.OutcomeClientError, status: http.StatusBadRequest, kind: typeBadRequest, code: "bad_body",
+		message: "the request's body is not valid HTTP",
+	}
+}
+
+func gone() verdict { return verdict{outcome: exchange.OutcomeClientGone, status: statusClientGone} }
+
+func broken(status int, kind, code, message string) verdict {
+	return verdict{
+		outcome: exchange.OutcomeUpstreamError, status: status, kind: kind, code: code, message: message, blame: true,
+	}
+}

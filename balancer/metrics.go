@@ -1,0 +1,137 @@
+package balancer
+
+import (
+	"maps"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stoker/exchange"
+)
+
+// latencies are the buckets, in seconds, of how long answers take: from a
+// cached small one to a long generation.
+var latencies = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600}
+
+// Metrics counts each request once, when it has ended. Labels are names from
+// the configuration, status codes and outcomes: nothing that a client makes up.
+type Metrics struct {
+	requests  *prometheus.CounterVec
+	outcomes  *prometheus.CounterVec
+	retries   *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	firstByte *prometheus.HistogramVec
+
+	// Found once: looking a label set up by its values hashes and allocates.
+	byRequest table[requestLabels, prometheus.Counter]
+	byOutcome table[outcomeLabels, prometheus.Counter]
+	byPool    table[string, poolMetrics]
+}
+
+type requestLabels struct {
+	pool, worker string
+	status       int
+}
+
+type outcomeLabels struct {
+	pool    string
+	outcome exchange.Outcome
+}
+
+type poolMetrics struct {
+	retries             prometheus.Counter
+	duration, firstByte prometheus.Observer
+}
+
+// NewMetrics registers the metrics with r, once per registry.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	pool := []string{"pool"}
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_requests_total",
+			Help: "Requests ended, by the status that the client was sent; 499: it went away before.",
+		}, []string{"pool", "worker", "code"}),
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_request_outcomes_total",
+			Help: "Requests ended, by why they ended.",
+		}, []string{"pool", "outcome"}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_request_retries_total",
+			Help: "Attempts after a request's first.",
+		}, pool),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "stoker_request_duration_seconds",
+			Help:    "Time from a request's head to the end of its answer.",
+			Buckets: latencies,
+		}, pool),
+		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "stoker_time_to_first_byte_seconds",
+			Help:    "Time from a request's head to its answer's head.",
+			Buckets: latencies,
+		}, pool),
+	}
+	r.MustRegister(m.requests, m.outcomes, m.retries, m.duration, m.firstByte)
+	return m
+}
+
+// Observe counts x.
+func (m *Metrics) Observe(x *exchange.Exchange) {
+	r := &x.Record
+	m.byRequest.get(requestLabels{r.Pool, r.Worker, r.Status}, m.request).Inc()
+	m.byOutcome.get(outcomeLabels{r.Pool, r.Outcome}, m.outcome).Inc()
+	p := m.byPool.get(r.Pool, m.pool)
+	p.duration.Observe(r.End.Sub(r.Start).Seconds())
+	if !r.FirstByte.IsZero() {
+		p.firstByte.Observe(r.FirstByte.Sub(r.Start).Seconds())
+	}
+	if r.Attempts > 1 {
+		p.retries.Add(float64(r.Attempts - 1))
+	}
+}
+
+func (m *Metrics) request(l requestLabels) prometheus.Counter {
+	return m.requests.WithLabelValues(l.pool, l.worker, strconv.Itoa(l.status))
+}
+
+func (m *Metrics) outcome(l outcomeLabels) prometheus.Counter {
+	return m.outcomes.WithLabelValues(l.pool, string(l.outcome))
+}
+
+func (m *Metrics) pool(name string) poolMetrics {
+	return poolMetrics{
+		retries:   m.retries.WithLabelValues(name),
+		duration:  m.duration.WithLabelValues(name),
+		firstByte: m.firstByte.WithLabelValues(name),
+	}
+}
+
+// table is a map that is read without a lock and copied to grow: it soon has
+// all the keys that it will ever have.
+type table[K comparable, V any] struct {
+	mu      sync.Mutex
+	entries atomic.Pointer[map[K]V]
+}
+
+// get returns the value of k, made at the first time.
+func (t *table[K, V]) get(k K, find func(K) V) V {
+	if m := t.entries.Load(); m != nil {
+		if v, ok := (*m)[k]; ok {
+			return v
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	grown := map[K]V{}
+	if m := t.entries.Load(); m != nil {
+		maps.Copy(grown, *m)
+	}
+	v, ok := grown[k]
+	if !ok {
+		v = find(k)
+		grown[k] = v
+		t.entries.Store(&grown)
+	}
+	return v
+}

@@ -1,0 +1,141 @@
+package balancer
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+func ended() *exchange.Exchange {
+	start := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	return &exchange.Exchange{
+		Request: http1.Request{Method: "POST", Target: "/v1/chat/completions?api_key=secret"},
+		Record: exchange.Record{
+			ID: "id-1", ClientIP: "192.0.2.7", Start: start, FirstByte: start.Add(21 * time.Millisecond), End: start.Add(1500 * time.Millisecond),
+			Pool: "chat", Worker: "chat-0", Attempts: 1, Status: 200, BytesOut: 512, Outcome: exchange.OutcomeOK,
+		},
+	}
+}
+
+func TestAccessLog(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*exchange.Exchange)
+		text   string
+		json   string
+	}{
+		{
+			"whole", func(*exchange.Exchange) {},
+			"time=2026-01-02T15:04:06.500Z id=id-1 client=192.0.2.7 method=POST path=/v1/chat/completions status=200 bytes=512 pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-\n",
+			`{"time":"2026-01-02T15:04:06.500Z","id":"id-1","client":"192.0.2.7","method":"POST","path":"/v1/chat/completions","status":200,"bytes":512,"pool":"chat","worker":"chat-0","attempts":1,"ttfb":0.021000,"duration":1.500000,"outcome":"ok","error":null}` + "\n",
+		},
+		{
+			"nothing but an error", func(x *exchange.Exchange) {
+				start := x.Record.Start
+				x.Record = exchange.Record{ID: "i", Start: start, End: start, Status: 499, Outcome: exchange.OutcomeClientGone, Err: errors.New(`went "away"`)}
+			},
+			"time=2026-01-02T15:04:05.000Z id=i client=- method=POST path=/v1/chat/completions status=499 bytes=0 pool=- worker=- attempts=0 ttfb=- duration=0.000000 outcome=client_gone error=\"went \\\"away\\\"\"\n",
+			`{"time":"2026-01-02T15:04:05.000Z","id":"i","client":"","method":"POST","path":"/v1/chat/completions","status":499,"bytes":0,"pool":"","worker":"","attempts":0,"ttfb":null,"duration":0.000000,"outcome":"client_gone","error":"went \"away\""}` + "\n",
+		},
+		{
+			"a path that would be a line of its own", func(x *exchange.Exchange) { x.Request.Target = "/a\r\ntime=x status=200\x1b[2J\u009b\u2028\xff" },
+			`time=2026-01-02T15:04:06.500Z id=id-1 client=192.0.2.7 method=POST path="/a\r\ntime=x status=200\x1b[2J\u009b\u2028\xff" status=200 bytes=512 pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-` + "\n",
+			`{"time":"2026-01-02T15:04:06.500Z","id":"id-1","client":"192.0.2.7","method":"POST","path":"/a\u000d\u000atime=x status=200\u001b[2J\u009b\u2028` + "\ufffd" + `","status":200,"bytes":512,"pool":"chat","worker":"chat-0","attempts":1,"ttfb":0.021000,"duration":1.500000,"outcome":"ok","error":null}` + "\n",
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			x := ended()
+			tc.change(x)
+			for format, want := range map[string]string{"text": tc.text, "json": tc.json} {
+				var out bytes.Buffer
+				NewAccessLog(&out, format).Observe(x)
+				if out.String() != want {
+					t.Errorf("got  %s\nwant %s", out.String(), want)
+				}
+			}
+		})
+	}
+}
+
+func FuzzAccessLog(f *testing.F) {
+	f.Add("/a\nb", "GET", "err")
+	f.Add("/\x00\u0085\xc3", "=", "-")
+	f.Fuzz(func(t *testing.T, target, method, problem string) {
+		x := ended()
+		x.Request.Target, x.Request.Method, x.Record.Err = target, method, errors.New(problem)
+		var text, object bytes.Buffer
+		NewAccessLog(&text, "text").Observe(x)
+		NewAccessLog(&object, "json").Observe(x)
+		for i, c := range text.Bytes() {
+			if (c < ' ' || c >= 0x7f) && (c != '\n' || i != text.Len()-1) {
+				t.Fatalf("byte %#x in %q", c, text.String())
+			}
+		}
+		if n := strings.Count(object.String(), "\n"); n != 1 {
+			t.Fatalf("%d lines", n)
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(object.Bytes(), &fields); err != nil || len(fields) != 14 {
+			t.Fatalf("%v, %d fields: %q", err, len(fields), object.String())
+		}
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	m := NewMetrics(reg)
+	m.Observe(ended())
+	x := ended()
+	x.Record.Attempts, x.Record.Worker = 3, "chat-1"
+	m.Observe(x)
+	m.Observe(x)
+	x = ended()
+	x.Record = exchange.Record{Start: x.Record.Start, End: x.Record.Start, Status: 404, Outcome: exchange.OutcomeNoRoute}
+	m.Observe(x)
+	err := testutil.GatherAndCompare(reg, strings.NewReader(`
+# HELP stoker_requests_total Requests ended, by the status that the client was sent; 499: it went away before.
+# TYPE stoker_requests_total counter
+stoker_requests_total{code="200",pool="chat",worker="chat-0"} 1
+stoker_requests_total{code="200",pool="chat",worker="chat-1"} 2
+stoker_requests_total{code="404",pool="",worker=""} 1
+# HELP stoker_request_outcomes_total Requests ended, by why they ended.
+# TYPE stoker_request_outcomes_total counter
+stoker_request_outcomes_total{outcome="no_route",pool=""} 1
+stoker_request_outcomes_total{outcome="ok",pool="chat"} 3
+# HELP stoker_request_retries_total Attempts after a request's first.
+# TYPE stoker_request_retries_total counter
+stoker_request_retries_total{pool=""} 0
+stoker_request_retries_total{pool="chat"} 4
+`), "stoker_requests_total", "stoker_request_outcomes_total", "stoker_request_retries_total")
+	if err != nil {
+		t.Error(err)
+	}
+	if n := testutil.CollectAndCount(m.firstByte); n != 2 {
+		t.Errorf("%d series of time to first byte", n)
+	}
+	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
+		t.Errorf("%v %v", problems, err)
+	}
+}
+
+func TestObservingAllocatesNothing(t *testing.T) {
+	x := ended()
+	m, text, object := NewMetrics(prometheus.NewRegistry()), NewAccessLog(io.Discard, "text"), NewAccessLog(io.Discard, "json")
+	if n := testing.AllocsPerRun(100, func() {
+		m.Observe(x)
+		text.Observe(x)
+		object.Observe(x)
+	}); n > 0.5 && !raceEnabled {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -1,0 +1,41 @@
+package balancer
+
+import (
+	"net/http"
+	"strconv"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+// refuse answers with an error of our own, in the form that OpenAI's clients
+// read: {"error":{"message":…,"type":…,"code":…}}.
+func refuse(x *exchange.Exchange, a *attempt, v verdict) error {
+	body := errorBody(v)
+	fields := http1.Fields{
+		{Name: "Content-Type", Value: "application/json"},
+		{Name: "Cache-Control", Value: "no-store"},
+	}
+	if v.retryAfter > 0 {
+		fields = append(fields, http1.Field{Name: "Retry-After", Value: strconv.Itoa(v.retryAfter)})
+	}
+	if err := a.Head(&http1.Response{Status: v.status, Fields: fields}, int64(len(body))); err != nil {
+		return err
+	}
+	if x.Request.Method != http.MethodHead {
+		if _, err := a.Write(body); err != nil {
+			return err
+		}
+	}
+	return a.End(nil)
+}
+
+func errorBody(v verdict) []byte {
+	b := append([]byte(nil), `{"error":{"message":`...)
+	b = appendJSON(b, v.message)
+	b = append(b, `,"type":`...)
+	b = appendJSON(b, v.kind)
+	b = append(b, `,"code":`...)
+	b = appendJSON(b, v.code)
+	return append(b, "}}\n"...)
+}
