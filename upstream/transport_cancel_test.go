@@ -210,3 +210,36 @@ func TestALateCancelDoesNotPoisonTheConnection(t *testing.T) {
 		cancel()
 	}
 }
+
+// The same with the race forced: the context ends while the last bytes are being
+// relayed, and its function comes to act only during the next exchange.
+func TestALinkWhoseAbortIsUnderWayIsNotUsedAgain(t *testing.T) {
+	s := serve(t, "unix", answering(func(*http.Request, []byte) []byte {
+		return []byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+	}))
+	tr := s.transport(t, TransportOptions{})
+	if err := tr.Do(t.Context(), get(), newNotes(t)); err != nil {
+		t.Fatal(err)
+	}
+	l := tr.idle.links[0]
+	act, acted := make(chan struct{}), make(chan struct{})
+	l.abort = func() {
+		defer close(acted)
+		<-act
+		l.conn.Abort()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	sink := newNotes(t)
+	sink.onWrite = cancel
+	if err := tr.Do(ctx, get(), sink); err != nil || !sink.ended {
+		t.Errorf("an exchange that was whole: %v", err)
+	}
+	next := newNotes(t)
+	next.onHead = func() { close(act); <-acted }
+	if err := tr.Do(t.Context(), get(), next); err != nil {
+		t.Errorf("the next one: %v", err)
+	}
+	if n := s.accepted.Load(); n != 2 {
+		t.Errorf("%d connections", n)
+	}
+}

@@ -219,6 +219,31 @@ func TestResponseTimeoutEndsWithTheHead(t *testing.T) {
 	}
 }
 
+// An answer may begin before the upload is over, whose end then starts no clock.
+func TestResponseTimeoutIsNotForABodyThatFollowsTheHead(t *testing.T) {
+	const limit = 50 * time.Millisecond
+	s := serve(t, "tcp", func(c net.Conn) {
+		in := bufio.NewReader(c)
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+		io.Copy(io.Discard, r.Body)
+		time.Sleep(3 * limit) // the thing under test is a clock of the kernel's poller
+		io.WriteString(c, "!")
+		io.Copy(io.Discard, in)
+	})
+	body, client := io.Pipe()
+	x, sink := post(nil), newNotes(t)
+	x.Length, x.Body = -1, body
+	sink.onHead = func() { go client.Close() }
+	if err := s.transport(t, TransportOptions{ResponseTimeout: limit}).Do(t.Context(), x, sink); err != nil {
+		t.Error(err)
+	}
+}
+
 // answeringSlowly answers with a head at once and the body after a pause.
 func answeringSlowly(pause time.Duration) func(net.Conn) {
 	return func(c net.Conn) {

@@ -135,10 +135,11 @@ type notes struct {
 	onFlush func()           // called after each
 	fail    map[string]error // by method
 	to      *rawconn.Conn    // where Splice goes to, if not into body
-	onEnd   func()           //
-	onHead  func()           //
-	changed chan struct{}    // a token after each Flush
-	t       testing.TB       //
+	onEnd   func()
+	onWrite func()
+	onHead  func()
+	changed chan struct{} // a token after each Flush
+	t       testing.TB
 }
 
 func newNotes(tb testing.TB) *notes {
@@ -167,6 +168,9 @@ func (n *notes) Write(p []byte) (int, error) {
 	defer n.mu.Unlock()
 	n.body.Write(p)
 	n.held += len(p)
+	if n.onWrite != nil {
+		n.onWrite()
+	}
 	return len(p), n.fail["Write"]
 }
 
