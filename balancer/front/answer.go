@@ -115,8 +115,15 @@ func (a *answer) End(trailers http1.Fields) error {
 
 // Break implements exchange.Sink. The framing shows that something is missing,
 // but for a body that HTTP/1.0 ends by closing: there only a reset shows it.
-func (a *answer) Break(error) {
+//
+// What has been written so far goes out before: a client that got nothing at
+// all on a connection that it had used before would take that for a connection
+// closed as it was idle, and send the request again by itself.
+func (a *answer) Break(cause error) {
 	a.broken = true
+	if a.begun && !errors.Is(cause, exchange.ErrClientGone) {
+		_ = a.Flush() // who cannot be written to will see it broken all the same
+	}
 	if a.request.Request.Proto == 10 && a.length < 0 {
 		// A unix socket knows no reset; there is no other way to tell.
 		_ = a.request.conn.control(func(fd int) {

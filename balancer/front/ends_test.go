@@ -149,8 +149,8 @@ func TestBrokenAnswerLooksBroken(t *testing.T) {
 				if bytes.HasSuffix(all, []byte("0\r\n\r\n")) {
 					t.Errorf("ends cleanly: %q", all)
 				}
-				if !strings.HasSuffix(target, "unflushed") && target != "/nothing" && !bytes.Contains(all, []byte("half")) {
-					t.Errorf("lost what was flushed: %q", all)
+				if target != "/nothing" && !bytes.Contains(all, []byte("half")) {
+					t.Errorf("lost what was there: %q", all)
 				}
 			})
 		}
