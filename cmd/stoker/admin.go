@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"stoker/supervisor"
+	"stoker/upstream"
+)
+
+// admin answers operators and their tools, on a unix socket in the run
+// directory (mode 0600: the file system says who may) and on TCP where
+// configured. It lives from before the first engine to after the last.
+type admin struct {
+	server    http.Server
+	listeners []net.Listener
+}
+
+// status is the document of GET /status and "stoker status --json".
+type status struct {
+	// PID is the master's.
+	PID int `json:"pid"`
+	// State is starting, ready, draining or stopping.
+	State string `json:"state"`
+	// Generation counts the masters that have handed over to each other.
+	Generation int                     `json:"generation"`
+	Version    string                  `json:"version"`
+	Pools      []supervisor.PoolStatus `json:"pools"`
+}
+
+// generation is the first: each master is one until one can replace another.
+const generation = 1
+
+// openAdmin opens the listeners and does not serve yet.
+func openAdmin(ctx context.Context, m *master, registry *prometheus.Registry) (*admin, error) {
+	a := &admin{server: http.Server{Handler: adminHandler(m, registry), ReadHeaderTimeout: 10 * time.Second}}
+	path := m.cfg.AdminSocket()
+	// The run directory is ours by its lock: a socket that is there is a dead master's.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open admin socket: %w", err)
+	}
+	var lc net.ListenConfig
+	socket, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open admin socket: %w", err)
+	}
+	a.listeners = append(a.listeners, socket)
+	if err := os.Chmod(path, 0o600); err != nil {
+		a.closeListeners()
+		return nil, fmt.Errorf("open admin socket: %w", err)
+	}
+	if m.cfg.Admin == "" {
+		return a, nil
+	}
+	tcp, err := lc.Listen(ctx, "tcp", m.cfg.Admin)
+	if err != nil {
+		a.closeListeners()
+		return nil, fmt.Errorf("open admin listener: %w", err)
+	}
+	a.listeners = append(a.listeners, tcp)
+	return a, nil
+}
+
+// serve answers until close.
+func (a *admin) serve() error {
+	var g errgroup.Group
+	for _, l := range a.listeners {
+		g.Go(func() error {
+			if err := a.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve admin on %s: %w", l.Addr(), err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// close ends what is being answered after a second, and removes the socket.
+func (a *admin) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if a.server.Shutdown(ctx) != nil {
+		a.server.Close()
+	}
+	a.closeListeners() // for a server that never served
+}
+
+func (a *admin) closeListeners() {
+	for _, l := range a.listeners {
+		l.Close()
+	}
+}
+
+func adminHandler(m *master, registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]any{"status": "alive"})
+	})
+	mux.HandleFunc("GET /readyz", m.answerReady)
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, m.status())
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func (m *master) answerReady(w http.ResponseWriter, _ *http.Request) {
+	ready, total := m.sup.Ready()
+	state := m.state()
+	code := http.StatusOK
+	if state != stateReady {
+		code = http.StatusServiceUnavailable
+	}
+	writeJSON(w, code, map[string]any{"status": state, "ready": ready, "upstreams": total})
+}
+
+func (m *master) status() status {
+	return status{PID: os.Getpid(), State: m.state(), Generation: generation, Version: version, Pools: m.sup.Status()}
+}
+
+// The states of a master that serves.
+const (
+	stateStarting = "starting"
+	stateReady    = "ready"
+)
+
+// state is one word for the whole: while serving, a master is ready when every
+// pool has an upstream that is, and starting otherwise.
+func (m *master) state() string {
+	if now := m.now(); now != serving {
+		return now.String()
+	}
+	for _, pool := range m.pools {
+		if !anyReady(pool.Stats().Members) {
+			return stateStarting
+		}
+	}
+	return stateReady
+}
+
+func writeJSON(w http.ResponseWriter, code int, document any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	// An error here is the reader's having gone.
+	_ = enc.Encode(document)
+}
+
+func anyReady(members []upstream.MemberStats) bool {
+	for i := range members {
+		if members[i].Ready {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"stoker/config"
+)
+
+// demoWorkers is enough to see balancing, and one die.
+const demoWorkers = 3
+
+func newDemoCommand() *cobra.Command {
+	var listen, runDir string
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run three workers of a small engine that is built in, to try everything without a model",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			flags := config.Flags{
+				Listen:     []string{listen},
+				RunDir:     runDir,
+				Workers:    demoWorkers,
+				HealthPath: "/health",
+				Command:    []string{selfPath(), engineCommand, "--socket", "{socket}", "--name", "{name}"},
+			}
+			if runDir == "" {
+				dir, err := os.MkdirTemp("", "stoker-demo-")
+				if err != nil {
+					return fmt.Errorf("make run directory: %w", err)
+				}
+				defer os.RemoveAll(dir)
+				flags.RunDir = dir
+			}
+			cfg, err := config.FromCommandLine("", flags)
+			if err != nil {
+				return err
+			}
+			return runMaster(cmd.Context(), cfg, runOptions{opened: func(m *master) { printDemo(cmd.OutOrStdout(), m) }})
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8000", "address of the traffic door")
+	cmd.Flags().StringVar(&runDir, "run-dir", "", "run directory (default: a new one, removed at the end)")
+	return cmd
+}
+
+// printDemo says what to try. The engines still load for a second; a request
+// waits for them.
+func printDemo(w io.Writer, m *master) {
+	url := "http://" + m.door.Listeners()[0].Addr().String()
+	fmt.Fprintf(w, `
+Three engines behind %[1]s. Stream an answer:
+
+  curl -N %[1]s/v1/chat/completions -H 'Content-Type: application/json' -d '{"model":"stoker-demo","stream":true,"messages":[{"role":"user","content":"What does a stoker do?"}]}'
+
+Look at the workers, from another terminal (kill -9 one of the PIDs and look again):
+
+  %[2]s status --run-dir %[3]s
+
+Ctrl-C stops everything.
+
+`, url, selfPath(), m.cfg.RunDir)
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"stoker/config"
+)
+
+// Exit codes; README and docs/signals.md promise them.
+const (
+	exitOK = 0
+	// exitFailed: could not start, or broke while running.
+	exitFailed = 1
+	// exitUsage: the command line or the configuration is wrong.
+	exitUsage = 2
+	// exitForced: the shutdown was not graceful for everybody: requests were
+	// cut, or an engine had to be killed.
+	exitForced = 3
+)
+
+// errUsage marks an error of the command line.
+var errUsage = errors.New("usage")
+
+// usageError is err, to be answered with exitUsage.
+func usageError(err error) error { return fmt.Errorf("%w%w", errSilent{errUsage}, err) }
+
+// errSilent carries an identity without a text.
+type errSilent struct{ error }
+
+func (errSilent) Error() string   { return "" }
+func (e errSilent) Unwrap() error { return e.error }
+
+// errForced: the shutdown cut requests or killed engines. It has been logged.
+var errForced = errors.New("shutdown was not graceful")
+
+// exitCode decides what a command's error means to who called it.
+func exitCode(err error) int {
+	var problems config.Problems
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errForced):
+		return exitForced
+	case errors.Is(err, errUsage), errors.As(err, &problems):
+		return exitUsage
+	default:
+		return exitFailed
+	}
+}

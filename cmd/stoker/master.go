@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"stoker/balancer"
+	"stoker/balancer/front"
+	"stoker/config"
+	"stoker/internal/door"
+	"stoker/supervisor"
+	"stoker/upstream"
+)
+
+// phase is how far the master's life has come; it only moves forward.
+type phase int32
+
+const (
+	// serving: the door is open.
+	serving phase = iota
+	// draining: readiness is 503; requests that are here finish.
+	draining
+	// stopping: engines are being ended.
+	stopping
+)
+
+func (p phase) String() string { return [...]string{"serving", "draining", "stopping"}[p] }
+
+// master is one running stoker: the pieces, and the order in which they begin
+// and end.
+type master struct {
+	cfg     *config.Config
+	log     hclog.Logger
+	metrics *masterMetrics
+
+	pools map[string]*upstream.Pool
+	sup   *supervisor.Supervisor
+	front *front.Front
+	door  *door.Door
+	admin *admin
+
+	phase atomic.Int32
+}
+
+// runOptions are what a command may ask of a master besides its configuration.
+type runOptions struct {
+	// fromFile: a file configures it, so it may outlive its terminal.
+	fromFile bool
+	// opened, where not nil, is told when the door is open.
+	opened func(*master)
+}
+
+// runMaster runs cfg until a signal ends it, and returns nil after a graceful end.
+func runMaster(ctx context.Context, cfg *config.Config, o runOptions) error {
+	held, err := takeRunDir(cfg)
+	if err != nil {
+		return err
+	}
+	defer held.release()
+	logs := newLogs(cfg)
+	defer logs.close()
+
+	signals := watchSignals(!o.fromFile)
+	defer signals.stop()
+	m, err := newMaster(ctx, cfg, logs)
+	if err != nil {
+		return err
+	}
+	return m.run(ctx, signals, o.opened)
+}
+
+// newMaster makes all pieces and opens the door and the admin listener: what
+// can fail for a reason that an operator must mend fails here, before any
+// engine is started.
+func newMaster(ctx context.Context, cfg *config.Config, logs *logs) (*master, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m := &master{cfg: cfg, log: logs.log, metrics: newMasterMetrics(registry), pools: map[string]*upstream.Pool{}}
+
+	inOrder := make([]*upstream.Pool, 0, len(cfg.Pools))
+	for i := range cfg.Pools {
+		pool := newPool(&cfg.Pools[i])
+		m.pools[pool.Name()] = pool
+		inOrder = append(inOrder, pool)
+	}
+	registry.MustRegister(upstream.NewCollector(inOrder))
+
+	carrier, err := newBalancer(cfg, inOrder, m.log.Named("balancer"))
+	if err != nil {
+		return nil, err
+	}
+	observers := []front.Observer{balancer.NewMetrics(registry)}
+	if logs.access != nil {
+		observers = append(observers, balancer.NewAccessLog(logs.access, cfg.LogFormat))
+	}
+	m.front = front.New(front.Options{Handler: carrier, Observers: observers, Log: m.log.Named("front")})
+	epoch, err := supervisor.NextEpoch(cfg.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	if m.sup, err = supervisor.New(supervisor.Options{
+		Config: cfg, Pools: m.pools, Log: m.log.Named("supervisor"), Registerer: registry,
+		KeeperArgv: []string{selfPath(), keeperCommand}, Epoch: epoch, Stderr: os.Stderr,
+	}); err != nil {
+		return nil, err
+	}
+	if m.admin, err = openAdmin(ctx, m, registry); err != nil {
+		return nil, err
+	}
+	if m.door, err = openDoor(ctx, cfg.Listen, m.log.Named("door")); err != nil {
+		m.admin.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// openDoor listens on every address, or on none.
+func openDoor(ctx context.Context, addresses []string, log hclog.Logger) (*door.Door, error) {
+	d := door.New(log)
+	for _, address := range addresses {
+		listener, err := door.Listen(ctx, address, door.Options{})
+		if err != nil {
+			return nil, errors.Join(err, d.Close(ctx))
+		}
+		d.Add(listener)
+	}
+	return d, nil
+}
+
+func newBalancer(cfg *config.Config, pools []*upstream.Pool, log hclog.Logger) (*balancer.Balancer, error) {
+	o := balancer.Options{Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies, Log: log}
+	for _, pool := range pools {
+		o.Pools = append(o.Pools, balancer.Over(pool))
+	}
+	return balancer.New(o)
+}
+
+func newPool(p *config.Pool) *upstream.Pool {
+	policy := upstream.LeastOutstanding
+	if p.Policy == config.PolicyRoundRobin {
+		policy = upstream.RoundRobin
+	}
+	return upstream.NewPool(p.Name, upstream.PoolOptions{
+		Policy:       policy,
+		QueueLength:  p.Queue.Length,
+		QueueTimeout: p.Queue.Timeout.Std(),
+		Transport: upstream.TransportOptions{
+			ConnectTimeout:  p.ConnectTimeout.Std(),
+			ResponseTimeout: p.ResponseTimeout.Std(),
+		},
+	})
+}
+
+// run serves until the first signal, then shuts down.
+func (m *master) run(ctx context.Context, signals *signals, opened func(*master)) error {
+	var serving errgroup.Group
+	broken := make(chan error, 1)
+	for _, l := range m.door.Listeners() {
+		serving.Go(func() error { return m.serve(l, broken) })
+	}
+	serving.Go(m.admin.serve)
+
+	if err := m.sup.Start(ctx); err != nil {
+		return errors.Join(err, m.shutdown(ctx, signals, "start failed"), serving.Wait())
+	}
+	m.log.Info("serving", "listen", m.cfg.Listen, "admin", m.cfg.AdminSocket(), "pid", os.Getpid(), "version", version)
+	if opened != nil {
+		opened(m)
+	}
+
+	reason, failure := m.waitForEnd(ctx, signals, broken)
+	err := m.shutdown(ctx, signals, reason)
+	return errors.Join(failure, err, serving.Wait())
+}
+
+// serve lets the front serve l, and tells broken if that ends before its time.
+func (m *master) serve(l net.Listener, broken chan<- error) error {
+	err := m.front.Serve(l)
+	if err == nil || m.now() != serving {
+		return nil
+	}
+	err = fmt.Errorf("serve %s: %w", l.Addr(), err)
+	select {
+	case broken <- err:
+	default:
+	}
+	return nil
+}
+
+// waitForEnd blocks until something ends the master's service, and says what.
+func (m *master) waitForEnd(ctx context.Context, signals *signals, broken <-chan error) (reason string, failure error) {
+	select {
+	case sig := <-signals.end:
+		return sig.String(), nil
+	case err := <-broken:
+		return "front broke", err
+	case <-ctx.Done():
+		return "canceled", nil
+	}
+}
+
+func (m *master) now() phase { return phase(m.phase.Load()) }
+
+// enter moves the master's life on.
+func (m *master) enter(p phase) { m.phase.Store(int32(p)) }
+
+// selfPath is how this very program is executed again as a keeper. Once the
+// file has been replaced on disk, its name means another program; the kernel's
+// link still means this one.
+func selfPath() string {
+	const self = "/proc/self/exe"
+	path, err := os.Executable()
+	if err != nil {
+		return self
+	}
+	byName, err := os.Stat(path)
+	if err != nil {
+		return self
+	}
+	running, err := os.Stat(self)
+	if err != nil || !os.SameFile(byName, running) {
+		return self
+	}
+	return path
+}
+
+// uptime rounds for logs.
+func since(start time.Time) time.Duration { return time.Since(start).Round(time.Millisecond) }

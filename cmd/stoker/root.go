@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker: -ldflags "-X main.version=…".
+var version = "dev"
+
+// execute runs the command line and returns the exit code.
+func execute(args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.Execute()
+	if err != nil && !errors.Is(err, errForced) {
+		fmt.Fprintf(os.Stderr, "stoker: %v\n", err)
+	}
+	return exitCode(err)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "stoker",
+		Short: "Load balancer and process supervisor for LLM engines",
+		Long: `stoker spawns inference engines, balances HTTP and SSE over them, starts again
+those that die, and ends all of them in the right order.`,
+		Version:       versionText(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return usageError(fmt.Errorf("unknown command %q; see stoker --help", args[0]))
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
+	})
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newDemoCommand())
+	return root
+}
+
+// versionText is the version and the commit that the binary was built from,
+// where the build knows it.
+func versionText() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return version
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return fmt.Sprintf("%s (%.12s, %s)", version, s.Value, info.GoVersion)
+		}
+	}
+	return fmt.Sprintf("%s (%s)", version, info.GoVersion)
+}
+
+// noArgs refuses positional arguments with a usage error.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError(fmt.Errorf("%s takes no argument %q; see --help", cmd.CommandPath(), args[0]))
+	}
+	return nil
+}

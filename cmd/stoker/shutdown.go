@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"stoker/exchange"
+)
+
+// shutdown ends everything, in the one order in which nobody is left on the
+// doorstep: say so, close the door, let requests finish, end all engines at
+// once, leave. Each step has a bound; a failing step does not keep the later
+// ones from running. It returns errForced if requests were cut or engines killed.
+func (m *master) shutdown(ctx context.Context, signals *signals, reason string) error {
+	start := time.Now()
+	// The caller's context may be over already: that is one reason to be here.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Shutdown.HardLimit.Std())
+	defer cancel()
+	patient, stopWaiting := until(ctx, signals.hurry)
+	defer stopWaiting()
+	gentle, beRough := until(ctx, signals.kill)
+	defer beRough()
+
+	// From here on readiness is 503; an outside balancer may need a moment to see it.
+	m.enter(draining)
+	m.metrics.shutdownBegan(start)
+	m.log.Info("shutting down", "reason", reason, "requests_in_flight", m.front.InFlight(), "drain_timeout", m.cfg.Shutdown.DrainTimeout.Std())
+	sleep(patient, m.cfg.Shutdown.Delay.Std())
+
+	// Before the door closes: who comes in while it does is told to come once only.
+	m.front.Drain()
+	if err := m.door.Close(ctx); err != nil {
+		m.log.Warn("close door", "error", err)
+	}
+	dropped := m.drain(ctx, patient)
+
+	m.enter(stopping)
+	for _, pool := range m.pools {
+		pool.Close()
+	}
+	report := m.sup.Stop(gentle)
+
+	m.front.Close()
+	m.log.Info("shutdown complete", "duration", since(start), "requests_dropped", dropped, "engines_killed", len(report.Forced))
+	m.admin.close()
+	if dropped > 0 || len(report.Forced) > 0 {
+		return errForced
+	}
+	return nil
+}
+
+// cutPatience is how long cut requests may take to tell their clients.
+const cutPatience = time.Second
+
+// drain waits until every connection has gone, or patience has, and cuts the
+// requests that are left. Idle connections get one last chance meanwhile. It
+// returns how many requests were cut.
+func (m *master) drain(ctx, patient context.Context) int {
+	limited, cancel := context.WithTimeout(patient, m.cfg.Shutdown.DrainTimeout.Std())
+	defer cancel()
+	if m.front.CloseIdle(limited, m.cfg.Shutdown.IdleGrace.Std()) == nil {
+		return 0
+	}
+	dropped := m.front.Cut(exchange.ErrShutdown)
+	if dropped == 0 {
+		return 0
+	}
+	m.metrics.dropped.Add(float64(dropped))
+	m.log.Warn("requests cut: they did not finish in time", "requests", dropped,
+		"hurried", errors.Is(context.Cause(patient), errHurried), "drain_timeout", m.cfg.Shutdown.DrainTimeout.Std())
+	ctx, cancel = context.WithTimeout(ctx, cutPatience)
+	defer cancel()
+	if err := m.front.WaitIdle(ctx); err != nil {
+		m.log.Warn("cut requests still hold their connections; they are closed", "error", err)
+	}
+	return dropped
+}
+
+// errHurried: a further signal ended a wait.
+var errHurried = errors.New("hurried by a signal")
+
+// until derives a context that also ends, with errHurried, when c is closed.
+func until(ctx context.Context, c <-chan struct{}) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-c:
+			cancel(errHurried)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-done
+	}
+}
+
+// sleep waits for d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"stoker/config"
+	"stoker/supervisor"
+)
+
+func newStatusCommand() *cobra.Command {
+	var where adminAddress
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the workers and servers of a running master",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			raw, err := where.get(cmd.Context(), "/status")
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err := cmd.OutOrStdout().Write(raw)
+				return err
+			}
+			var s status
+			if err := json.Unmarshal(raw, &s); err != nil {
+				return fmt.Errorf("read status: %w", err)
+			}
+			return printStatus(cmd.OutOrStdout(), &s, time.Now())
+		},
+	}
+	where.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole document")
+	return cmd
+}
+
+// adminAddress is how a command finds the master it speaks to.
+type adminAddress struct{ file, runDir string }
+
+func (a *adminAddress) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&a.file, "config", "c", "", "the master's configuration file")
+	cmd.Flags().StringVar(&a.runDir, "run-dir", "", "the master's run directory (default that of the file, or of stoker run)")
+}
+
+// socket is the path of the master's admin socket.
+func (a *adminAddress) socket() (string, error) {
+	cfg := config.Default()
+	if a.file != "" {
+		var err error
+		if cfg, err = config.Load(a.file); err != nil {
+			return "", err
+		}
+	}
+	if a.runDir != "" {
+		cfg.RunDir = a.runDir
+	}
+	return cfg.AdminSocket(), nil
+}
+
+// get asks the master's admin socket.
+func (a *adminAddress) get(ctx context.Context, path string) ([]byte, error) {
+	socket, err := a.socket()
+	if err != nil {
+		return nil, err
+	}
+	client := http.Client{
+		Timeout: 10 * time.Second,
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		}},
+	}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://stoker"+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask master: %w", err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no master answers at %s (is it running? name its directory with --run-dir or its file with -c): %w", socket, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read answer of %s: %w", socket, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("master answered %s: %s", resp.Status, body)
+	}
+	return body, nil
+}
+
+// printStatus writes the table: one line per worker and server.
+func printStatus(w io.Writer, s *status, now time.Time) error {
+	fmt.Fprintf(w, "stoker %s, pid %d, generation %d: %s\n\n", s.Version, s.PID, s.Generation, s.State)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "POOL\tNAME\tSTATE\tFOR\tIN FLIGHT\tRESTARTS\tPID\tADDRESS\tLAST EXIT")
+	for _, pool := range s.Pools {
+		for _, worker := range pool.Workers {
+			printWorker(t, pool.Name, &worker, now)
+		}
+		for _, server := range pool.Servers {
+			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name, server.State, server.InFlight, server.Address)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("print status: %w", err)
+	}
+	return nil
+}
+
+func printWorker(t io.Writer, pool string, w *supervisor.WorkerStatus, now time.Time) {
+	pid, exit := "-", "-"
+	if w.PID > 0 {
+		pid = strconv.Itoa(w.PID)
+	}
+	if w.LastExit != nil {
+		exit = w.LastExit.Text
+	}
+	fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", pool, w.Name, w.State,
+		now.Sub(w.Since).Round(time.Second), w.InFlight, w.Restarts, pid, w.Address, exit)
+}
