@@ -103,7 +103,9 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs) (*master, er
 	if logs.access != nil {
 		observers = append(observers, balancer.NewAccessLog(logs.access, cfg.LogFormat))
 	}
-	m.front = front.New(front.Options{Handler: carrier, Observers: observers, Log: m.log.Named("front")})
+	if m.front, err = front.New(front.Options{Handler: carrier, Observers: observers, Log: m.log.Named("front")}); err != nil {
+		return nil, err
+	}
 	epoch, err := supervisor.NextEpoch(cfg.RunDir)
 	if err != nil {
 		return nil, err
@@ -147,7 +149,7 @@ func newBalancer(cfg *config.Config, pools []*upstream.Pool, log hclog.Logger) (
 
 func newPool(p *config.Pool) *upstream.Pool {
 	policy := upstream.LeastOutstanding
-	if p.Policy == config.PolicyRoundRobin {
+	if p.Policy == "round_robin" {
 		policy = upstream.RoundRobin
 	}
 	return upstream.NewPool(p.Name, upstream.PoolOptions{
