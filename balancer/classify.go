@@ -51,6 +51,9 @@ type verdict struct {
 //	write, read, HTTP  502                         upstream_broke   the member
 //	no head in time    504                         -                the member
 func classify(err error) verdict {
+	if err == nil {
+		return verdict{outcome: exchange.OutcomeOK}
+	}
 	v := judge(err)
 	v.err = err
 	return v
@@ -60,8 +63,6 @@ func judge(err error) verdict {
 	var failure *upstream.Failure
 	var request *requestError
 	switch {
-	case err == nil:
-		return verdict{outcome: exchange.OutcomeOK}
 	case errors.As(err, &failure):
 		return judgeFailure(failure)
 	case errors.As(err, &request):

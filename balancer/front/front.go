@@ -75,6 +75,7 @@ type Front struct {
 	handover *handover
 	hangups  *hangups
 
+	pool      sync.Pool // of *request
 	draining  atomic.Bool
 	closed    atomic.Bool
 	goroutine sync.WaitGroup
@@ -106,6 +107,7 @@ func New(o Options) (*Front, error) {
 		handover:  newHandover(),
 		hangups:   watch,
 		conns:     make(map[*conn]struct{}),
+		pool:      sync.Pool{New: func() any { return new(request) }},
 	}
 	f.http1 = f.newServer(func(p *http.Protocols) { p.SetHTTP1(true) })
 	f.http2 = f.newServer(func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })

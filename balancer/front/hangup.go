@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hangups tells of clients that close their side while bytes of theirs are
-// still unread. net/http notices a hang-up only by reading, and reads nothing
+// hangups tells of clients that close their side, also while bytes of theirs
+// are still unread. net/http notices a hang-up only by reading, and reads nothing
 // before the body has been taken: a client that leaves while its prompt waits in
 // a queue would go unseen until a worker had been given to it.
 //

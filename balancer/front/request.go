@@ -35,7 +35,11 @@ type request struct {
 	from   *http.Request
 	answer answer
 	body   body
+	fields http1.Fields // room for Request.Fields
 	cancel context.CancelCauseFunc
+	// How begin's provisions are taken back; nil where there was no need.
+	unwatch, unhurry func() bool
+	hurried          chan struct{}
 
 	prev, next *request // in Front.requests
 }
@@ -51,14 +55,16 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // this is the rest of a body
 	}
 	q := f.newRequest(c, w, r)
-	ctx, release := q.context(w)
+	ctx := q.begin()
 	f.enter(q)
 	f.serve(ctx, q)
 	f.observe(q)
 	q.settleBody()
-	release()
+	q.end()
 	f.leave(q)
-	if !q.answer.whole() {
+	whole := q.answer.whole()
+	f.forget(q)
+	if !whole {
 		// This is how net/http is told to end the connection, or stream, without
 		// a clean end.
 		panic(http.ErrAbortHandler)
@@ -88,7 +94,8 @@ func (f *Front) observe(q *request) {
 
 // newRequest translates r.
 func (f *Front) newRequest(c *conn, w http.ResponseWriter, r *http.Request) *request {
-	q := &request{conn: c, from: r}
+	q := f.pool.Get().(*request)
+	q.conn, q.from = c, r
 	q.Record.Start = time.Now()
 	q.Client = c.client
 	q.Request = http1.Request{
@@ -97,7 +104,7 @@ func (f *Front) newRequest(c *conn, w http.ResponseWriter, r *http.Request) *req
 		Authority: r.Host,
 		Scheme:    "http",
 		Proto:     r.ProtoMajor*10 + r.ProtoMinor,
-		Fields:    fieldsOf(r.Header),
+		Fields:    appendFields(q.fields, r.Header),
 	}
 	if r.TLS != nil {
 		q.Request.Scheme = "https"
@@ -113,12 +120,18 @@ func (f *Front) newRequest(c *conn, w http.ResponseWriter, r *http.Request) *req
 	return q
 }
 
-// fieldsOf turns net/http's map back into a list, without framing. Names come
-// in canonical spelling and in any order, since net/http keeps neither; fields
-// of one name are in the order of arrival. Four places are left for what a
-// proxy adds.
-func fieldsOf(h http.Header) http1.Fields {
-	fields := make(http1.Fields, 0, len(h)+4)
+// forget makes q ready for another request. Nobody else has it any more.
+func (f *Front) forget(q *request) {
+	fields := q.Request.Fields[:0]
+	clear(fields[:cap(fields)])
+	*q = request{fields: fields}
+	f.pool.Put(q)
+}
+
+// appendFields turns net/http's map back into a list, without framing. Names
+// come in canonical spelling and in any order, since net/http keeps neither;
+// fields of one name are in the order of arrival.
+func appendFields(fields http1.Fields, h http.Header) http1.Fields {
 	for name, values := range h {
 		switch name {
 		case "Content-Length", "Transfer-Encoding", "Host":
@@ -155,38 +168,53 @@ func originForm(method, target string) string {
 	}
 }
 
-// context returns what the request runs under: it ends, with a cause, when the
-// client goes away or the request is cut. release must be called at the end.
-func (q *request) context(w http.ResponseWriter) (ctx context.Context, release func()) {
+// begin returns what the request runs under: a context that ends, with a cause,
+// when the client goes away or the request is cut. end must be called.
+func (q *request) begin() context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	q.cancel = cancel
-	unwatch := context.AfterFunc(q.from.Context(), func() { cancel(exchange.ErrClientGone) })
-	if q.Request.Proto != 20 {
-		// net/http watches the connection only from the body's end on.
-		if q.Body != nil && !q.conn.watched {
-			q.conn.watched = q.conn.front.hangups.watch(q.conn) == nil
-		}
-		// Without full duplex, an answer that begins before the body's end has been
-		// seen makes net/http close the body under the transport that still reads
-		// it; 1.7 % of short POST streams were lost so. HTTP/1 always has it.
-		_ = http.NewResponseController(w).EnableFullDuplex()
-		return ctx, func() { unwatch(); cancel(nil) }
+	if q.Request.Proto == 20 {
+		q.beginStream(ctx)
+		return ctx
 	}
-	// A stream that waits for its client's window is woken by a deadline alone.
-	hurried := make(chan struct{})
-	unhurry := context.AfterFunc(ctx, func() {
+	// Without full duplex, an answer that begins before the body's end has been
+	// seen makes net/http close the body under the transport that still reads
+	// it; 1.7 % of short POST streams were lost so. HTTP/1 always has it.
+	_ = http.NewResponseController(q.answer.w).EnableFullDuplex()
+	c := q.conn
+	if !c.watched {
+		c.watched = c.front.hangups.watch(c) == nil
+	}
+	if !c.watched { // the kernel's memory was short: better late than never
+		q.unwatch = context.AfterFunc(q.from.Context(), func() { cancel(exchange.ErrClientGone) })
+	}
+	return ctx
+}
+
+// beginStream does that for HTTP/2, where net/http knows when a stream ends. A
+// stream that waits for its client's window is woken by a deadline alone.
+func (q *request) beginStream(ctx context.Context) {
+	cancel := q.cancel
+	q.unwatch = context.AfterFunc(q.from.Context(), func() { cancel(exchange.ErrClientGone) })
+	control, hurried := http.NewResponseController(q.answer.w), make(chan struct{})
+	q.hurried = hurried
+	q.unhurry = context.AfterFunc(ctx, func() {
 		defer close(hurried)
-		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Now())
 		_ = control.SetWriteDeadline(time.Now().Add(cutGrace))
 	})
-	return ctx, func() {
-		unwatch()
-		if !unhurry() {
-			<-hurried // w must not be used once the handler has returned
-		}
-		cancel(nil)
+}
+
+// end takes back what begin has provided. The ResponseWriter must not be used
+// once the handler has returned.
+func (q *request) end() {
+	if q.unwatch != nil {
+		q.unwatch()
 	}
+	if q.unhurry != nil && !q.unhurry() {
+		<-q.hurried
+	}
+	q.cancel(nil)
 }
 
 // leave ends a request of HTTP/1 whose client has gone.
@@ -304,7 +332,7 @@ func left(err error) bool {
 }
 
 // trailers are the fields after the body, once it has ended.
-func (q *request) trailers() http1.Fields { return fieldsOf(q.from.Trailer) }
+func (q *request) trailers() http1.Fields { return appendFields(nil, q.from.Trailer) }
 
 // settleBody makes sure that what the handler left of a body is not taken for
 // the next request on the connection. A small rest is read; else the connection
