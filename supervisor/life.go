@@ -44,6 +44,7 @@ func (w *worker) starting() (State, cause) {
 		return next, why
 	}
 	if w.wish != wishRun {
+		w.place.Vacate()
 		return w.leave()
 	}
 	return w.notStarted(err)
