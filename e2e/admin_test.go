@@ -20,6 +20,8 @@ func TestAdmin(t *testing.T) {
 name = "elsewhere"
 [[pools.servers]]
 address = "127.0.0.1:9"
+[[pools.servers]]
+address = "127.0.0.1:10"
 down = true
 [[routes]]
 path = "/elsewhere"
@@ -41,7 +43,7 @@ pool = "p"
 	}
 
 	s := m.status()
-	if s.PID != m.cmd.Process.Pid || s.Generation != 1 || len(s.Pools) != 2 || s.Pools[0].Name != "p" || len(s.Pools[1].Servers) != 1 {
+	if s.PID != m.cmd.Process.Pid || s.Generation != 1 || len(s.Pools) != 2 || s.Pools[0].Name != "p" || len(s.Pools[1].Servers) != 2 {
 		t.Errorf("status: %+v", s)
 	}
 	for _, w := range s.Pools[0].Workers {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestBadInput: whatever is wrong before the first request is told on stderr
@@ -23,7 +24,8 @@ func TestBadInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	// Not deferred: the parallel parts run on after this function.
+	t.Cleanup(func() { taken.Close() })
 	for _, c := range []struct {
 		name string
 		// config is the file's text; listen and run_dir are put before it unless
@@ -45,7 +47,7 @@ func TestBadInput(t *testing.T) {
 		{name: "port in use", config: "listen = [\"" + taken.Addr().String() + "\"]\nrun_dir = \"{dir}/run\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 1, says: []string{taken.Addr().String(), "in use"}},
 		{name: "socket path too long", config: "listen = [\"{listen}\"]\nrun_dir = \"{dir}/" + strings.Repeat("long/", 20) + "\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 2, says: []string{"run_dir", "10"}},
 		{name: "no such address", config: "listen = [\"192.0.2.1:80\"]\nrun_dir = \"{dir}/run\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 1, says: []string{"192.0.2.1:80"}},
-		{name: "no such file", args: []string{"run", "-c", "{dir}/none.toml"}, code: 1, says: []string{"none.toml"}},
+		{name: "no such file", args: []string{"run", "-c", "{dir}/none.toml"}, code: 2, says: []string{"none.toml"}},
 		{name: "check finds the same", config: strings.Replace(pool, "workers", "wrokers", 1), args: []string{"check", "-c", "{config}"}, code: 2, says: []string{"wrokers", "stoker.toml:5"}},
 		{name: "nothing to run", args: []string{"run"}, code: 2, says: []string{"-- COMMAND"}},
 		{name: "missing binary on the command line", args: []string{"run", "--listen", "{listen}", "--run-dir", "{dir}/run", "--", "no-such-program"}, code: 2, says: []string{"no-such-program"}},
@@ -108,7 +110,7 @@ func TestNoPermission(t *testing.T) {
 		t.Fatal(err)
 	}
 	refuse(t, dir, user, []string{"run", "--listen", freeAddress(t), "--run-dir", locked + "/run", "--", "/bin/sleep", "100"}, 1, []string{locked, "permission denied"})
-	refuse(t, dir, user, []string{"run", "-c", file}, 1, []string{file, "permission denied"})
+	refuse(t, dir, user, []string{"run", "-c", file}, 2, []string{file, "permission denied"})
 }
 
 // refuse runs stoker with something wrong, and checks that it says so.
@@ -121,6 +123,8 @@ func refuse(t *testing.T, dir string, user *syscall.Credential, args []string, c
 	cmd.Env = append(os.Environ(), mark)
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
+	// An engine that should not be there holds the pipe: do not wait for it.
+	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	_ = cmd.Run()
@@ -138,6 +142,7 @@ func refuse(t *testing.T, dir string, user *syscall.Credential, args []string, c
 	}
 	for _, p := range descendantsOf(mark, dir+"/", cmd.Process.Pid) {
 		t.Errorf("left behind: %v", p)
+		_ = syscall.Kill(p.pid, syscall.SIGKILL)
 	}
 	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.Type()&os.ModeSocket != 0 {

@@ -120,7 +120,9 @@ func create(t *testing.T, path string) *os.File {
 // cleanUp ends whatever a failed test left, and shows what was logged.
 func (m *master) cleanUp() {
 	if m.t.Failed() {
-		m.t.Logf("end of the log of %s:\n%s", m.mark, tail(m.logText(), 12000))
+		access, _ := os.ReadFile(m.stdout)
+		log, _ := os.ReadFile(m.stderr)
+		m.t.Logf("end of the access log, and of the log:\n%s\n%s", tail(string(access), 2000), tail(string(log), 8000))
 	}
 	if m.running() {
 		_ = m.cmd.Process.Kill()

@@ -57,16 +57,16 @@ func (m *master) restartAll(round, clients int) {
 	load.Wait()
 }
 
-// settled measures the master at rest, after the same load each time: what it
-// needs depends on how many connections to upstreams the last load left open.
+// settled measures the master at rest, after the same load each time: enough
+// of it that buffers and the heap have reached the size that this load needs.
 func (m *master) settled(clients int) (memory, descriptors int, kinds map[string]int) {
 	m.t.Helper()
 	crowd(clients, func(_, turn int) bool {
 		c := caller{address: m.address}
-		if a := c.get("/work?ms=20"); a.outcome != complete || a.status != 200 {
+		if a := c.get("/work?ms=1"); a.outcome != complete || a.status != 200 {
 			m.t.Errorf("after the restart: %v", a)
 		}
-		return turn < 20
+		return turn < 250
 	}).Wait()
 	m.eventually("no connection of a client left", func() bool { return m.metric("stoker_requests_in_flight") == 0 })
 	memory, descriptors = 1<<30, 1<<30
