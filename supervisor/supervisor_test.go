@@ -212,7 +212,13 @@ func TestKilledEngineAndKeeper(t *testing.T) {
 
 	first := m.worker("e-0")
 	kill(t, first.PID)
-	m.eventually("e-0 is back", func() bool { return m.worker("e-0").Restarts == 1 && m.worker("e-0").State == Ready })
+	back := func(before WorkerStatus) func() bool {
+		return func() bool {
+			now := m.worker(before.Name)
+			return now.KeeperPID != before.KeeperPID && now.State == Ready
+		}
+	}
+	m.eventually("e-0 is back", back(first))
 	second := m.worker("e-0")
 	if second.PID == first.PID || second.LastExit == nil || second.LastExit.Signal != "SIGKILL" || second.LastExit.Code != -1 {
 		t.Errorf("after a kill: %+v, last exit %+v", second, second.LastExit)
@@ -221,7 +227,7 @@ func TestKilledEngineAndKeeper(t *testing.T) {
 	before := m.worker("p-0")
 	began := time.Now()
 	kill(t, before.KeeperPID)
-	m.eventually("p-0 is back", func() bool { return m.worker("p-0").Restarts == 1 && m.worker("p-0").State == Ready })
+	m.eventually("p-0 is back", back(before))
 	t.Logf("back %s after its keeper was killed", time.Since(began))
 	gone(t, before.PID, before.KeeperPID)
 	after := m.worker("p-0")
