@@ -1,0 +1,164 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// fault is the trouble that one request asks for; see the package comment.
+type fault struct {
+	death    *death
+	after    int // tokens before death; 0: at once
+	hang     bool
+	hangAll  bool
+	cut      int // chunks before it; -1: never
+	cleanCut int
+	slow     time.Duration
+	status   int
+	garbage  bool
+	headers  int
+}
+
+// death is how a process ends itself: by a signal, else by exiting.
+type death struct {
+	signal syscall.Signal
+	code   int
+}
+
+// errCleanCut leaves the handler without a panic, so that the framing ends cleanly.
+var errCleanCut = errors.New("clean cut")
+
+// faultOf is what the request asks for, nothing unless faults are allowed.
+func (e *Engine) faultOf(r *http.Request, b *body) (fault, error) {
+	text := r.Header.Get("X-Fault")
+	if text == "" {
+		text = b.Fault
+	}
+	if !e.Faults {
+		text = ""
+	}
+	f, err := parseFault(text)
+	if err != nil {
+		return f, invalid("fault", "fault %q: %v", text, err)
+	}
+	return f, nil
+}
+
+func parseFault(text string) (fault, error) {
+	f := fault{cut: -1, cleanCut: -1}
+	for item := range strings.SplitSeq(text, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(item), "=")
+		if err := f.set(name, value); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+func (f *fault) set(name, value string) (err error) {
+	switch name {
+	case "":
+	case "exit":
+		f.death = &death{}
+		f.death.code, err = number(value, 0, 255)
+	case "kill":
+		f.death = &death{signal: syscall.SIGKILL}
+	case "abort":
+		f.death = &death{signal: syscall.SIGABRT}
+	case "after":
+		f.after, err = number(value, 1, maxTokens)
+	case "hang":
+		f.hang = true
+	case "hang-all":
+		f.hangAll = true
+	case "cut":
+		f.cut, err = number(value, 0, maxBody)
+	case "clean-cut":
+		f.cleanCut, err = number(value, 0, maxBody)
+	case "slow":
+		if f.slow = time.Second; value != "" {
+			f.slow, err = time.ParseDuration(value)
+		}
+	case "status":
+		f.status, err = number(value, 400, 599)
+	case "garbage":
+		f.garbage = true
+	case "headers":
+		if f.headers = 1 << 20; value != "" {
+			f.headers, err = number(value, 1, maxBody)
+		}
+	default:
+		err = errors.New("unknown; the engine's documentation lists them")
+	}
+	return err
+}
+
+func number(text string, low, high int) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < low || n > high {
+		return 0, errors.New("want a number from " + strconv.Itoa(low) + " to " + strconv.Itoa(high))
+	}
+	return n, nil
+}
+
+// first does what a fault does before any generation. It returns true when that
+// was the answer.
+func (e *Engine) first(w http.ResponseWriter, r *http.Request, f fault) (answered bool) {
+	if f.hangAll {
+		e.hangAll()
+		f.hang = true
+	}
+	switch {
+	case f.death != nil && f.after == 0:
+		e.die(*f.death)
+	case f.hang:
+		<-r.Context().Done()
+		return true
+	case f.status != 0:
+		(&refusal{status: f.status, message: "this is the fault that you asked for", kind: "fault"}).send(w)
+		return true
+	case f.garbage:
+		garble(w)
+		return true
+	}
+	if f.headers > 0 {
+		w.Header().Set("X-Large", strings.Repeat("x", f.headers))
+	}
+	return false
+}
+
+// garble answers with something that no HTTP client takes for an answer.
+func garble(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	_, _ = conn.Write([]byte("\x16\x03\x01 220 this is no HTTP\n\x00\xff\xfe\r\n\r\n"))
+	_ = conn.Close()
+}
+
+// beforeChunk is called before each event of a stream with the number of those sent.
+func (f fault) beforeChunk(ctx context.Context, sent int) error {
+	if f.cut >= 0 && sent >= f.cut {
+		panic(http.ErrAbortHandler) // net/http then closes the connection without ending the framing
+	}
+	if f.cleanCut >= 0 && sent >= f.cleanCut {
+		return errCleanCut
+	}
+	if f.slow > 0 && !sleep(ctx, f.slow) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// afterTokens is called whenever there are more tokens.
+func (e *Engine) afterTokens(f fault, made int) {
+	if f.death != nil && made >= f.after {
+		e.die(*f.death)
+	}
+}
