@@ -40,9 +40,9 @@
 // # Owners
 //
 // Any number of connections (at most 16) observe. One owns: the one with the
-// highest epoch. A claim with a lower epoch is refused, with an equal one only
-// while another connection holds it, so that an owner may come back after its
-// connection broke. Stop, signal and ack are the owner's alone. Without an
+// highest epoch. A claim with a lower epoch is refused; one with the same epoch is
+// refused while another connection holds it, and accepted when that one has
+// broken, so that an owner may come back. Stop, signal and ack are the owner's alone. Without an
 // owner for Intent.OrphanTimeout the keeper ends its engine with
 // Intent.StopSignal and StopGrace; once the tree is gone and still nobody owns,
 // it leaves exit.json behind and exits: no GPU is held for ever.

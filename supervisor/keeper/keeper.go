@@ -54,7 +54,9 @@ type keeper struct {
 	orphan   *time.Timer   // nobody has owned for OrphanTimeout
 	survey   *time.Timer   // the tree is due to be taken down again
 	pace     time.Duration // of the survey
-	taken    []recorded    // as of the last survey
+	taken    []recorded    // as of the last survey that was recorded
+
+	unrecorded bool // the last survey could not be
 
 	orphaned bool // ending because nobody owns
 	acked    bool
@@ -373,14 +375,23 @@ func (k *keeper) takeDown() []process {
 		now = append(now, recorded{PID: p.pid, Start: p.start})
 	}
 	k.pace = min(max(2*k.pace, firstLook), slowestLook)
-	if !slices.Equal(now, k.taken) && err == nil {
-		k.taken, k.pace = now, firstLook
-		if err := writeFile(k.dir, treeName, treeRecord{Nonce: k.intent.Nonce, Processes: now}); err != nil && k.state.Degraded == "" {
-			k.change(nil) // which says that files cannot be written, if they all cannot
-		}
+	if err == nil && !slices.Equal(now, k.taken) {
+		k.recordTree(now)
 	}
 	k.survey.Reset(k.pace)
 	return there
+}
+
+func (k *keeper) recordTree(now []recorded) {
+	err := writeFile(k.dir, treeName, treeRecord{Nonce: k.intent.Nonce, Processes: now})
+	if err == nil {
+		k.taken, k.pace, k.unrecorded = now, firstLook, false
+		return
+	}
+	if !k.unrecorded {
+		k.out.say("cannot record the engine's processes, tries again: %v", err)
+	}
+	k.unrecorded = true
 }
 
 // ended is the end of the tree.

@@ -68,13 +68,13 @@ func puppet(stage, name string, flags []string) int {
 		case "print":
 			fmt.Println(strings.Join(words[1:], " "))
 		case "signals":
-			got := "none"
+			got := []string{"got"}
 			for len(counts) > 0 {
 				if s := <-counts; s != syscall.SIGURG && s != syscall.SIGCHLD {
-					got = s.String()
+					got = append(got, s.String())
 				}
 			}
-			fmt.Fprintln(conn, got)
+			fmt.Fprintln(conn, strings.Join(got, " "))
 		}
 	}
 	return 99
@@ -208,19 +208,26 @@ func (a *actor) mustEnd() {
 	}
 }
 
-// mustLive holds the actor to be there and unsignalled; it was started "counting".
-func (a *actor) mustBeUntouched() {
+// signals are those that the actor has got so far; it was started "counting".
+func (a *actor) signals() string {
 	a.t.Helper()
 	a.tell("signals")
 	select {
 	case got := <-a.said:
-		if got != "none" {
-			a.t.Errorf("pid %d, a stranger, got signal %q", a.pid, got)
-		}
+		return strings.TrimPrefix(got, "got")
 	case <-a.gone:
-		a.t.Errorf("pid %d, a stranger, was killed", a.pid)
+		a.t.Fatalf("pid %d was killed", a.pid)
 	case <-time.After(limit):
 		a.t.Fatalf("pid %d does not answer", a.pid)
+	}
+	return ""
+}
+
+// mustBeUntouched holds a stranger to be there and unsignalled.
+func (a *actor) mustBeUntouched() {
+	a.t.Helper()
+	if got := a.signals(); got != "" {
+		a.t.Errorf("pid %d, a stranger, got signals:%s", a.pid, got)
 	}
 }
 
@@ -228,6 +235,7 @@ func (a *actor) mustBeUntouched() {
 func (s *stage) stranger(name string) *actor {
 	s.t.Helper()
 	cmd := exec.Command(os.Args[0], s.argv(name, "counting")[1:]...)
+	cmd.Stdout = struct{ io.Writer }{io.Discard} // not a file: os/exec makes a pipe
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -255,6 +263,7 @@ func options(t *testing.T, argv ...string) SpawnOptions {
 		Intent: Intent{
 			Name: "w-0", Argv: argv, Env: []string{"PATH=" + os.Getenv("PATH"), "GORACE=" + noExitSleep},
 			StopSignal: int(syscall.SIGTERM), StopGrace: 100 * time.Millisecond, Epoch: 1,
+			OrphanTimeout: time.Minute, // should the test itself be killed
 		},
 		Stderr: stderrFile(t),
 	}

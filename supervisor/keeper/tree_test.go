@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -95,6 +96,33 @@ func TestSecondStopHurries(t *testing.T) {
 	}
 }
 
+func TestLaterStopNeitherDelaysNorRepeats(t *testing.T) {
+	t.Parallel()
+	st := newStage(t)
+	c := start(t, options(t, st.argv("engine", "counting")...))
+	engine := st.enter("engine")
+	ctx := testContext(t)
+	for _, grace := range []time.Duration{2 * time.Second, time.Hour} {
+		if err := c.Stop(ctx, syscall.SIGTERM, grace); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Signal(ctx, syscall.SIGWINCH); err != nil { // a higher number: it comes after what is pending
+		t.Fatal(err)
+	}
+	got := ""
+	mustHold(t, "the last signal", func() bool {
+		got += engine.signals()
+		return strings.Contains(got, "window changed")
+	})
+	if strings.Count(got, "terminated") != 1 {
+		t.Errorf("the engine got%s", got)
+	}
+	if s := until(t, c, "end", phase(Ended)); s.Exit.Signal != int(syscall.SIGKILL) {
+		t.Errorf("exit is %+v", s.Exit)
+	}
+}
+
 func TestStoppedProcessHearsTerm(t *testing.T) {
 	st := newStage(t)
 	c := start(t, options(t, st.argv("engine")...))
@@ -132,6 +160,7 @@ func TestForkingTreeIsEnded(t *testing.T) {
 }
 
 func TestStopsInParallelTakeAsLongAsTheSlowest(t *testing.T) {
+	t.Parallel()
 	st := newStage(t)
 	var all []*Client
 	for _, name := range []string{"a", "b", "c", "d"} {
