@@ -90,14 +90,14 @@ func (a *admin) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if a.server.Shutdown(ctx) != nil {
-		a.server.Close()
+		_ = a.server.Close()
 	}
 	a.closeListeners() // for a server that never served
 }
 
 func (a *admin) closeListeners() {
 	for _, l := range a.listeners {
-		l.Close()
+		_ = l.Close()
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 func newCheckCommand() *cobra.Command {
 	var file string
-	var print bool
+	var effective bool
 	cmd := &cobra.Command{
 		Use:   "check -c FILE",
 		Short: "Say everything that is wrong with a configuration file",
@@ -23,7 +23,7 @@ func newCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if print {
+			if effective {
 				return cfg.Print(cmd.OutOrStdout())
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s\n", file, summary(cfg))
@@ -31,7 +31,7 @@ func newCheckCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file")
-	cmd.Flags().BoolVar(&print, "print", false, "print the effective configuration, defaults included")
+	cmd.Flags().BoolVar(&effective, "print", false, "print the effective configuration, defaults included")
 	return cmd
 }
 

@@ -32,7 +32,7 @@ func newDemoCommand() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("make run directory: %w", err)
 				}
-				defer os.RemoveAll(dir)
+				defer func() { _ = os.RemoveAll(dir) }()
 				flags.RunDir = dir
 			}
 			cfg, err := config.FromCommandLine("", flags)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"stoker/config"
 )
@@ -22,14 +21,12 @@ const (
 // errUsage marks an error of the command line.
 var errUsage = errors.New("usage")
 
-// usageError is err, to be answered with exitUsage.
-func usageError(err error) error { return fmt.Errorf("%w%w", errSilent{errUsage}, err) }
+// usageError makes err one that is answered with exitUsage; its text stays.
+func usageError(err error) error { return misuseError{err} }
 
-// errSilent carries an identity without a text.
-type errSilent struct{ error }
+type misuseError struct{ error }
 
-func (errSilent) Error() string   { return "" }
-func (e errSilent) Unwrap() error { return e.error }
+func (e misuseError) Unwrap() []error { return []error{errUsage, e.error} }
 
 // errForced: the shutdown cut requests or killed engines. It has been logged.
 var errForced = errors.New("shutdown was not graceful")

@@ -18,33 +18,40 @@ type lock struct{ file *os.File }
 
 // takeRunDir makes the run directory and locks it.
 func takeRunDir(cfg *config.Config) (*lock, error) {
-	if err := os.MkdirAll(cfg.RunDir, 0o711); err != nil {
+	// Engines that run as other users must reach their sockets below it.
+	if err := os.MkdirAll(cfg.RunDir, 0o711); err != nil { //nolint:gosec // nobody can list it or write to it; what is inside has modes of its own
 		return nil, fmt.Errorf("make run directory: %w; choose another one with --run-dir or run_dir", err)
 	}
 	file, err := os.OpenFile(cfg.LockFile(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock run directory: %w; choose another one with --run-dir or run_dir", err)
 	}
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	l := &lock{file: file}
+	if err := l.take(cfg.RunDir); err != nil {
+		l.release()
+		return nil, err
+	}
+	return l, nil
+}
+
+// take locks the file and writes our pid into it, for who comes later.
+func (l *lock) take(runDir string) error {
+	err := syscall.Flock(int(l.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		holder := readHolder(file)
-		file.Close()
-		return nil, fmt.Errorf("run directory %s is held by another stoker%s: stop that one, or choose another directory with --run-dir or run_dir", cfg.RunDir, holder)
+		return fmt.Errorf("run directory %s is held by another stoker%s: stop that one, or choose another directory with --run-dir or run_dir", runDir, readHolder(l.file))
 	}
 	if err != nil {
-		file.Close()
-		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
+		return fmt.Errorf("lock %s: %w", l.file.Name(), err)
 	}
-	if err := writeHolder(file); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("write %s: %w", file.Name(), err)
+	if err := writeHolder(l.file); err != nil {
+		return fmt.Errorf("write %s: %w", l.file.Name(), err)
 	}
-	return &lock{file: file}, nil
+	return nil
 }
 
 // release lets the directory go. The file stays: removing it would let two
 // masters lock two files of one name.
-func (l *lock) release() { l.file.Close() }
+func (l *lock) release() { _ = l.file.Close() }
 
 func writeHolder(f *os.File) error {
 	if err := f.Truncate(0); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"time"
 
@@ -20,7 +21,7 @@ type logs struct {
 }
 
 func newLogs(cfg *config.Config) *logs {
-	stderr := linewriter.New(os.Stderr, linewriter.Options{})
+	stderr := linewriter.New(os.Stderr, lineOptions(cfg))
 	l := &logs{writers: []*linewriter.Writer{stderr}}
 	l.log = hclog.New(&hclog.LoggerOptions{
 		Name:       "stoker",
@@ -34,10 +35,20 @@ func newLogs(cfg *config.Config) *logs {
 	case "stderr":
 		l.access = stderr
 	case "stdout":
-		l.access = linewriter.New(os.Stdout, linewriter.Options{})
+		l.access = linewriter.New(os.Stdout, lineOptions(cfg))
 		l.writers = append(l.writers, l.access)
 	}
 	return l
+}
+
+// lineOptions keep a JSON log JSON where lines had to be dropped.
+func lineOptions(cfg *config.Config) linewriter.Options {
+	if cfg.LogFormat != "json" {
+		return linewriter.Options{}
+	}
+	return linewriter.Options{Note: func(dst []byte, lines uint64) []byte {
+		return fmt.Appendf(dst, `{"@level":"warn","@message":"log lines dropped here: the reader of the log was too slow or gone","lines":%d}`+"\n", lines)
+	}}
 }
 
 // close writes out what waits, for at most a second.

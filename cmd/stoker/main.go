@@ -5,6 +5,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
 	"stoker/internal/engine"
@@ -38,7 +39,7 @@ const (
 // runKeeper is "stoker keeper --dir DIR".
 func runKeeper(args []string) int {
 	if len(args) != 2 || args[0] != "--dir" {
-		os.Stderr.WriteString("stoker keeper is started by stoker itself: keeper --dir DIR\n")
+		fmt.Fprintln(os.Stderr, "stoker: keeper --dir DIR is started by stoker itself")
 		return exitUsage
 	}
 	return keeper.Main(args[1])

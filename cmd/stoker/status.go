@@ -90,7 +90,7 @@ func (a *adminAddress) get(ctx context.Context, path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no master answers at %s (is it running? name its directory with --run-dir or its file with -c): %w", socket, err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, fmt.Errorf("read answer of %s: %w", socket, err)
