@@ -85,8 +85,9 @@ func (m *master) promised() {
 		m.t.Fatal(err)
 	}
 	for _, name := range []string{
-		"stoker_requests_total", "stoker_request_duration_seconds", "stoker_request_first_byte_seconds", "stoker_requests_in_flight",
-		"stoker_queue_length", "stoker_worker_state", "stoker_worker_restarts_total",
+		"stoker_requests_total", "stoker_request_duration_seconds", "stoker_time_to_first_byte_seconds", "stoker_request_outcomes_total",
+		"stoker_requests_in_flight", "stoker_queue_length", "stoker_upstream_ready",
+		"stoker_worker_state", "stoker_worker_restarts_total", "stoker_worker_drains_total", "stoker_worker_load_seconds",
 		"stoker_shutdown_requests_dropped_total", "stoker_shutdown_duration_seconds", "stoker_build_info",
 	} {
 		if !strings.Contains(text, "# TYPE "+name+" ") {

@@ -85,7 +85,7 @@ func TestWhatTheApplicationSees(t *testing.T) {
 // checkAccessLine: every promised fact is in the line.
 func checkAccessLine(t *testing.T, line map[string]any) {
 	t.Helper()
-	for _, name := range []string{"time", "id", "client", "method", "path", "status", "bytes_out", "pool", "worker", "attempts", "first_byte_ms", "duration_ms", "outcome"} {
+	for _, name := range []string{"time", "id", "client", "method", "path", "status", "bytes", "pool", "worker", "attempts", "ttfb", "duration", "outcome"} {
 		if _, ok := line[name]; !ok {
 			t.Errorf("access line has no %q: %v", name, line)
 		}

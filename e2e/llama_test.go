@@ -55,8 +55,7 @@ func TestLlamaServer(t *testing.T) {
 			if strings.Count(direct, "\n") < 10 {
 				t.Fatalf("directly, the answer is only:\n%s", direct)
 			}
-			// Twice as often as there are workers, so that each has its turn.
-			for range 4 {
+			for range m.workers() { // each has its turn
 				if through := ask(m.url("/v1")); through != direct {
 					t.Errorf("through stoker:\n%s\ndirectly:\n%s", through, direct)
 				}

@@ -3,16 +3,22 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 )
 
 // binary is the stoker under test, and self this test binary, which is also
 // the engine that misbehaves on demand. Both are set once, by TestMain.
 var binary, self string
+
+// launched are the masters (*master) whose tests have not cleaned up yet.
+var launched sync.Map
 
 func TestMain(m *testing.M) {
 	var err error
@@ -46,6 +52,7 @@ func runTests(m *testing.M) int {
 			return 1
 		}
 	}
+	defer endBeforeTimeout()()
 	return m.Run()
 }
 
@@ -58,4 +65,22 @@ func build(to string) error {
 	cmd.Dir = ".."
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	return cmd.Run()
+}
+
+// endBeforeTimeout ends what tests have started shortly before go test's
+// time-out: that ends this process without cleaning up, and masters that
+// nobody stops would go on for ever. The returned function calls it off.
+func endBeforeTimeout() func() {
+	flag.Parse()
+	limit, ok := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration)
+	if !ok || limit == 0 {
+		return func() {}
+	}
+	timer := time.AfterFunc(limit-3*time.Second, func() {
+		launched.Range(func(m, _ any) bool {
+			m.(*master).endAll()
+			return true
+		})
+	})
+	return func() { timer.Stop() }
 }

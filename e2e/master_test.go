@@ -104,6 +104,7 @@ func (m *master) launch() {
 		m.t.Fatalf("start %s: %v", binary, err)
 	}
 	go func() { _ = m.cmd.Wait(); close(m.ended) }()
+	launched.Store(m, true)
 	m.t.Cleanup(m.cleanUp)
 }
 
@@ -124,10 +125,14 @@ func (m *master) cleanUp() {
 		log, _ := os.ReadFile(m.stderr)
 		m.t.Logf("end of the access log, and of the log:\n%s\n%s", tail(string(access), 2000), tail(string(log), 8000))
 	}
-	if m.running() {
-		_ = m.cmd.Process.Kill()
-		<-m.ended
-	}
+	m.endAll()
+	launched.Delete(m)
+}
+
+// endAll kills the master and whatever came from it.
+func (m *master) endAll() {
+	_ = m.cmd.Process.Kill()
+	<-m.ended
 	// Descendants may be starting others just now: until none is left.
 	for range 100 {
 		left := m.descendants()

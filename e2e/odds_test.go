@@ -34,7 +34,7 @@ func TestOddsAndEnds(t *testing.T) {
 		{name: "two lengths", send: "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4" + end + "abcd", want: `^HTTP/1\.1 400 `},
 		{name: "no host", send: "GET /work HTTP/1.1" + end, want: `^HTTP/1\.1 400 `},
 		{name: "bad chunk", send: "POST /upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked" + end + "zz\r\nabc\r\n0" + end, want: `^HTTP/1\.1 400 `},
-		{name: "CONNECT", send: "CONNECT x:80 HTTP/1.1\r\nHost: x:80" + end, want: `^HTTP/1\.1 (400|405|501) `},
+		{name: "CONNECT", send: "CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\nConnection: close" + end, want: `^HTTP/1\.1 (400|405|501) `},
 		{name: "not HTTP", send: "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", want: `^HTTP/1\.1 400 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
