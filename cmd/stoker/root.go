@@ -3,10 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"stoker/config"
 )
 
 // version is set by the linker: -ldflags "-X main.version=…".
@@ -17,10 +20,22 @@ func execute(args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.Execute()
-	if err != nil && !errors.Is(err, errForced) {
-		fmt.Fprintf(os.Stderr, "stoker: %v\n", err)
-	}
+	complain(os.Stderr, err)
 	return exitCode(err)
+}
+
+// complain says what a command's error is. Problems of a file stand as
+// FILE:LINE at the start of their lines, where editors look for them; a forced
+// end has been logged.
+func complain(w io.Writer, err error) {
+	var problems config.Problems
+	switch {
+	case err == nil, errors.Is(err, errForced):
+	case errors.As(err, &problems) && problems[0].File != "":
+		fmt.Fprintln(w, err)
+	default:
+		fmt.Fprintf(w, "stoker: %v\n", err)
+	}
 }
 
 func newRoot() *cobra.Command {
