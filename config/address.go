@@ -29,8 +29,8 @@ func checkAddress(address string, use purpose) error {
 	if strings.HasPrefix(address, "/") {
 		return fmt.Errorf("%q has no scheme: did you mean %q?", address, "unix:"+address)
 	}
-	if i := strings.Index(address, "://"); i >= 0 {
-		rest, _, _ := strings.Cut(address[i+3:], "/")
+	if _, rest, isURL := strings.Cut(address, "://"); isURL {
+		rest, _, _ = strings.Cut(rest, "/")
 		return fmt.Errorf("%q is a URL: write HOST:PORT alone, such as %q", address, rest)
 	}
 	host, port, err := net.SplitHostPort(address)

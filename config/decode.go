@@ -42,7 +42,7 @@ func (v *validator) decodeValue(path string, value any, dst reflect.Value) {
 		v.decodePrefix(path, value, to)
 		return
 	}
-	switch dst.Kind() {
+	switch dst.Kind() { //nolint:exhaustive // the struct has no others
 	case reflect.Struct:
 		v.decodeStruct(path, value, dst)
 	case reflect.Slice:
@@ -52,17 +52,19 @@ func (v *validator) decodeValue(path string, value any, dst reflect.Value) {
 	case reflect.String:
 		v.decodeString(path, value, dst)
 	case reflect.Bool:
-		if b, ok := value.(bool); ok {
-			dst.SetBool(b)
+		b, ok := value.(bool)
+		if !ok {
+			v.wrongType(path, "true or false, without quotes", value)
 			return
 		}
-		v.wrongType(path, "true or false, without quotes", value)
+		dst.SetBool(b)
 	case reflect.Int:
-		if n, ok := value.(int64); ok && int64(int(n)) == n {
-			dst.SetInt(n)
+		n, ok := value.(int64)
+		if !ok {
+			v.wrongType(path, wholeNumberWanted(value), value)
 			return
 		}
-		v.wrongType(path, wholeNumberWanted(value), value)
+		dst.SetInt(n)
 	default:
 		panic(fmt.Sprintf("config: %s has a type that no file can hold: %s", path, dst.Type()))
 	}

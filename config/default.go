@@ -67,12 +67,14 @@ func DefaultServer(address string) Server {
 // DefaultRunDir is where a master keeps its sockets when nobody says where:
 // /run/stoker for root, else $XDG_RUNTIME_DIR/stoker, else a directory of the
 // user's own below $TMPDIR, so that two users of one host never meet.
-func DefaultRunDir() string {
-	if os.Getuid() == 0 {
+func DefaultRunDir() string { return runDirOf(os.Getuid()) }
+
+func runDirOf(uid int) string {
+	if uid == 0 {
 		return "/run/stoker"
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "stoker")
 	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("stoker-%d", os.Getuid()))
+	return filepath.Join(os.TempDir(), fmt.Sprintf("stoker-%d", uid))
 }

@@ -50,8 +50,13 @@ func (v *validator) validatePoolHost(i int, p *Pool) {
 			v.report(v.poolKey(i, "dir"), fmt.Sprintf("%s is not a directory: name the one to run in", p.Dir))
 		}
 	}
-	v.validateProgram(v.poolKey(i, "command"), p, p.Command)
-	v.validateProgram(v.poolKey(i, "stop.gone_command"), p, p.Stop.GoneCommand)
+	search := v.host.getenv("PATH")
+	// gone_command is looked for in our own PATH, the engine in its own.
+	v.validateProgram(v.poolKey(i, "stop.gone_command"), p.Stop.GoneCommand, p.Dir, search)
+	if own, ok := p.Env["PATH"]; ok {
+		search = own
+	}
+	v.validateProgram(v.poolKey(i, "command"), p.Command, p.Dir, search)
 }
 
 func (v *validator) validateUser(path, name string) {
@@ -64,10 +69,9 @@ func (v *validator) validateUser(path, name string) {
 	}
 }
 
-// validateProgram sees that the program can be executed. It is looked for as
-// the engine will be: in the PATH of its own environment, and from its own
-// directory when it is a relative path.
-func (v *validator) validateProgram(path string, p *Pool, argv []string) {
+// validateProgram sees that the program can be executed: found in the search
+// path, or, when it has a slash, from its own directory on.
+func (v *validator) validateProgram(path string, argv []string, dir, search string) {
 	if len(argv) == 0 || strings.Contains(argv[0], "{") || v.isFaulty(path) || v.isFaulty(indexPath(path, 0)) {
 		return
 	}
@@ -75,16 +79,15 @@ func (v *validator) validateProgram(path string, p *Pool, argv []string) {
 	if strings.Contains(program, "/") {
 		file := program
 		if !filepath.IsAbs(file) {
-			file = filepath.Join(p.Dir, file)
+			file = filepath.Join(dir, file)
 		}
 		if message := v.notExecutable(file); message != "" {
 			v.report(indexPath(path, 0), fmt.Sprintf("%q %s: install it, or correct the path", file, message))
 		}
 		return
 	}
-	search, ok := p.Env["PATH"]
-	if !ok {
-		search = v.host.getenv("PATH")
+	if strings.Contains(search, "{") {
+		return
 	}
 	for _, dir := range filepath.SplitList(search) {
 		if dir != "" && v.notExecutable(filepath.Join(dir, program)) == "" {

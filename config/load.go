@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -72,7 +73,7 @@ func load(name string, data []byte, flags *Flags, host *host) (*Config, error) {
 
 // readFile reads a configuration.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
@@ -165,7 +166,7 @@ func (v *validator) complete(base string) {
 	c := v.config
 	c.RunDir = absolute(base, c.RunDir)
 	for i := range c.Routes {
-		c.Routes[i].Host = strings.ToLower(c.Routes[i].Host)
+		c.Routes[i].Host = plainHost(c.Routes[i].Host)
 	}
 	for i := range c.Pools {
 		p := &c.Pools[i]
@@ -179,6 +180,15 @@ func (v *validator) complete(base string) {
 	if !v.written("shutdown.hard_limit") {
 		c.Shutdown.HardLimit = max(c.Shutdown.HardLimit, c.shutdownNeeds()+hardLimitMargin)
 	}
+}
+
+// plainHost is a host as requests have it: in lower case, without the dot of
+// the root, an IPv6 address in brackets.
+func plainHost(host string) string {
+	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil && ip.Is6() {
+		return "[" + ip.String() + "]"
+	}
+	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
 func absolute(base, path string) string {

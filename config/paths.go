@@ -48,18 +48,19 @@ func (p *Pool) WorkerName(index int) string {
 func (p *Pool) Remote() bool { return len(p.Servers) > 0 }
 
 // UsesSocket reports whether the pool's engines are reached by unix socket:
-// {socket} occurs in their command or environment. Else each gets a TCP port.
-func (p *Pool) UsesSocket() bool { return p.mentions("{socket}") }
+// {socket} occurs in their command or environment, or a shell in the command
+// reads STOKER_SOCKET. Else they are reached at a TCP port.
+func (p *Pool) UsesSocket() bool { return p.Mentions("{socket}") || p.Mentions("STOKER_SOCKET") }
 
-// mentions reports whether the command or environment holds a placeholder.
-func (p *Pool) mentions(placeholder string) bool {
+// Mentions reports whether the pool's command or environment holds a word.
+func (p *Pool) Mentions(word string) bool {
 	for _, arg := range p.Command {
-		if strings.Contains(arg, placeholder) {
+		if strings.Contains(arg, word) {
 			return true
 		}
 	}
 	for _, value := range p.Env {
-		if strings.Contains(value, placeholder) {
+		if strings.Contains(value, word) {
 			return true
 		}
 	}

@@ -76,7 +76,7 @@ func (p *printer) tables(path string, v reflect.Value) {
 	for i := range v.Len() {
 		fmt.Fprintf(&p.b, "\n[[%s]]\n", path)
 		var skip []string
-		if pool, ok := v.Index(i).Addr().Interface().(*Pool); ok && pool.Remote() {
+		if pool, ok := reflect.TypeAssert[*Pool](v.Index(i).Addr()); ok && pool.Remote() {
 			skip = workerKeys
 		}
 		p.table(path, v.Index(i), skip)

@@ -44,7 +44,7 @@ func (p Problem) String() string {
 
 // Problems is everything wrong with a configuration, in the order of the file.
 // It is never empty where it is returned as an error.
-type Problems []Problem
+type Problems []Problem //nolint:errname // many at once; an operator reads them as a list
 
 // Error has one line per problem.
 func (ps Problems) Error() string {

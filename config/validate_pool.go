@@ -196,10 +196,7 @@ func (v *validator) validateCommand(i int, p *Pool) {
 		}
 		v.validatePlaceholders(path, p.Env[name])
 	}
-	if p.UsesSocket() && p.mentions("{port}") {
-		v.report(command, "has both {socket} and {port}, and an engine is reached at one address: use one of them, in command and env together")
-	}
-	if p.GPUsPerWorker == 0 && p.mentions("{gpus}") && !v.isFaulty(v.poolKey(i, "gpus_per_worker")) {
+	if p.GPUsPerWorker == 0 && p.Mentions("{gpus}") && !v.isFaulty(v.poolKey(i, "gpus_per_worker")) {
 		v.report(command, fmt.Sprintf("has {gpus} and no worker gets one: set %s to 1 or more", v.origin.at(v.poolKey(i, "gpus_per_worker"))))
 	}
 }
