@@ -17,6 +17,10 @@ import (
 // the engine that misbehaves on demand. Both are set once, by TestMain.
 var binary, self string
 
+// raced says that the binary has the race detector in it: then nothing is said
+// about memory, and a process takes a second longer to end.
+var raced = os.Getenv("STOKER_E2E_RACE") == "1"
+
 // launched are the masters (*master) whose tests have not cleaned up yet.
 var launched sync.Map
 
@@ -58,7 +62,7 @@ func runTests(m *testing.M) int {
 
 func build(to string) error {
 	args := []string{"build", "-trimpath", "-o", to}
-	if os.Getenv("STOKER_E2E_RACE") == "1" {
+	if raced {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, "./cmd/stoker")...)

@@ -189,6 +189,9 @@ func (m *master) stop() {
 // nothingLeft fails unless every process is gone and no socket lies about.
 func (m *master) nothingLeft() {
 	m.t.Helper()
+	if raced {
+		m.eventually("everything gone", func() bool { return len(m.descendants()) == 0 })
+	}
 	if left := m.descendants(); len(left) > 0 {
 		m.t.Errorf("processes left after the end: %v", left)
 	}

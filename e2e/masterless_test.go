@@ -9,7 +9,7 @@ import (
 )
 
 // TestMasterKilled: engines live on without their master, and the next master
-// of the run directory serves with one engine per slot, never two.
+// of the run directory adopts them: no load is lost, no slot has two engines.
 func TestMasterKilled(t *testing.T) {
 	m := start(t, fakePool(2)).allReady()
 	first := m.workers()
@@ -25,8 +25,11 @@ func TestMasterKilled(t *testing.T) {
 		t.Errorf("through the next master: %v", a)
 	}
 	var pids []int
-	for _, w := range next.workers() {
+	for i, w := range next.workers() {
 		pids = append(pids, w.PID, w.KeeperPID)
+		if w.PID != first[i].PID {
+			t.Errorf("%s: engine %d, before %d", w.Name, w.PID, first[i].PID)
+		}
 	}
 	for _, p := range next.descendants() {
 		if !slices.Contains(pids, p.pid) {
