@@ -273,7 +273,7 @@ func advice(r reason, exit *keeper.Exit, command []string) string {
 		return "see its output above"
 	case reasonStartTimeout:
 		return "raise pools.start_timeout, or check pools.health.path and that the command listens on {socket} or {port}"
-	case reasonProgress, reasonWish, reasonChanged, reasonNotStarted, reasonKeeperLost, reasonUnhealthy:
+	case reasonProgress, reasonWish, reasonChanged, reasonSettings, reasonNotStarted, reasonKeeperLost, reasonUnhealthy:
 	}
 	return ""
 }

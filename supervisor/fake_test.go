@@ -261,9 +261,10 @@ func (p *fakePlace) Prepare(epoch uint64) (launch, error) {
 		Name: "w", Epoch: epoch, Label: map[string]string{labelAddress: address, labelFingerprint: p.Fingerprint()},
 	}}, p.fail
 }
-func (p *fakePlace) Occupy(string)       {}
-func (p *fakePlace) Vacate()             {}
-func (p *fakePlace) Fingerprint() string { return "same" }
+func (p *fakePlace) Occupy(string)          {}
+func (p *fakePlace) Vacate()                {}
+func (p *fakePlace) Configure(*config.Pool) {}
+func (p *fakePlace) Fingerprint() string    { return "same" }
 func (p *fakePlace) Gone(ctx context.Context) error {
 	select {
 	case <-time.After(p.gone):
@@ -384,7 +385,7 @@ func newLife(t *testing.T, p *config.Pool, script ...behaviour) *life {
 	w := newWorker("w", p, syscall.SIGTERM)
 	w.epoch, w.log, w.metrics = 7, hclog.NewNullLogger(), m.worker("w", "w")
 	w.keepers, w.place, w.member = l.keepers, l.place, l.member
-	w.newProbe = func(string) probe {
+	w.newProbe = func(config.Health, string) probe {
 		return func(ctx context.Context) error { return l.w.engine.(*fakeEngine).probe(ctx) }
 	}
 	w.turns, w.luck = &turns{limit: p.MaxStarting}, func() float64 { return 0 }

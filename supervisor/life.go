@@ -84,8 +84,8 @@ func (w *worker) executed() (State, cause) {
 
 // occupy points the pool and the prober at the engine.
 func (w *worker) occupy() {
-	w.readyFor = 0
-	w.probe = w.newProbe(w.address)
+	w.readyFor, w.refused = 0, false
+	w.probe = w.newProbe(w.pool.Health, w.address)
 	w.member.Reset(w.address)
 }
 
@@ -143,7 +143,6 @@ func (w *worker) ready() (State, cause) {
 	defer tick.Stop()
 	var probing *task
 	defer func() { probing.abandon() }()
-	refused := false // a dial was refused since the last probe began
 	verdicts := newJudge(w.pool.Health, w.member)
 	for {
 		if next, why, left := w.interrupted(); left {
@@ -156,7 +155,7 @@ func (w *worker) ready() (State, cause) {
 		event, err := w.next(x)
 		switch event {
 		case ticked, kicked:
-			refused = refused || event == kicked
+			w.refused = w.refused || event == kicked
 			probing = beside(w.pool.Health.Timeout.Std(), w.probe)
 			tick.Stop()
 		case finished:
@@ -165,8 +164,8 @@ func (w *worker) ready() (State, cause) {
 			case sick:
 				return Draining, cause{reason: reasonUnhealthy, text: verdicts.complaint()}
 			case well:
-				if refused { // which has taken it out: see upstream.Member.Refused
-					refused = false
+				if w.refused { // which has taken it out: see upstream.Member.Refused
+					w.refused = false
 					w.member.SetReady(true)
 				}
 			case unclear:
@@ -185,6 +184,8 @@ func (w *worker) interrupted() (next State, why cause, left bool) {
 		return Stopping, exitCause(w.engine.State().Exit), true
 	case w.keeperLost():
 		return Stopping, keeperLostCause(), true
+	case w.wish == wishRun && w.settings != nil:
+		return w.state, cause{reason: reasonSettings}, true
 	case w.wish == wishRun:
 		return w.state, cause{}, false
 	case w.state == Ready && (w.drain || w.wish == wishRelease):
@@ -198,7 +199,8 @@ func (w *worker) interrupted() (next State, why cause, left bool) {
 
 // draining lets the worker's requests finish, out of the pool.
 func (w *worker) draining() (State, cause) {
-	idle := beside(w.pool.DrainTimeout.Std(), w.member.WaitIdle)
+	limit := w.drainTime()
+	idle := beside(limit, w.member.WaitIdle)
 	defer func() { idle.abandon() }()
 	for {
 		switch {
@@ -209,19 +211,36 @@ func (w *worker) draining() (State, cause) {
 		case w.wish == wishStop && !w.drain:
 			return Stopping, cause{reason: reasonWish, text: "as was wished, without waiting any longer"}
 		}
-		if event, err := w.next(waits{engine: w.engine, finished: idle.result()}); event == finished {
+		switch event, err := w.next(waits{engine: w.engine, finished: idle.result()}); event {
+		case finished:
 			idle = nil
-			return w.drained(err)
+			return w.endOfDrain(limit, err)
+		case requested:
+			if asked := w.drainTime(); asked != limit {
+				idle.abandon()
+				limit = asked
+				idle = beside(limit, w.member.WaitIdle)
+			}
+		case engineChanged, keeperGone, ticked, limited, kicked:
 		}
 	}
 }
 
-// drained says how a drain went.
-func (w *worker) drained(err error) (State, cause) {
+// drainTime is how long the worker's requests may take to finish.
+func (w *worker) drainTime() time.Duration {
+	if w.wish == wishStop && w.drainLimit > 0 {
+		return w.drainLimit
+	}
+	return w.pool.DrainTimeout.Std()
+}
+
+// endOfDrain says how a drain went.
+func (w *worker) endOfDrain(limit time.Duration, err error) (State, cause) {
 	why := cause{reason: reasonWish, text: "its requests have finished"}
 	if err != nil {
-		why.text = fmt.Sprintf("drain_timeout %s is over", w.pool.DrainTimeout.Std())
-		why.details = []any{"requests_cut", w.member.InFlight()}
+		w.cut = w.member.InFlight()
+		why.text = fmt.Sprintf("the %s for its requests are over", limit)
+		why.details = []any{"requests_cut", w.cut}
 	}
 	if w.wish == wishRelease {
 		return w.release(), why

@@ -73,6 +73,16 @@ func (m *metrics) worker(pool, name string) *workerMetrics {
 	return w
 }
 
+// forget drops the series of a worker that is no more.
+func (m *metrics) forget(pool, name string) {
+	labels := prometheus.Labels{"pool": pool, "worker": name}
+	for _, v := range []interface {
+		DeletePartialMatch(labels prometheus.Labels) int
+	}{m.state, m.restarts, m.drains, m.load} {
+		v.DeletePartialMatch(labels)
+	}
+}
+
 func (w *workerMetrics) entered(from, to State) {
 	w.state[from].Set(0)
 	w.state[to].Set(1)

@@ -23,6 +23,8 @@ const (
 	ServerUnhealthy ServerState = "unhealthy"
 	// ServerDown: the configuration keeps it out. It is not probed.
 	ServerDown ServerState = "down"
+	// ServerDrained: an operator keeps it out. It is not probed.
+	ServerDrained ServerState = "drained"
 )
 
 // server is a remote upstream that others run: nothing to start or stop, only
@@ -35,15 +37,19 @@ type server struct {
 	probe  probe
 
 	state atomic.Value // ServerState; written by run alone
+
+	cancel context.CancelFunc // ends run; nil before it began
+	done   chan struct{}      // closed when run has ended
 }
 
 func newServer(p *config.Pool, c config.Server, m member, log hclog.Logger) *server {
-	s := &server{config: c, pool: p, log: log, member: m, probe: newHTTPProbe(p.Health, c.Address)}
+	s := &server{
+		config: c, pool: p, log: log, member: m, probe: newHTTPProbe(p.Health, c.Address), done: make(chan struct{}),
+	}
 	s.state.Store(ServerUnknown)
 	if c.Down {
 		s.state.Store(ServerDown)
 	}
-	m.Reset(c.Address)
 	return s
 }
 
@@ -53,7 +59,7 @@ func (s *server) State() ServerState { return s.state.Load().(ServerState) }
 // run probes until ctx ends. A server that is not known yet is asked as quickly as
 // an engine that loads, so that a master that has just started serves at once.
 func (s *server) run(ctx context.Context) {
-	if s.config.Down {
+	if state := s.State(); state == ServerDown || state == ServerDrained {
 		return
 	}
 	interval := max(s.pool.Health.Interval.Std(), firstPause)

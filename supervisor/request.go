@@ -1,8 +1,14 @@
 package supervisor
 
-import "context"
+import (
+	"context"
+	"time"
 
-// wish is what somebody outside wants of a worker. It only moves forward.
+	"stoker/config"
+)
+
+// wish is what somebody outside wants of a worker. It only moves forward: what
+// shall run again after a stop is the post's next worker.
 type wish int
 
 const (
@@ -18,8 +24,14 @@ type request struct {
 	wish wish
 	// drain lets the worker's requests finish first.
 	drain bool
+	// limit bounds the drain; 0: the pool's drain_timeout.
+	limit time.Duration
 	// hurry ends all waiting: no drain, no grace, KILL now.
 	hurry bool
+	// settings, where not nil, are the pool's from now on; the rest of the
+	// request is nothing then. What the engine is started with is the same in
+	// them: see config.Pool.SameEngine.
+	settings *config.Pool
 }
 
 // ask hands r to the worker's goroutine. It returns when that has heard it,
@@ -34,9 +46,28 @@ func (w *worker) ask(ctx context.Context, r request) {
 
 // hear takes note of a request; the state that called it acts on it.
 func (w *worker) hear(r request) {
+	if r.settings != nil {
+		w.settings = r.settings
+		return
+	}
 	w.wish = max(w.wish, r.wish)
 	w.drain = r.drain && !r.hurry
+	w.drainLimit = r.limit
 	w.hurried = w.hurried || r.hurry
+}
+
+// takeSettings goes by new settings. It is called between two states, when no
+// action reads the old ones.
+func (w *worker) takeSettings() {
+	if w.settings == nil {
+		return
+	}
+	w.pool, w.stopSignal = w.settings, stopSignal(w.settings.Stop.Signal)
+	w.place.Configure(w.settings)
+	w.settings = nil
+	if w.engine != nil && w.address != "" {
+		w.probe = w.newProbe(w.pool.Health, w.address)
+	}
 }
 
 // leave is where a worker goes that has no engine and shall not run.

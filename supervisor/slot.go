@@ -76,6 +76,9 @@ func newSlot(c *config.Config, p *config.Pool, index int) *slot {
 // KeeperDir is the directory of the worker's keeper.
 func (s *slot) KeeperDir() string { return s.keeperDir }
 
+// Configure goes by new settings from the next start or stop on.
+func (s *slot) Configure(p *config.Pool) { s.pool, s.stopSignal = p, stopSignal(p.Stop.Signal) }
+
 // Prepare makes room for one start: directories, an address, the words of the command.
 func (s *slot) Prepare(epoch uint64) (launch, error) {
 	if err := s.makeDirs(); err != nil {

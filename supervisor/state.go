@@ -42,6 +42,7 @@ const (
 	reasonProgress     reason = "progress"      // the life goes on as it should
 	reasonWish         reason = "wish"          // somebody asked for it
 	reasonChanged      reason = "changed"       // a leftover of another configuration
+	reasonSettings     reason = "settings"      // the same state begins again, with new settings
 	reasonExited       reason = "exited"        // failure: an exit code, 0 included
 	reasonSignaled     reason = "signaled"      // failure: ended by a signal that was not ours
 	reasonNotExecuted  reason = "not_executed"  // failure: exec did not succeed
@@ -59,7 +60,7 @@ var restartReasons = [...]reason{
 
 // failure reports whether a start again for this reason counts as a failure.
 func (r reason) failure() bool {
-	return r != reasonProgress && r != reasonWish && r != reasonChanged
+	return r != reasonProgress && r != reasonWish && r != reasonChanged && r != reasonSettings
 }
 
 // cause is why a state was left: a reason to count and a sentence to read.

@@ -13,6 +13,9 @@ type PoolStatus struct {
 type WorkerStatus struct {
 	Name  string `json:"name"`
 	State State  `json:"state"`
+	// Wish is "run", or "stop" when an operator has drained or stopped it: it
+	// stays so until it is resumed.
+	Wish string `json:"wish"`
 	// PID is the engine's first process, 0 when none runs.
 	PID int `json:"pid"`
 	// KeeperPID is the process that owns the engine, 0 when none runs.
@@ -35,25 +38,29 @@ type ServerStatus struct {
 	State    ServerState `json:"state"`
 	InFlight int         `json:"in_flight"`
 	Weight   int         `json:"weight"`
+	// Wish is "run", or "stop" when an operator has drained it.
+	Wish string `json:"wish"`
 }
 
 // Status is a snapshot of all pools, in the order of the configuration. It
 // informs; nothing may be decided from it but by the workers themselves.
 func (s *Supervisor) Status() []PoolStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	pools := make([]PoolStatus, 0, len(s.pools))
 	for _, p := range s.pools {
 		status := PoolStatus{
 			Name:    p.name,
-			Workers: make([]WorkerStatus, 0, len(p.workers)),
-			Servers: make([]ServerStatus, 0, len(p.servers)),
+			Workers: make([]WorkerStatus, 0, len(p.posts)),
+			Servers: make([]ServerStatus, 0, len(p.remote)),
 		}
-		for _, w := range p.workers {
-			status.Workers = append(status.Workers, w.status())
+		for _, q := range p.posts {
+			status.Workers = append(status.Workers, q.status())
 		}
-		for _, server := range p.servers {
+		for _, r := range p.remote {
 			status.Servers = append(status.Servers, ServerStatus{
-				Name: server.config.Name, Address: server.config.Address, State: server.State(),
-				InFlight: server.member.InFlight(), Weight: server.config.Weight,
+				Name: r.server.config.Name, Address: r.server.config.Address, State: r.server.State(),
+				InFlight: r.member.InFlight(), Weight: r.server.config.Weight, Wish: wishText(r.held),
 			})
 		}
 		pools = append(pools, status)
@@ -61,32 +68,49 @@ func (s *Supervisor) Status() []PoolStatus {
 	return pools
 }
 
-func (w *worker) status() WorkerStatus {
-	facts := w.published.Load()
-	return WorkerStatus{
-		Name: w.name, State: facts.state, PID: facts.pid, KeeperPID: facts.keeperPID, Address: facts.address,
-		InFlight: w.member.InFlight(), Restarts: facts.restarts, Since: facts.since, LastExit: facts.lastExit,
+// status of a post; the supervisor's lock is held.
+func (q *post) status() WorkerStatus {
+	status := WorkerStatus{Name: q.name, State: Stopped, Wish: wishText(q.held || q.leaving), InFlight: q.member.InFlight()}
+	if q.worker == nil {
+		return status // it waits for devices
 	}
+	facts := q.worker.published.Load()
+	status.State, status.PID, status.KeeperPID, status.Address = facts.state, facts.pid, facts.keeperPID, facts.address
+	status.Restarts, status.Since, status.LastExit = facts.restarts, facts.since, facts.lastExit
+	return status
 }
 
-// Ready counts the workers and servers that are in a pool, and all that the
-// configuration wants there: servers marked down are not among them.
+func wishText(held bool) string {
+	if held {
+		return "stop"
+	}
+	return "run"
+}
+
+// Ready counts the workers and servers that are in a pool, and all that shall
+// be there: servers marked down, and what an operator has stopped, are not
+// among them.
 func (s *Supervisor) Ready() (ready, total int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, p := range s.pools {
-		for _, w := range p.workers {
-			total++
-			if w.published.Load().state == Ready {
+		for _, q := range p.posts {
+			serves := q.worker != nil && q.worker.published.Load().state == Ready
+			if serves {
 				ready++
 			}
+			if serves || !q.held && !q.leaving {
+				total++
+			}
 		}
-		for _, server := range p.servers {
-			switch server.State() {
+		for _, r := range p.remote {
+			switch r.server.State() {
 			case ServerReady:
 				ready++
 				total++
 			case ServerUnknown, ServerUnhealthy:
 				total++
-			case ServerDown:
+			case ServerDown, ServerDrained:
 			}
 		}
 	}

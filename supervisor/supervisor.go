@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -36,10 +35,23 @@ type Options struct {
 
 // Supervisor keeps the workers of all pools alive and knows how remote servers are.
 type Supervisor struct {
-	pools   []*poolWorkers
 	keepers keepers
 	epoch   uint64
 	log     hclog.Logger
+	metrics *metrics
+	ports   *ports
+
+	// mu guards what runs, which operators and reloads change: the pools, their
+	// posts and what says so below. It is never held while anything is waited for.
+	mu     sync.Mutex
+	config *config.Config
+	pools  []*poolWorkers
+	// devices are the GPUs that pools without a list of their own share; nil:
+	// not asked for yet. freed is closed, and replaced, when some were given back.
+	devices *devices
+	freed   chan struct{}
+	// ending: nothing is started any more.
+	ending bool
 
 	// leftovers are the directories of keepers that belong to no worker.
 	leftovers []string
@@ -48,16 +60,11 @@ type Supervisor struct {
 	hurryOnce sync.Once
 
 	started atomic.Bool
-	end     context.CancelFunc // ends the probing of servers
+	end     context.CancelFunc // ends the probing of servers, and operations
 	ctx     context.Context    // the servers' life, which Start begins and Stop ends
 	running sync.WaitGroup
-}
-
-// poolWorkers are the upstreams of one pool.
-type poolWorkers struct {
-	name    string
-	workers []*worker
-	servers []*server
+	// applying is held by whoever changes the configuration.
+	applying sync.Mutex
 }
 
 // New prepares all workers and starts nothing. Its errors are the
@@ -75,78 +82,41 @@ func New(o Options) (*Supervisor, error) {
 		keepers: &spawner{argv: o.KeeperArgv, stderr: o.Stderr},
 		epoch:   o.Epoch,
 		log:     o.Log,
+		metrics: m,
+		ports:   newPorts(),
+		config:  o.Config,
+		freed:   make(chan struct{}),
 		cleared: make(chan struct{}),
 		hurry:   make(chan struct{}),
 	}
-	ports := newPorts()
+	s.ctx, s.end = context.WithCancel(context.Background())
 	ours := make(map[string]bool)
 	for i := range o.Config.Pools {
 		p := &o.Config.Pools[i]
-		pool := o.Pools[p.Name]
-		if pool == nil {
+		up := o.Pools[p.Name]
+		if up == nil {
 			return nil, fmt.Errorf("pool %s: no upstream pool of that name was given", p.Name)
 		}
-		b := builder{s: s, config: o.Config, pool: p, upstream: pool, ports: ports, metrics: m, turns: &turns{limit: p.MaxStarting}}
-		made, err := b.build(gpus[p.Name])
-		if err != nil {
-			return nil, err
-		}
-		for _, w := range made.workers {
-			ours[w.name] = true
-		}
+		made := s.newPool(p, up)
 		s.pools = append(s.pools, made)
+		if p.Remote() {
+			continue
+		}
+		for index := range p.Workers {
+			q := s.addPost(made, index)
+			if gpus[p.Name] != nil {
+				q.gpus = gpus[p.Name][index]
+			}
+			if _, err := s.newWorker(q, nil); err != nil {
+				return nil, fmt.Errorf("pool %s: %w", p.Name, err)
+			}
+			ours[q.name] = true
+		}
 	}
 	// The parent of any keeper's directory is the parent of all.
 	root := filepath.Dir(o.Config.KeeperDir("any"))
 	s.leftovers, err = leftoverDirs(root, ours)
-	if err != nil {
-		return nil, err
-	}
-	s.ctx, s.end = context.WithCancel(context.Background())
-	return s, nil
-}
-
-// builder makes the upstreams of one pool.
-type builder struct {
-	s        *Supervisor
-	config   *config.Config
-	pool     *config.Pool
-	upstream *upstream.Pool
-	ports    *ports
-	metrics  *metrics
-	turns    *turns
-}
-
-func (b builder) build(gpus [][]string) (*poolWorkers, error) {
-	made := &poolWorkers{name: b.pool.Name}
-	for _, c := range b.pool.Servers {
-		made.servers = append(made.servers, newServer(b.pool, c, b.upstream.Add(c.Name, c.Weight), b.s.log))
-	}
-	if b.pool.Remote() {
-		return made, nil
-	}
-	account, err := lookUpAccount(b.pool.User)
-	if err != nil {
-		return nil, fmt.Errorf("pool %s: %w", b.pool.Name, err)
-	}
-	for index := range b.pool.Workers {
-		slot := newSlot(b.config, b.pool, index)
-		slot.account, slot.ports, slot.stopSignal = account, b.ports, stopSignal(b.pool.Stop.Signal)
-		if gpus != nil {
-			slot.gpus = gpus[index]
-		}
-		made.workers = append(made.workers, b.worker(slot))
-	}
-	return made, nil
-}
-
-func (b builder) worker(slot *slot) *worker {
-	w := newWorker(slot.name, b.pool, slot.stopSignal)
-	w.epoch, w.log, w.metrics = b.s.epoch, b.s.log, b.metrics.worker(b.pool.Name, slot.name)
-	w.keepers, w.place, w.member = b.s.keepers, slot, b.upstream.Add(slot.name, 1)
-	w.newProbe = func(address string) probe { return newHTTPProbe(b.pool.Health, address) }
-	w.turns, w.cleared, w.luck = b.turns, b.s.cleared, rand.Float64
-	return w
+	return s, err
 }
 
 // stopSignal translates the configuration's word.
@@ -167,14 +137,14 @@ func (s *Supervisor) Start(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.started.Store(true)
 	s.running.Go(s.clearLeftovers)
+	s.each(func(q *post) { s.running.Go(q.worker.run) })
 	for _, p := range s.pools {
-		for _, w := range p.workers {
-			s.running.Go(w.run)
-		}
-		for _, server := range p.servers {
-			s.running.Go(func() { server.run(s.ctx) })
+		for _, r := range p.remote {
+			r.start(s.ctx)
 		}
 	}
 	return nil
@@ -214,7 +184,7 @@ type StopReport struct {
 // killed, and joined all the same.
 func (s *Supervisor) Stop(ctx context.Context) StopReport {
 	began := time.Now()
-	s.end()
+	s.noMore()
 	s.askAll(request{wish: wishStop})
 	joined := make(chan struct{})
 	go func() {
@@ -229,25 +199,31 @@ func (s *Supervisor) Stop(ctx context.Context) StopReport {
 		<-joined
 	}
 	report := StopReport{Duration: time.Since(began)}
-	for _, p := range s.pools {
-		for _, w := range p.workers {
-			facts := w.published.Load()
-			switch {
-			case facts.stuck:
-				report.Stuck = append(report.Stuck, w.name)
-			case facts.state == Stopped && facts.stopForced:
-				report.Forced = append(report.Forced, w.name)
-			}
+	for _, w := range s.workers() {
+		facts := w.published.Load()
+		switch {
+		case facts.stuck:
+			report.Stuck = append(report.Stuck, w.name)
+		case facts.state == Stopped && facts.stopForced:
+			report.Forced = append(report.Forced, w.name)
 		}
 	}
 	return report
+}
+
+// noMore lets nothing be started from now on.
+func (s *Supervisor) noMore() {
+	s.mu.Lock()
+	s.ending = true
+	s.mu.Unlock()
+	s.end()
 }
 
 // Release lets go of all engines without ending them: another master, or the
 // same after a restart, adopts them. Requests may finish first, each worker's
 // within its drain_timeout; ctx bounds the wait, not the work.
 func (s *Supervisor) Release(ctx context.Context) error {
-	s.end()
+	s.noMore()
 	s.askAll(request{wish: wishRelease})
 	joined := make(chan struct{})
 	go func() {
@@ -268,10 +244,8 @@ func (s *Supervisor) askAll(r request) {
 		return // nobody there to hear it
 	}
 	var all sync.WaitGroup
-	for _, p := range s.pools {
-		for _, w := range p.workers {
-			all.Go(func() { w.ask(context.Background(), r) })
-		}
+	for _, w := range s.workers() {
+		all.Go(func() { w.ask(context.Background(), r) })
 	}
 	all.Wait()
 }

@@ -33,7 +33,7 @@ type worker struct {
 	keepers    keepers
 	place      place
 	member     member
-	newProbe   func(address string) probe
+	newProbe   func(h config.Health, address string) probe
 	turns      *turns
 	// cleared is closed once no leftover of another configuration runs: it may
 	// hold the memory of the devices that are ours now.
@@ -42,6 +42,7 @@ type worker struct {
 
 	requests  chan request
 	done      chan struct{} // closed when the goroutine has ended
+	asked     atomic.Bool   // somebody has asked it to stop
 	published atomic.Pointer[snapshot]
 
 	// The rest is the goroutine's own.
@@ -50,6 +51,12 @@ type worker struct {
 	wish    wish
 	drain   bool
 	hurried bool
+	// drainLimit bounds a wished drain; 0: the pool's drain_timeout.
+	drainLimit time.Duration
+	settings   *config.Pool // to be taken at the end of the present state
+	// refused: a dial was refused since the last good probe, which has taken the
+	// member out of the pool.
+	refused bool
 
 	engine  engine // nil: nothing runs that we know of
 	address string
@@ -72,6 +79,8 @@ type worker struct {
 	lastWords string // of the engine that died before, see newWords
 
 	stopForced, stuck bool // see snapshot
+	drained           time.Duration
+	cut               int
 }
 
 // newWorker is a worker of which the outside is still to be set.
@@ -81,7 +90,7 @@ func newWorker(name string, p *config.Pool, stop syscall.Signal) *worker {
 		requests: make(chan request), done: make(chan struct{}),
 		state: Starting, since: time.Now(), unsure: true,
 	}
-	w.publish()
+	w.publish(cause{})
 	return w
 }
 
@@ -96,13 +105,27 @@ type snapshot struct {
 	lastExit  *ExitStatus
 	// stopForced: the wished stop took a KILL. stuck: not even that helped.
 	stopForced, stuck bool
+	// drained is how long the last drain took, cut how many requests it cut.
+	drained time.Duration
+	cut     int
+	// failures in a row, and the cause of the last transition.
+	failures int
+	why      cause
+	// used: an engine has ended here, so that the gone command must be asked.
+	used bool
+	// changed is closed when a newer snapshot is there.
+	changed chan struct{}
 }
 
 // run is the worker's life. It returns in a terminal state.
 func (w *worker) run() {
 	defer close(w.done)
 	for !w.state.terminal() {
-		w.transition(w.step())
+		to, why := w.step()
+		w.takeSettings()
+		if to != w.state || why.reason != reasonSettings {
+			w.transition(to, why)
+		}
 	}
 }
 
@@ -134,6 +157,9 @@ func (w *worker) transition(to State, why cause) {
 	if from == Ready {
 		w.readyFor = time.Since(w.since)
 	}
+	if from == Draining {
+		w.drained = time.Since(w.since)
+	}
 	w.state, w.since = to, time.Now()
 	if w.turn && !to.takesTurn() {
 		w.turn = false
@@ -149,6 +175,7 @@ func (w *worker) transition(to State, why cause) {
 	case Draining:
 		w.metrics.drains.Inc()
 		w.why = why
+		w.drained, w.cut = 0, 0
 	case Stopping:
 		if from != Draining || why.reason.failure() {
 			w.why = why
@@ -159,23 +186,26 @@ func (w *worker) transition(to State, why cause) {
 		}
 	case Loading, Backoff, Stopped, Failed, Released:
 	}
-	w.publish()
+	w.publish(why)
 	// Last: whoever is served by a worker finds it ready.
 	w.member.SetReady(to == Ready)
 	w.metrics.entered(from, to)
 }
 
 // publish makes the facts readable by others.
-func (w *worker) publish() {
+func (w *worker) publish(why cause) {
 	s := &snapshot{
 		state: w.state, since: w.since, restarts: w.restarts, lastExit: w.lastExit,
-		stopForced: w.stopForced, stuck: w.stuck,
+		stopForced: w.stopForced, stuck: w.stuck, drained: w.drained, cut: w.cut,
+		failures: w.failures, why: why, used: w.used, changed: make(chan struct{}),
 	}
 	if w.engine != nil {
 		facts := w.engine.State()
 		s.pid, s.keeperPID, s.address = facts.EnginePID, facts.KeeperPID, w.address
 	}
-	w.published.Store(s)
+	if before := w.published.Swap(s); before != nil {
+		close(before.changed)
+	}
 }
 
 // logTransition writes the one line of an event that a person would act on or

@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"time"
 
+	"stoker/config"
 	"stoker/supervisor/keeper"
 )
 
@@ -62,6 +63,8 @@ type place interface {
 	Vacate()
 	// Gone waits until what an ended engine held is free (GPU memory).
 	Gone(ctx context.Context) error
+	// Configure goes by new settings, of which the engine's start is the same.
+	Configure(p *config.Pool)
 	// Fingerprint tells engines of one configuration from those of another.
 	Fingerprint() string
 }

@@ -43,7 +43,7 @@ func (m *Member) Pool() *Pool { return m.pool }
 // the engine before.
 func (m *Member) Reset(address string) {
 	m.SetReady(false)
-	before := m.transport.Swap(NewTransport(address, m.pool.options.Transport))
+	before := m.transport.Swap(NewTransport(address, m.pool.transportOptions()))
 	if before != nil {
 		before.Close()
 		m.progressBefore.Add(before.Progress())

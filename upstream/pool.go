@@ -49,10 +49,10 @@ type PoolOptions struct {
 // One lock guards the pool and its members' counts. It is held for a pick
 // (O(log n) by a heap of those who can serve) and never while bytes move.
 type Pool struct {
-	name    string
-	options PoolOptions
+	name string
 
 	mu      sync.Mutex
+	options PoolOptions
 	members []*Member
 	ranking ranking
 	queue   queue
@@ -131,14 +131,14 @@ func (p *Pool) claimOrQueue(avoid *Member) (*Member, *waiter, error) {
 	if p.queue.length >= p.options.QueueLength {
 		return nil, nil, ErrQueueFull
 	}
-	w := &waiter{granted: make(chan *Member, 1)}
+	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout}
 	p.queue.push(w)
 	return nil, w, nil
 }
 
 // wait blocks until w is granted a member, its time is over or ctx ends.
 func (p *Pool) wait(ctx context.Context, w *waiter) (*Member, error) {
-	timeout := time.NewTimer(p.options.QueueTimeout)
+	timeout := time.NewTimer(w.timeout)
 	defer timeout.Stop()
 	select {
 	case m, ok := <-w.granted:

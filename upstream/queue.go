@@ -1,10 +1,13 @@
 package upstream
 
+import "time"
+
 // waiter is one request's place in a pool's queue.
 type waiter struct {
 	// granted gets the claimed member, once; it is closed without one when the
 	// pool closes. It holds one, so that granting never blocks.
 	granted    chan *Member
+	timeout    time.Duration
 	prev, next *waiter
 	queued     bool
 }

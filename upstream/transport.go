@@ -101,7 +101,7 @@ type Interrupter interface {
 type Transport struct {
 	network string // "tcp" or "unix"
 	address string
-	options TransportOptions
+	options atomic.Pointer[TransportOptions] // replaced whole
 	dialer  net.Dialer
 	idle    idleLinks
 
@@ -117,7 +117,8 @@ func NewTransport(address string, o TransportOptions) *Transport {
 	if o.MaxIdle == 0 {
 		o.MaxIdle = DefaultMaxIdle
 	}
-	t := &Transport{network: "tcp", address: address, options: o}
+	t := &Transport{network: "tcp", address: address}
+	t.options.Store(&o)
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		t.network, t.address = "unix", path
 	}

@@ -215,7 +215,7 @@ func (c *call) send() *Failure {
 		return nil
 	}
 	if c.x.Length < 0 || c.x.Length > smallBody {
-		c.upload = startUpload(c.x, c.link.conn, c.t.options.ResponseTimeout)
+		c.upload = startUpload(c.x, c.link.conn, c.t.options.Load().ResponseTimeout)
 		return nil
 	}
 	c.expectHead()
@@ -224,7 +224,7 @@ func (c *call) send() *Failure {
 
 // expectHead starts the clock for the answer. With an upload, that does so at its end.
 func (c *call) expectHead() {
-	if limit := c.t.options.ResponseTimeout; limit > 0 {
+	if limit := c.t.options.Load().ResponseTimeout; limit > 0 {
 		_ = c.link.conn.SetReadDeadline(time.Now().Add(limit)) // fails on a closed connection only, as the read will
 	}
 }
@@ -232,7 +232,7 @@ func (c *call) expectHead() {
 // headCame stops it.
 func (c *call) headCame() {
 	switch {
-	case c.t.options.ResponseTimeout == 0:
+	case c.t.options.Load().ResponseTimeout == 0:
 	case c.upload != nil:
 		c.upload.headCame()
 	default:

@@ -32,9 +32,9 @@ const (
 
 // dial connects, within ConnectTimeout.
 func (t *Transport) dial(ctx context.Context) (*link, error) {
-	if t.options.ConnectTimeout > 0 {
+	if t.options.Load().ConnectTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, t.options.ConnectTimeout)
+		ctx, cancel = context.WithTimeout(ctx, t.options.Load().ConnectTimeout)
 		defer cancel()
 	}
 	for wait := minBacklogWait; ; wait = min(2*wait, maxBacklogWait) {

@@ -43,7 +43,7 @@ const generation = 1
 
 // openAdmin opens the listeners and does not serve yet.
 func openAdmin(ctx context.Context, m *master, registry *prometheus.Registry) (*admin, error) {
-	a := &admin{server: http.Server{Handler: adminHandler(m, registry), ReadHeaderTimeout: 10 * time.Second}}
+	a := &admin{server: http.Server{Handler: adminHandlerFor(m, registry), ConnContext: markSocket, ReadHeaderTimeout: 10 * time.Second}}
 	path := m.cfg.AdminSocket()
 	// The run directory is ours by its lock: a socket that is there is a dead master's.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -101,7 +101,8 @@ func (a *admin) closeListeners() {
 	}
 }
 
-func adminHandler(m *master, registry *prometheus.Registry) http.Handler {
+// adminMux answers what only looks; handleControl adds what changes anything.
+func adminMux(m *master, registry *prometheus.Registry) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "alive"})

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -49,6 +51,16 @@ type master struct {
 	door  *door.Door
 	admin *admin
 
+	// current is the configuration that runs; cfg is the one that it began with.
+	current atomic.Pointer[config.Config]
+	// changing is held while an operator changes what runs.
+	changing sync.Mutex
+	// jobs are what signals have begun.
+	jobs sync.WaitGroup
+	// endAsked is closed when a command asks for the end.
+	endAsked chan struct{}
+	endOnce  sync.Once
+
 	phase atomic.Int32
 }
 
@@ -85,7 +97,8 @@ func runMaster(ctx context.Context, cfg *config.Config, o runOptions) error {
 func newMaster(ctx context.Context, cfg *config.Config, logs *logs) (*master, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m := &master{cfg: cfg, log: logs.log, metrics: newMasterMetrics(registry), pools: map[string]*upstream.Pool{}}
+	m := &master{cfg: cfg, log: logs.log, metrics: newMasterMetrics(registry), pools: map[string]*upstream.Pool{}, endAsked: make(chan struct{})}
+	m.current.Store(cfg)
 
 	inOrder := make([]*upstream.Pool, 0, len(cfg.Pools))
 	for i := range cfg.Pools {
@@ -182,6 +195,7 @@ func (m *master) run(ctx context.Context, signals *signals, opened func(*master)
 
 	reason, failure := m.waitForEnd(ctx, signals, broken)
 	err := m.shutdown(ctx, signals, reason)
+	m.jobs.Wait() // the supervisor's end has ended them
 	return errors.Join(failure, err, serving.Wait())
 }
 
@@ -201,13 +215,29 @@ func (m *master) serve(l net.Listener, broken chan<- error) error {
 
 // waitForEnd blocks until something ends the master's service, and says what.
 func (m *master) waitForEnd(ctx context.Context, signals *signals, broken <-chan error) (reason string, failure error) {
-	select {
-	case sig := <-signals.end:
-		return sig.String(), nil
-	case err := <-broken:
-		return "front broke", err
-	case <-ctx.Done():
-		return "canceled", nil
+	for {
+		select {
+		case sig := <-signals.end:
+			return sig.String(), nil
+		case sig := <-signals.work:
+			m.work(ctx, sig)
+		case <-m.endAsked:
+			return "asked by stoker shutdown", nil
+		case err := <-broken:
+			return "front broke", err
+		case <-ctx.Done():
+			return "canceled", nil
+		}
+	}
+}
+
+// work begins what a signal asks for besides the end.
+func (m *master) work(ctx context.Context, sig os.Signal) {
+	switch sig {
+	case syscall.SIGTTIN:
+		m.jobs.Go(func() { m.scaleFirst(ctx, 1) })
+	case syscall.SIGTTOU:
+		m.jobs.Go(func() { m.scaleFirst(ctx, -1) })
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 func (m *master) shutdown(ctx context.Context, signals *signals, reason string) error {
 	start := time.Now()
 	// The caller's context may be over already: that is one reason to be here.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Shutdown.HardLimit.Std())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.current.Load().Shutdown.HardLimit.Std())
 	defer cancel()
 	patient, stopWaiting := until(ctx, signals.hurry)
 	defer stopWaiting()
@@ -25,8 +25,8 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 	// From here on readiness is 503; an outside balancer may need a moment to see it.
 	m.enter(draining)
 	m.metrics.shutdownBegan(start)
-	m.log.Info("shutting down", "reason", reason, "requests_in_flight", m.front.InFlight(), "drain_timeout", m.cfg.Shutdown.DrainTimeout.Std())
-	sleep(patient, m.cfg.Shutdown.Delay.Std())
+	m.log.Info("shutting down", "reason", reason, "requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())
+	sleep(patient, m.current.Load().Shutdown.Delay.Std())
 
 	// Before the door closes: who comes in while it does is told to come once only.
 	m.front.Drain()
@@ -57,9 +57,9 @@ const cutPatience = time.Second
 // requests that are left. Idle connections get one last chance meanwhile. It
 // returns how many requests were cut.
 func (m *master) drain(ctx, patient context.Context) int {
-	limited, cancel := context.WithTimeout(patient, m.cfg.Shutdown.DrainTimeout.Std())
+	limited, cancel := context.WithTimeout(patient, m.current.Load().Shutdown.DrainTimeout.Std())
 	defer cancel()
-	if m.front.CloseIdle(limited, m.cfg.Shutdown.IdleGrace.Std()) == nil {
+	if m.front.CloseIdle(limited, m.current.Load().Shutdown.IdleGrace.Std()) == nil {
 		return 0
 	}
 	dropped := m.front.Cut(exchange.ErrShutdown)
@@ -68,7 +68,7 @@ func (m *master) drain(ctx, patient context.Context) int {
 	}
 	m.metrics.dropped.Add(float64(dropped))
 	m.log.Warn("requests cut: they did not finish in time", "requests", dropped,
-		"hurried", errors.Is(context.Cause(patient), errHurried), "drain_timeout", m.cfg.Shutdown.DrainTimeout.Std())
+		"hurried", errors.Is(context.Cause(patient), errHurried), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())
 	ctx, cancel = context.WithTimeout(ctx, cutPatience)
 	defer cancel()
 	if err := m.front.WaitIdle(ctx); err != nil {

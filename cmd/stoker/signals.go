@@ -12,6 +12,8 @@ import (
 type signals struct {
 	// end delivers the first signal that ends the master.
 	end chan os.Signal
+	// work delivers those that ask a serving master for something.
+	work chan os.Signal
 	// hurry is closed at the second of them: no more waiting for requests.
 	hurry chan struct{}
 	// kill is closed at the third, and at QUIT: no more waiting for engines.
@@ -32,11 +34,13 @@ func watchSignals(hupEnds bool) *signals {
 	s := &signals{
 		hupEnds:  hupEnds,
 		end:      make(chan os.Signal, 1),
+		work:     make(chan os.Signal, 8),
 		hurry:    make(chan struct{}),
 		kill:     make(chan struct{}),
 		incoming: make(chan os.Signal, 8),
 	}
-	signal.Notify(s.incoming, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGWINCH)
+	signal.Notify(s.incoming, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGWINCH,
+		syscall.SIGTTIN, syscall.SIGTTOU)
 	s.done.Go(s.pass)
 	return s
 }
@@ -46,6 +50,7 @@ func (s *signals) pass() {
 	urgency := 0
 	for sig := range s.incoming {
 		if !s.ends(sig) {
+			s.ask(sig)
 			continue
 		}
 		before := urgency
@@ -68,12 +73,24 @@ func (s *signals) pass() {
 // ends says whether sig asks the master to end.
 func (s *signals) ends(sig os.Signal) bool {
 	switch sig {
-	case syscall.SIGPIPE, syscall.SIGWINCH:
+	case syscall.SIGPIPE, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU:
 		return false
 	case syscall.SIGHUP:
 		return s.hupEnds
 	default:
 		return true
+	}
+}
+
+// ask passes a signal on to whoever takes work. While nobody does, a few wait;
+// of more the master could not tell how often they were meant.
+func (s *signals) ask(sig os.Signal) {
+	switch sig {
+	case syscall.SIGTTIN, syscall.SIGTTOU:
+		select {
+		case s.work <- sig:
+		default:
+		}
 	}
 }
 

@@ -70,35 +70,41 @@ func (a *adminAddress) socket() (string, error) {
 
 // get asks the master's admin socket.
 func (a *adminAddress) get(ctx context.Context, path string) ([]byte, error) {
+	code, body, err := a.exchange(ctx, http.MethodGet, path, nil, 10*time.Second)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("master answered %d: %s", code, body)
+	}
+	return body, err
+}
+
+// exchange has the master answer one request; limit 0: however long it takes.
+func (a *adminAddress) exchange(ctx context.Context, method, path string, content io.Reader, limit time.Duration) (int, []byte, error) {
 	socket, err := a.socket()
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	client := http.Client{
-		Timeout: 10 * time.Second,
+		Timeout: limit,
 		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)
 		}},
 	}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://stoker"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://stoker"+path, content)
 	if err != nil {
-		return nil, fmt.Errorf("ask master: %w", err)
+		return 0, nil, fmt.Errorf("ask master: %w", err)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("no master answers at %s (is it running? name its directory with --run-dir or its file with -c): %w", socket, err)
+		return 0, nil, fmt.Errorf("no master answers at %s (is it running? name its directory with --run-dir or its file with -c): %w", socket, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, fmt.Errorf("read answer of %s: %w", socket, err)
+		return 0, nil, fmt.Errorf("read answer of %s: %w", socket, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("master answered %s: %s", resp.Status, body)
-	}
-	return body, nil
+	return resp.StatusCode, body, nil
 }
 
 // printStatus writes the table: one line per worker and server.
@@ -111,13 +117,21 @@ func printStatus(w io.Writer, s *status, now time.Time) error {
 			printWorker(t, pool.Name, &worker, now)
 		}
 		for _, server := range pool.Servers {
-			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name, server.State, server.InFlight, server.Address)
+			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name, string(server.State)+wishMark(server.Wish, string(server.State)), server.InFlight, server.Address)
 		}
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print status: %w", err)
 	}
 	return nil
+}
+
+// wishMark shows a wish that the state does not show yet.
+func wishMark(wish, state string) string {
+	if wish == "stop" && state != string(supervisor.Stopped) && state != string(supervisor.ServerDrained) {
+		return " (stop wished)"
+	}
+	return ""
 }
 
 func printWorker(t io.Writer, pool string, w *supervisor.WorkerStatus, now time.Time) {
@@ -128,6 +142,6 @@ func printWorker(t io.Writer, pool string, w *supervisor.WorkerStatus, now time.
 	if w.LastExit != nil {
 		exit = w.LastExit.Text
 	}
-	fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", pool, w.Name, w.State,
+	fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", pool, w.Name, string(w.State)+wishMark(w.Wish, string(w.State)),
 		now.Sub(w.Since).Round(time.Second), w.InFlight, w.Restarts, pid, w.Address, exit)
 }

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// operation is one command that gives a running master an order and waits for
+// its report.
+type operation struct {
+	use, short, long string
+	// args is how many words follow the command.
+	args int
+	// order makes the order of these words.
+	order func(words []string) (order, error)
+	flags func(cmd *cobra.Command, o *order)
+}
+
+// operations by the path that they are posted to.
+func operations() map[string]operation {
+	named := func(words []string) (order, error) { return order{Name: words[0]}, nil }
+	return map[string]operation{
+		"drain": {
+			use: "drain NAME", short: "Take a worker, server or pool out of service and wait for its requests", args: 1, order: named,
+			long: `Take a worker, a server or all of a pool out of service: no new requests; those
+there may finish for drain_timeout; then the engine is asked to end, and what is
+left of it after stop.grace is killed. It stays out until stoker resume.
+A remote server is left alone otherwise: out of the pool, its requests finish.`,
+			flags: func(cmd *cobra.Command, o *order) {
+				cmd.Flags().StringVar(&o.Timeout, "timeout", "", "how long requests may take to finish (default the pool's drain_timeout)")
+			},
+		},
+		"resume":  {use: "resume NAME", short: "Let a drained or stopped worker, server or pool serve again", args: 1, order: named},
+		"restart": {use: "restart NAME", short: "Replace a worker's engine; a pool's one by one, ready before the next", args: 1, order: named},
+		"stop":    {use: "stop NAME", short: "End a worker or all of a pool at once, without letting requests finish", args: 1, order: named},
+		"scale": {
+			use: "scale POOL N", short: "Give a pool another number of workers, until the next reload", args: 2,
+			order: func(words []string) (order, error) {
+				n, err := strconv.Atoi(words[1])
+				if err != nil || n < 1 {
+					return order{}, fmt.Errorf("%q is no number of workers: write 1 or more", words[1])
+				}
+				return order{Name: words[0], Workers: n}, nil
+			},
+		},
+	}
+}
+
+// newOperationCommands are the commands of the table, and shutdown.
+func newOperationCommands() []*cobra.Command {
+	commands := []*cobra.Command{newShutdownCommand()}
+	for verb, op := range operations() {
+		commands = append(commands, newOperationCommand(verb, op))
+	}
+	return commands
+}
+
+func newOperationCommand(verb string, op operation) *cobra.Command {
+	var where adminAddress
+	var asJSON bool
+	var given order
+	cmd := &cobra.Command{
+		Use: op.use, Short: op.short, Long: op.long,
+		Args: func(_ *cobra.Command, words []string) error {
+			if len(words) != op.args {
+				return usageError(fmt.Errorf("write: stoker %s", op.use))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, words []string) error {
+			o, err := op.order(words)
+			if err != nil {
+				return usageError(err)
+			}
+			o.Timeout = given.Timeout
+			return where.command(cmd.Context(), cmd.OutOrStdout(), verb, o, asJSON)
+		},
+	}
+	where.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole report")
+	if op.flags != nil {
+		op.flags(cmd, &given)
+	}
+	return cmd
+}
+
+// command gives an order, waits, and prints how it went.
+func (a *adminAddress) command(ctx context.Context, w io.Writer, verb string, o order, asJSON bool) error {
+	done, raw, err := a.post(ctx, "/"+verb, o)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		if _, err := w.Write(raw); err != nil {
+			return fmt.Errorf("print report: %w", err)
+		}
+	} else {
+		printOutcome(w, done)
+	}
+	if done.Error != "" {
+		return errors.New(done.Error)
+	}
+	return nil
+}
+
+// printOutcome is the one line, and one for each member where there are several.
+func printOutcome(w io.Writer, done *outcome) {
+	if done.Message != "" {
+		fmt.Fprintln(w, done.Message)
+	}
+	if done.Report == nil || len(done.Report.Members) < 2 {
+		return
+	}
+	for _, m := range done.Report.Members {
+		text := m.Text
+		if m.Error != "" {
+			text += ": " + m.Error
+		}
+		fmt.Fprintf(w, "  %s: %s\n", m.Name, text)
+	}
+}
+
+// post gives the master an order. It waits for as long as that takes: drains
+// and loads have limits of their own.
+func (a *adminAddress) post(ctx context.Context, path string, o order) (*outcome, []byte, error) {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask master: %w", err)
+	}
+	status, raw, err := a.exchange(ctx, http.MethodPost, path, bytes.NewReader(body), 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	var done outcome
+	if err := json.Unmarshal(raw, &done); err != nil {
+		return nil, nil, fmt.Errorf("master answered %d: %s", status, bytes.TrimSpace(raw))
+	}
+	return &done, raw, nil
+}
+
+func newShutdownCommand() *cobra.Command {
+	var where adminAddress
+	cmd := &cobra.Command{
+		Use: "shutdown", Short: "End a running master gracefully, and wait until it has ended", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			raw, err := where.get(cmd.Context(), "/status")
+			if err != nil {
+				return err
+			}
+			var s status
+			if err := json.Unmarshal(raw, &s); err != nil {
+				return fmt.Errorf("read status: %w", err)
+			}
+			// Opened before the order: afterwards the number may be another's.
+			process, err := unix.PidfdOpen(s.PID, 0)
+			if err != nil {
+				return fmt.Errorf("watch master %d: %w", s.PID, err)
+			}
+			defer unix.Close(process)
+			began := time.Now()
+			if err := where.command(cmd.Context(), io.Discard, "shutdown", order{}, false); err != nil {
+				return err
+			}
+			if err := awaitProcess(process); err != nil {
+				return fmt.Errorf("watch master %d: %w", s.PID, err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "stoker (pid %d) has ended after %s\n", s.PID, since(began))
+			return nil
+		},
+	}
+	where.flags(cmd)
+	return cmd
+}
+
+// awaitProcess blocks until the process behind a pidfd has ended.
+func awaitProcess(fd int) error {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

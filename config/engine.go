@@ -1,0 +1,39 @@
+package config
+
+import (
+	"maps"
+	"slices"
+)
+
+// SameEngine reports whether engines that p has started are what q would
+// start: the same command with the same environment, directory, user and
+// devices. All else that a pool says can be changed while its engines run.
+func (p *Pool) SameEngine(q *Pool) bool {
+	return slices.Equal(p.Command, q.Command) && maps.Equal(p.Env, q.Env) &&
+		p.Dir == q.Dir && p.User == q.User &&
+		p.GPUsPerWorker == q.GPUsPerWorker && slices.Equal(p.dealt(), q.dealt())
+}
+
+// dealt are the devices of the pool's own list that its workers get; what the
+// list has beyond them is spare.
+func (p *Pool) dealt() []string {
+	return p.GPUs[:min(len(p.GPUs), p.Workers*p.GPUsPerWorker)]
+}
+
+// WithWorkers is the configuration with another number of workers in one pool,
+// validated. The error is Problems.
+func (c *Config) WithWorkers(pool string, workers int) (*Config, error) {
+	changed := *c
+	changed.Pools = slices.Clone(c.Pools)
+	for i := range changed.Pools {
+		if changed.Pools[i].Name == pool {
+			changed.Pools[i].Workers = workers
+		}
+	}
+	v := newValidator(&changed, origin{flags: map[string]string{}}, nil)
+	v.validate()
+	if err := v.problems.err(); err != nil {
+		return nil, err
+	}
+	return &changed, nil
+}
