@@ -166,7 +166,7 @@ func newShutdownCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("watch master %d: %w", s.PID, err)
 			}
-			defer unix.Close(process)
+			defer func() { _ = unix.Close(process) }()
 			began := time.Now()
 			if err := where.command(cmd.Context(), io.Discard, "shutdown", order{}, false); err != nil {
 				return err
