@@ -58,6 +58,11 @@ func joinPath(path, key string) string {
 	return path + "." + key
 }
 
+// maxPath bounds the paths that are indexed, in bytes. No key of ours comes near
+// it, and without it half a megabyte of opening brackets would have as many
+// paths, each as long as the way to it.
+const maxPath = 4096
+
 // indexPath appends an array index to a path.
 func indexPath(path string, i int) string {
 	return path + "[" + strconv.Itoa(i) + "]"
@@ -117,7 +122,7 @@ func (s *lineScanner) header(array bool) string {
 	for _, key := range keys[:len(keys)-1] {
 		path = s.descend(path, key)
 	}
-	last := joinPath(path, keys[len(keys)-1])
+	last := within(joinPath(path, keys[len(keys)-1]), path)
 	switch {
 	case array:
 		s.mark(last)
@@ -140,7 +145,7 @@ func (s *lineScanner) keyValue(table string) {
 	for _, key := range keys[:len(keys)-1] {
 		path = s.descend(path, key)
 	}
-	path = joinPath(path, keys[len(keys)-1])
+	path = within(joinPath(path, keys[len(keys)-1]), path)
 	s.mark(path)
 	s.skipSpace()
 	s.accept("=")
@@ -150,10 +155,18 @@ func (s *lineScanner) keyValue(table string) {
 
 // descend enters the table that key names inside path.
 func (s *lineScanner) descend(path, key string) string {
-	path = joinPath(path, key)
+	path = within(joinPath(path, key), path)
 	s.mark(path)
 	if n := s.elements[path]; n > 0 {
 		return indexPath(path, n-1)
+	}
+	return path
+}
+
+// within is path, or what it would have extended when it is too long to index.
+func within(path, parent string) string {
+	if len(path) > maxPath {
+		return parent
 	}
 	return path
 }
@@ -223,7 +236,7 @@ func (s *lineScanner) array(path string) {
 			return
 		}
 		before := s.pos
-		element := indexPath(path, i)
+		element := within(indexPath(path, i), path)
 		s.lines[element] = s.line
 		s.value(element)
 		s.skipBlank()

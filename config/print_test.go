@@ -2,6 +2,9 @@ package config
 
 import (
 	"bytes"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -51,6 +54,45 @@ EMPTY_KEY = ""
 	}
 	if _, err := Parse("/x/printed.toml", out.Bytes()); err != nil {
 		t.Errorf("what was printed does not load: %v", err)
+	}
+}
+
+// Random configurations, with words that need every kind of quoting, load
+// equal to themselves once printed.
+func TestWhatIsPrintedLoadsEqual(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		word := func() string {
+			letters := []rune("aZ0 _-.,=#'\"\\\t\n\r\x01\x7f[]<>/äß語😀\u2028")
+			text := make([]rune, 1+r.IntN(12))
+			for i := range text {
+				text[i] = letters[r.IntN(len(letters))]
+			}
+			return string(text)
+		}
+		duration := func() Duration { return Duration(10*time.Millisecond) + Duration(r.Int64N(int64(time.Hour))) }
+		c := Default()
+		c.RunDir = "/r"
+		c.OrphanTimeout = duration()
+		c.TrustedProxies = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(r.Uint32())}), 8)}
+		p := DefaultPool("a")
+		p.Command = []string{"x", word(), word()}
+		p.Env = map[string]string{strings.ReplaceAll(word(), "=", ""): word(), "B": word()}
+		delete(p.Env, "")
+		p.Dir = filepath.Clean("/" + word())
+		p.Workers = 1 + r.IntN(100)
+		p.StartTimeout, p.Health.Interval, p.Queue.Timeout = duration(), duration(), duration()
+		p.Stop.GoneCommand = []string{"y", word()}
+		c.Pools = []Pool{p}
+
+		printed := c.Marshal()
+		got, err := Parse("/x/printed.toml", printed)
+		if err != nil {
+			t.Fatalf("seed %d: %v\n%s", seed, err, printed)
+		}
+		if !reflect.DeepEqual(got, c) {
+			t.Fatalf("seed %d:\ngot  %+v\nwant %+v\n%s", seed, got, c, printed)
+		}
 	}
 }
 
