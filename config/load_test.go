@@ -138,6 +138,25 @@ func TestLoadSaysWhyAFileCannotBeRead(t *testing.T) {
 	}
 }
 
+// A file for another host says the same here, and to who may not run it.
+func TestLoadTextLeavesTheHostAlone(t *testing.T) {
+	file := writeFile(t, "[[pools]]\nname = \"a\"\ncommand = [\"/no/such/engine\"]\nuser = \"nobody-here\"\n")
+	if c, err := LoadText(file); err != nil || c.Pools[0].User != "nobody-here" {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	_, err := Load(file)
+	wantProblems(t, err, []string{
+		file + `:3: pools[0].command[0]: "/no/such/engine" does not exist: install it, or correct the path`,
+		file + `:4: pools[0].user: there is no user "nobody-here" on this host: create it, or name another`,
+	})
+	if _, err := LoadText(file + ".no"); err == nil {
+		t.Error("a file that does not exist was loaded")
+	}
+	if _, err := FromCommandLine(file+".no", Flags{}); err == nil {
+		t.Error("a file that does not exist was loaded")
+	}
+}
+
 func TestLoadSeesUTF16(t *testing.T) {
 	_, err := Parse("stoker.toml", []byte("\xff\xfea\x00=\x001\x00"))
 	if err == nil || err.Error() != "stoker.toml: the file is in UTF-16: save it as UTF-8" {
