@@ -133,7 +133,8 @@ func leftoverDirs(root string, ours map[string]bool) ([]string, error) {
 
 // endLeftover ends an engine that no worker of ours wants, and removes its directory.
 // hurry, once closed, ends the grace. A stranger's files are left alone.
-func endLeftover(k keepers, dir string, epoch uint64, hurry <-chan struct{}) error {
+func endLeftover(k keepers, dir string, epoch uint64, hurry <-chan struct{}) (Leftover, error) {
+	found := Leftover{Worker: filepath.Base(dir)}
 	ctx, cancel := context.WithTimeout(context.Background(), leftoverGrace+killLimit)
 	defer cancel()
 	e, err := k.Attach(ctx, dir)
@@ -141,17 +142,23 @@ func endLeftover(k keepers, dir string, epoch uint64, hurry <-chan struct{}) err
 	case err == nil:
 		defer func() { _ = e.Close() }()
 		if err := stopLeftover(ctx, e, epoch, hurry); err != nil {
-			return fmt.Errorf("end the leftover engine in %s: %w", dir, err)
+			return found, fmt.Errorf("end the leftover engine in %s: %w", dir, err)
 		}
+		last := e.State()
+		found.PID, found.exit = last.EnginePID, last.Exit
+		found.Ran = last.EnginePID != 0
 	case errors.Is(err, keeper.ErrKeeperDead):
-		if _, err := k.EndOrphan(ctx, dir, orphanGrace); err != nil {
-			return fmt.Errorf("end the leftover engine in %s, whose keeper was killed: %w", dir, err)
+		report, err := k.EndOrphan(ctx, dir, orphanGrace)
+		if err != nil {
+			return found, fmt.Errorf("end the leftover engine in %s, whose keeper was killed: %w", dir, err)
 		}
+		found.PID, found.exit = report.State.EnginePID, report.Exit
+		found.Ran, found.killed = report.Signalled > 0, report.Forced
 	case errors.Is(err, keeper.ErrNoKeeper):
 	default:
-		return fmt.Errorf("attach to the leftover in %s: %w", dir, err)
+		return found, fmt.Errorf("attach to the leftover in %s: %w", dir, err)
 	}
-	return os.RemoveAll(dir)
+	return found, os.RemoveAll(dir)
 }
 
 // stopLeftover stops one engine and waits until nothing of it is left.

@@ -157,7 +157,7 @@ func (s *Supervisor) clearLeftovers() {
 	var all sync.WaitGroup
 	for _, dir := range s.leftovers {
 		all.Go(func() {
-			if err := endLeftover(s.keepers, dir, s.epoch, s.hurry); err != nil {
+			if _, err := endLeftover(s.keepers, dir, s.epoch, s.hurry); err != nil {
 				s.log.Warn("a worker that is not configured any more was left alone: end it by hand, or its keeper does after orphan_timeout",
 					"error", err)
 				return
