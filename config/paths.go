@@ -16,6 +16,10 @@ func (c *Config) AdminSocket() string { return filepath.Join(c.RunDir, "admin.so
 // LockFile is what a master holds for as long as the run directory is its own.
 func (c *Config) LockFile() string { return filepath.Join(c.RunDir, "lock") }
 
+// StopMark is a file that is there once a master has been asked to stop, and
+// until the next one starts.
+func (c *Config) StopMark() string { return filepath.Join(c.RunDir, "stopping") }
+
 // EngineDir is the directory of a worker's engine, which may belong to
 // another user than the master's.
 func (c *Config) EngineDir(worker string) string {

@@ -32,6 +32,8 @@ type request struct {
 	// request is nothing then. What the engine is started with is the same in
 	// them: see config.Pool.SameEngine.
 	settings *config.Pool
+	// sign: nothing is wanted but the sign of life that hearing it is.
+	sign bool
 }
 
 // ask hands r to the worker's goroutine. It returns when that has heard it,
@@ -46,6 +48,9 @@ func (w *worker) ask(ctx context.Context, r request) {
 
 // hear takes note of a request; the state that called it acts on it.
 func (w *worker) hear(r request) {
+	if r.sign {
+		return
+	}
 	if r.settings != nil {
 		w.settings = r.settings
 		return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -22,12 +23,26 @@ func takeRunDir(cfg *config.Config) (*lock, error) {
 	if err := os.MkdirAll(cfg.RunDir, 0o711); err != nil { //nolint:gosec // nobody can list it or write to it; what is inside has modes of its own
 		return nil, fmt.Errorf("make run directory: %w; choose another one with --run-dir or run_dir", err)
 	}
-	file, err := os.OpenFile(cfg.LockFile(), os.O_RDWR|os.O_CREATE, 0o600)
+	held, err := holdRunDir(cfg.RunDir, cfg.LockFile())
 	if err != nil {
-		return nil, fmt.Errorf("lock run directory: %w; choose another one with --run-dir or run_dir", err)
+		return nil, fmt.Errorf("%w, or choose another one with --run-dir or run_dir", err)
+	}
+	// An earlier master's; this one has not been asked to stop.
+	if err := os.Remove(cfg.StopMark()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		held.release()
+		return nil, fmt.Errorf("clear run directory: %w", err)
+	}
+	return held, nil
+}
+
+// holdRunDir locks a run directory that exists.
+func holdRunDir(runDir, lockFile string) (*lock, error) {
+	file, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the operator's choice
+	if err != nil {
+		return nil, fmt.Errorf("lock run directory: %w", err)
 	}
 	l := &lock{file: file}
-	if err := l.take(cfg.RunDir); err != nil {
+	if err := l.take(runDir); err != nil {
 		l.release()
 		return nil, err
 	}
@@ -38,13 +53,22 @@ func takeRunDir(cfg *config.Config) (*lock, error) {
 func (l *lock) take(runDir string) error {
 	err := syscall.Flock(int(l.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("run directory %s is held by another stoker%s: stop that one, or choose another directory with --run-dir or run_dir", runDir, readHolder(l.file))
+		return fmt.Errorf("run directory %s is held by another stoker%s: stop that one first", runDir, readHolder(l.file))
 	}
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", l.file.Name(), err)
 	}
 	if err := writeHolder(l.file); err != nil {
 		return fmt.Errorf("write %s: %w", l.file.Name(), err)
+	}
+	return nil
+}
+
+// markStop notes in the run directory that this master was asked to stop: if it
+// is killed before it is done, its engines must not wait for another.
+func markStop(cfg *config.Config) error {
+	if err := os.WriteFile(cfg.StopMark(), nil, 0o600); err != nil {
+		return fmt.Errorf("note the stop: %w", err)
 	}
 	return nil
 }

@@ -27,6 +27,9 @@ func dispatch(args []string) int {
 			return engine.Main(args[1:])
 		}
 	}
+	if needsInit(args) {
+		return runInit()
+	}
 	return execute(args)
 }
 

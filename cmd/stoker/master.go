@@ -50,6 +50,8 @@ type master struct {
 	front *front.Front
 	door  *door.Door
 	admin *admin
+	// notifier speaks to the service manager, if one has started us.
+	notifier *notifier
 
 	// current is the configuration that runs; cfg is the one that it began with.
 	current atomic.Pointer[config.Config]
@@ -84,17 +86,21 @@ func runMaster(ctx context.Context, cfg *config.Config, o runOptions) error {
 
 	signals := watchSignals(!o.fromFile)
 	defer signals.stop()
-	m, err := newMaster(ctx, cfg, logs)
+	notifier := newNotifier(logs.log.Named("systemd"))
+	defer notifier.close()
+	handed := takeHandedIn(notifier.manager, notifier.log)
+	m, err := newMaster(ctx, cfg, logs, handed)
 	if err != nil {
 		return err
 	}
+	m.notifier = notifier
 	return m.run(ctx, signals, o.opened)
 }
 
 // newMaster makes all pieces and opens the door and the admin listener: what
 // can fail for a reason that an operator must mend fails here, before any
 // engine is started.
-func newMaster(ctx context.Context, cfg *config.Config, logs *logs) (*master, error) {
+func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *handedIn) (*master, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := &master{cfg: cfg, log: logs.log, metrics: newMasterMetrics(registry), pools: map[string]*upstream.Pool{}, endAsked: make(chan struct{})}
@@ -132,24 +138,11 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs) (*master, er
 	if m.admin, err = openAdmin(ctx, m, registry); err != nil {
 		return nil, err
 	}
-	if m.door, err = openDoor(ctx, cfg.Listen, m.log.Named("door")); err != nil {
+	if m.door, err = openDoor(ctx, cfg.Listen, handed, m.log.Named("door")); err != nil {
 		m.admin.close()
 		return nil, err
 	}
 	return m, nil
-}
-
-// openDoor listens on every address, or on none.
-func openDoor(ctx context.Context, addresses []string, log hclog.Logger) (*door.Door, error) {
-	d := door.New(log)
-	for _, address := range addresses {
-		listener, err := door.Listen(ctx, address, door.Options{})
-		if err != nil {
-			return nil, errors.Join(err, d.Close(ctx))
-		}
-		d.Add(listener)
-	}
-	return d, nil
 }
 
 func newBalancer(cfg *config.Config, pools []*upstream.Pool, log hclog.Logger) (*balancer.Balancer, error) {
@@ -189,6 +182,7 @@ func (m *master) run(ctx context.Context, signals *signals, opened func(*master)
 		return errors.Join(err, m.shutdown(ctx, signals, "start failed"), serving.Wait())
 	}
 	m.log.Info("serving", "listen", m.cfg.Listen, "admin", m.cfg.AdminSocket(), "pid", os.Getpid(), "version", version)
+	m.notifier.started(m.vitals())
 	if opened != nil {
 		opened(m)
 	}

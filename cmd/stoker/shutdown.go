@@ -24,6 +24,10 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 
 	// From here on readiness is 503; an outside balancer may need a moment to see it.
 	m.enter(draining)
+	m.notifier.stopping()
+	if err := markStop(m.cfg); err != nil {
+		m.log.Warn("should this master be killed now, its engines live until orphan_timeout", "error", err)
+	}
 	m.metrics.shutdownBegan(start)
 	m.log.Info("shutting down", "reason", reason, "requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())
 	sleep(patient, m.current.Load().Shutdown.Delay.Std())

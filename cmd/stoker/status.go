@@ -53,17 +53,26 @@ func (a *adminAddress) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&a.runDir, "run-dir", "", "the master's run directory (default that of the file, or of stoker run)")
 }
 
-// socket is the path of the master's admin socket.
-func (a *adminAddress) socket() (string, error) {
+// config is the master's, as far as it can be known from here.
+func (a *adminAddress) config() (*config.Config, error) {
 	cfg := config.Default()
 	if a.file != "" {
 		var err error
 		if cfg, err = config.Load(a.file); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	if a.runDir != "" {
 		cfg.RunDir = a.runDir
+	}
+	return cfg, nil
+}
+
+// socket is the path of the master's admin socket.
+func (a *adminAddress) socket() (string, error) {
+	cfg, err := a.config()
+	if err != nil {
+		return "", err
 	}
 	return cfg.AdminSocket(), nil
 }
