@@ -55,6 +55,7 @@ func (h *handedIn) take(ctx context.Context, address string) *systemd.Handed {
 // configurations: clients would connect to it and never be served.
 func (h *handedIn) rest() error {
 	var strangers []string
+	forgotten := 0
 	for _, s := range h.sockets {
 		if !s.Stored {
 			strangers = append(strangers, fmt.Sprintf("%s (%s)", s.Listener.Addr(), s.Name))
@@ -63,12 +64,16 @@ func (h *handedIn) rest() error {
 		h.log.Info("an earlier master's listener is not configured any more; it is closed", "listen", s.Listener.Addr().String())
 		_ = s.Listener.Close() // only read from, by nobody
 		h.forget(s.Name)
+		forgotten++
 	}
 	if len(strangers) > 0 {
 		return fmt.Errorf("the service manager's socket unit listens on what this configuration does not: %s; "+
 			"name the same addresses in listen and in the unit's ListenStream", strings.Join(strangers, ", "))
 	}
-	return h.settle()
+	if forgotten > 0 {
+		h.settle()
+	}
+	return nil
 }
 
 // forget removes one socket from the store.
@@ -78,11 +83,14 @@ func (h *handedIn) forget(name string) {
 	}
 }
 
-// settle waits until the manager has done as it was told.
-func (h *handedIn) settle() error {
+// settle waits until the manager has let go of what was forgotten: until then
+// the addresses are in use.
+func (h *handedIn) settle() {
 	ctx, cancel := context.WithTimeout(context.Background(), barrierLimit)
 	defer cancel()
-	return h.manager.Barrier(ctx)
+	if err := h.manager.Barrier(ctx); err != nil {
+		h.log.Warn("the service manager may go on holding sockets that nobody serves", "error", err)
+	}
 }
 
 // storeDoor gives the service manager a duplicate of each of our own listeners,

@@ -114,15 +114,14 @@ func factsOf(file, account string) (*unitFacts, error) {
 			return nil, fmt.Errorf("the path %q has characters that mean something else in a unit file; choose another", path)
 		}
 	}
-	cfg, err := config.Load(file)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		cfg = config.Default()
-		cfg.RunDir = genericUnit.RunDir
-	case err != nil:
-		return nil, err
-	case cfg.RunDir == config.DefaultRunDir():
-		// Ours, by whom we are; the service's user may have another.
+	cfg := config.Default()
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		if cfg, err = config.Load(file); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.RunDir == config.DefaultRunDir() {
+		// The default depends on who we are, and the service's user is another.
 		cfg.RunDir = genericUnit.RunDir
 	}
 	facts.ofConfig(cfg)
