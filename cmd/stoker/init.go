@@ -49,7 +49,7 @@ func isContainerInit() bool {
 
 // runInit starts this program again as the master, and returns what to exit with.
 func runInit() int {
-	cmd := exec.Command(selfPath(), os.Args[1:]...) //nolint:noctx // it ends when it wants to
+	cmd := exec.Command(selfPath(), os.Args[1:]...) //nolint:noctx,gosec // it ends when it wants to; and it is this very command
 	cmd.Env = append(os.Environ(), initVariable+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// Ctrl-C goes to the terminal's foreground group: to the master alone, which
@@ -87,16 +87,10 @@ func serveInit(master int, incoming <-chan os.Signal) int {
 	}
 }
 
-// notForMaster are the signals that tell this process something about itself.
+// notForMaster are the signals that tell this process something about itself: a
+// child has ended, the Go runtime's own, and a write of ours to a closed pipe.
 func notForMaster(sig syscall.Signal) bool {
-	switch sig {
-	case syscall.SIGCHLD, // a child has ended: reap
-		syscall.SIGURG,  // the Go runtime's own
-		syscall.SIGPIPE: // our own writes
-		return true
-	default:
-		return false
-	}
+	return sig == syscall.SIGCHLD || sig == syscall.SIGURG || sig == syscall.SIGPIPE
 }
 
 // reapAll waits for every child that has ended, and says how the master did if

@@ -164,7 +164,7 @@ func isLowPort(address string) bool {
 	if err != nil {
 		return false
 	}
-	n, err := net.LookupPort("tcp", port)
+	n, err := strconv.Atoi(port)
 	return err == nil && n > 0 && n < 1024
 }
 
