@@ -185,7 +185,8 @@ func stopLeftover(ctx context.Context, e engine, epoch uint64, hurry <-chan stru
 		case <-hurry:
 			hurry = nil
 			order.abandon()
-			order = beside(killLimit, func(ctx context.Context) error { return e.Stop(ctx, syscall.SIGKILL, 0) })
+			// No grace instead of KILL as the signal: the exit shall say that it was forced.
+			order = beside(killLimit, func(ctx context.Context) error { return e.Stop(ctx, syscall.SIGTERM, 0) })
 		}
 	}
 	return e.Ack(ctx)
