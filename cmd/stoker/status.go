@@ -58,7 +58,7 @@ func (a *adminAddress) config() (*config.Config, error) {
 	cfg := config.Default()
 	if a.file != "" {
 		var err error
-		if cfg, err = config.Load(a.file); err != nil {
+		if cfg, err = config.LoadText(a.file); err != nil {
 			return nil, err
 		}
 	}
