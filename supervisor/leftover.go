@@ -45,6 +45,10 @@ func (w *worker) findLeftover() (next State, why cause, found bool) {
 // slotUnknown: something is there that cannot be taken over, be it silent,
 // forged or another's. It is not touched, and no second engine is started beside it.
 func (w *worker) slotUnknown(err error) (next State, why cause, found bool) {
+	if w.wish == wishHandOver {
+		next, why = w.leave()
+		return next, why, true
+	}
 	if w.wish == wishRun {
 		next, why = w.notStarted(fmt.Errorf("what is in %s can be neither taken over nor ended: %w", w.place.KeeperDir(), err))
 		return next, why, true

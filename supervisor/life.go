@@ -14,7 +14,7 @@ import (
 
 // starting finds out what the slot holds, and spawns a keeper if it is empty.
 func (w *worker) starting() (State, cause) {
-	if w.unsure {
+	if w.unsure && w.wish != wishHandOver {
 		if next, why, found := w.findLeftover(); found {
 			return next, why
 		}
@@ -66,6 +66,8 @@ func (w *worker) executed() (State, cause) {
 	defer limit.Stop()
 	for {
 		switch {
+		case w.wish == wishHandOver:
+			return w.handedOver()
 		case w.ended():
 			return Stopping, exitCause(w.engine.State().Exit)
 		case w.keeperLost():
@@ -180,6 +182,9 @@ func (w *worker) ready() (State, cause) {
 // has come between.
 func (w *worker) interrupted() (next State, why cause, left bool) {
 	switch {
+	case w.wish == wishHandOver:
+		next, why = w.handedOver()
+		return next, why, true
 	case w.ended():
 		return Stopping, exitCause(w.engine.State().Exit), true
 	case w.keeperLost():
@@ -204,6 +209,8 @@ func (w *worker) draining() (State, cause) {
 	defer func() { idle.abandon() }()
 	for {
 		switch {
+		case w.wish == wishHandOver:
+			return w.handedOver()
 		case w.ended():
 			return Stopping, exitCause(w.engine.State().Exit)
 		case w.keeperLost():
@@ -263,6 +270,8 @@ func (w *worker) stopping() (State, cause) {
 	}
 	for {
 		switch {
+		case w.wish == wishHandOver:
+			return w.handedOver()
 		case w.engine.State().Phase == keeper.Ended:
 			return w.settle()
 		case w.keeperLost():
@@ -334,7 +343,7 @@ func (w *worker) backoff() (State, cause) {
 	switch {
 	case w.wish == wishRun:
 		return Starting, progress("its turn has come")
-	case w.unsure:
+	case w.unsure && w.wish != wishHandOver:
 		return Starting, cause{reason: reasonWish, text: "something may still run"}
 	default:
 		return w.leave()

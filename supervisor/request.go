@@ -17,6 +17,9 @@ const (
 	wishRelease
 	// wishStop: end the engine, and stay so.
 	wishStop
+	// wishHandOver: the engine is a successor's; nothing may be done to it. It
+	// is the last, since no later wish may lead to an act again.
+	wishHandOver
 )
 
 // request is handed to a worker's goroutine, which alone acts on it.
@@ -34,6 +37,8 @@ type request struct {
 	settings *config.Pool
 	// sign: nothing is wanted but the sign of life that hearing it is.
 	sign bool
+	// leave, with wishHandOver, ends the watching too.
+	leave bool
 }
 
 // ask hands r to the worker's goroutine. It returns when that has heard it,
@@ -59,6 +64,7 @@ func (w *worker) hear(r request) {
 	w.drain = r.drain && !r.hurry
 	w.drainLimit = r.limit
 	w.hurried = w.hurried || r.hurry
+	w.left = w.left || r.leave
 }
 
 // takeSettings goes by new settings. It is called between two states, when no
@@ -77,6 +83,9 @@ func (w *worker) takeSettings() {
 
 // leave is where a worker goes that has no engine and shall not run.
 func (w *worker) leave() (State, cause) {
+	if w.wish == wishHandOver {
+		return w.handedOver()
+	}
 	if w.wish == wishRelease {
 		return Released, cause{reason: reasonWish, text: "as was wished; nothing was running"}
 	}

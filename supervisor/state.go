@@ -11,6 +11,8 @@ const (
 	Loading State = "loading"
 	// Ready: the worker serves. The only state in the pool.
 	Ready State = "ready"
+	// Watching: in the pool, and another master's by now: see HandOver.
+	Watching State = "watching"
 	// Draining: out of the pool, and its requests may finish.
 	Draining State = "draining"
 	// Stopping: the engine, or what is left of its tree, is being ended.
@@ -26,7 +28,7 @@ const (
 )
 
 // states in the order of a life, for metrics.
-var states = [...]State{Starting, Loading, Ready, Draining, Stopping, Backoff, Stopped, Failed, Released}
+var states = [...]State{Starting, Loading, Ready, Watching, Draining, Stopping, Backoff, Stopped, Failed, Released}
 
 // terminal reports whether a worker never leaves s.
 func (s State) terminal() bool { return s == Stopped || s == Failed || s == Released }

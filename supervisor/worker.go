@@ -57,6 +57,7 @@ type worker struct {
 	// refused: a dial was refused since the last good probe, which has taken the
 	// member out of the pool.
 	refused bool
+	left    bool // nothing is to be watched any more: see HandOver
 
 	engine  engine // nil: nothing runs that we know of
 	address string
@@ -138,6 +139,8 @@ func (w *worker) step() (State, cause) {
 		return w.loading()
 	case Ready:
 		return w.ready()
+	case Watching:
+		return w.watching()
 	case Draining:
 		return w.draining()
 	case Stopping:
@@ -184,11 +187,11 @@ func (w *worker) transition(to State, why cause) {
 		if !w.adopted {
 			w.metrics.loaded(w.since.Sub(w.engine.State().StartedAt))
 		}
-	case Loading, Backoff, Stopped, Failed, Released:
+	case Loading, Watching, Backoff, Stopped, Failed, Released:
 	}
 	w.publish(why)
 	// Last: whoever is served by a worker finds it ready.
-	w.member.SetReady(to == Ready)
+	w.member.SetReady(to == Ready || to == Watching)
 	w.metrics.entered(from, to)
 }
 

@@ -23,9 +23,11 @@ type Member struct {
 	weight   uint64
 	ready    bool
 	inFlight int
-	idle     chan struct{} // closed when inFlight becomes 0; nil while nobody waits for that
-	pass     uint64        // see ranking
-	rank     int           // index in ranking.heap, -1 outside
+	// elsewhere is how many requests another process has there; see Pool.SetElsewhere.
+	elsewhere int
+	idle      chan struct{} // closed when both become 0; nil while nobody waits for that
+	pass      uint64        // see ranking
+	rank      int           // index in ranking.heap, -1 outside
 }
 
 func newMember(p *Pool, name string, weight int) *Member {
@@ -86,17 +88,15 @@ func (m *Member) Release() {
 	defer p.mu.Unlock()
 	m.inFlight--
 	p.ranking.fix(m)
-	if m.inFlight == 0 && m.idle != nil {
-		close(m.idle)
-		m.idle = nil
-	}
+	m.tellIdle()
 }
 
-// InFlight is how many requests hold a place on m.
+// InFlight is how many requests hold a place on m, those of another process
+// included; see Pool.SetElsewhere.
 func (m *Member) InFlight() int {
 	m.pool.mu.Lock()
 	defer m.pool.mu.Unlock()
-	return m.inFlight
+	return m.load()
 }
 
 // Ready says whether m takes requests.
@@ -123,7 +123,7 @@ func (m *Member) WaitIdle(ctx context.Context) error {
 func (m *Member) whenIdle() <-chan struct{} {
 	m.pool.mu.Lock()
 	defer m.pool.mu.Unlock()
-	if m.inFlight == 0 {
+	if m.load() == 0 {
 		closed := make(chan struct{})
 		close(closed)
 		return closed

@@ -199,7 +199,9 @@ type MemberStats struct {
 	Name     string
 	Ready    bool
 	InFlight int
-	Weight   int
+	// Elsewhere is how many of InFlight are another process's.
+	Elsewhere int
+	Weight    int
 }
 
 // Stats returns a snapshot, members in the order they were added.
@@ -208,7 +210,7 @@ func (p *Pool) Stats() Stats {
 	defer p.mu.Unlock()
 	s := Stats{Name: p.name, Queued: p.queue.length, Members: make([]MemberStats, 0, len(p.members))}
 	for _, m := range p.members {
-		s.Members = append(s.Members, MemberStats{Name: m.name, Ready: m.ready, InFlight: m.inFlight, Weight: int(m.weight)})
+		s.Members = append(s.Members, MemberStats{Name: m.name, Ready: m.ready, InFlight: m.load(), Elsewhere: m.elsewhere, Weight: int(m.weight)})
 	}
 	return s
 }

@@ -22,7 +22,7 @@ type ranking struct {
 func (r *ranking) before(a, b *Member) bool {
 	if r.policy == LeastOutstanding {
 		// The load per weight that each would have with one more request.
-		loadA, loadB := (uint64(a.inFlight)+1)*b.weight, (uint64(b.inFlight)+1)*a.weight
+		loadA, loadB := (uint64(a.load())+1)*b.weight, (uint64(b.load())+1)*a.weight
 		if loadA != loadB {
 			return loadA < loadB
 		}

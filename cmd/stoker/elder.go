@@ -1,0 +1,123 @@
+package main
+
+import (
+	"sync"
+	"time"
+)
+
+// elder is the generation before this one, as far as this one sees it: who it
+// is, and what it still has to do. All zero in a first generation.
+type elder struct {
+	m     *master
+	link  *link
+	hello helloMessage
+
+	mu       sync.Mutex
+	requests int
+	gone     bool
+
+	// counted is closed when its counters are known, or will never be.
+	counted     chan struct{}
+	countedOnce sync.Once
+	following   sync.WaitGroup
+}
+
+// olderStatus is a generation in GET /status that finishes its requests.
+type olderStatus struct {
+	Generation int    `json:"generation"`
+	PID        int    `json:"pid"`
+	Version    string `json:"version"`
+	InFlight   int    `json:"in_flight"`
+}
+
+func newElder(m *master, h *inheritance) *elder {
+	return &elder{m: m, link: h.parent, hello: h.hello, gone: h.parent == nil, counted: make(chan struct{})}
+}
+
+// draining says whether it still lives.
+func (e *elder) draining() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.gone
+}
+
+// status is what operators see of it; empty when it has gone.
+func (e *elder) status() []olderStatus {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gone {
+		return nil
+	}
+	return []olderStatus{{Generation: e.hello.Generation, PID: e.hello.PID, Version: e.hello.Version, InFlight: e.requests}}
+}
+
+// follow begins to listen to it, until its end.
+func (e *elder) follow() {
+	if e.link == nil {
+		close(e.counted)
+		return
+	}
+	e.following.Go(func() {
+		defer e.end()
+		for {
+			m, err := e.link.next(nil)
+			if err != nil {
+				return
+			}
+			e.hear(m)
+		}
+	})
+}
+
+func (e *elder) hear(m message) {
+	switch {
+	case m.InFlight != nil:
+		e.mu.Lock()
+		e.requests = m.InFlight.Requests
+		e.mu.Unlock()
+		e.m.setElsewhere(m.InFlight.Upstreams)
+	case m.Metrics != nil:
+		e.m.carried.carry(m.Metrics)
+		e.countedOnce.Do(func() { close(e.counted) })
+	}
+}
+
+// end takes note that it has gone: it has nothing in flight any more.
+func (e *elder) end() {
+	e.mu.Lock()
+	e.gone = true
+	e.mu.Unlock()
+	e.m.setElsewhere(nil)
+	e.countedOnce.Do(func() { close(e.counted) })
+	e.m.log.Info("the generation before has ended", "generation", e.hello.Generation, "pid", e.hello.PID)
+}
+
+// countedLimit bounds the wait for its counters: it leaves its admin listener
+// before it sends them, and gives answers there a second.
+const countedLimit = 5 * time.Second
+
+// awaitCounters blocks until metrics may be served.
+func (e *elder) awaitCounters() {
+	limit := time.NewTimer(countedLimit)
+	defer limit.Stop()
+	select {
+	case <-e.counted:
+	case <-limit.C:
+		e.m.log.Warn("the generation before has not told its counters: those in /metrics begin anew until it does", "pid", e.hello.PID)
+	}
+}
+
+// close ends the following.
+func (e *elder) close() {
+	if e.link != nil {
+		e.link.close()
+	}
+	e.following.Wait()
+}
+
+// setElsewhere tells the pools what another generation has on their members.
+func (m *master) setElsewhere(counts map[string]map[string]int) {
+	for name, pool := range m.pools {
+		pool.SetElsewhere(counts[name])
+	}
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/cloudflare/tableflip"
+
+	"stoker/config"
+	"stoker/internal/door"
+	"stoker/internal/failpoint"
+)
+
+// inheritance is what passes from one generation of the master to the next:
+// the listeners, the run directory's lock and a link. All of it goes as files,
+// by name: tableflip unlinks the path of a unix listener that it knows to be
+// one as soon as it is told to stop, while clients are still to be served there.
+type inheritance struct {
+	upgrader *tableflip.Upgrader
+	// parent is the link to the generation before; nil in the first.
+	parent *link
+	// hello is what that said; zero in the first.
+	hello helloMessage
+}
+
+// sentinel is how tableflip tells a process that it is a successor.
+const sentinel = "TABLEFLIP_HAS_PARENT_7DIU3"
+
+// The names of what is passed on.
+const (
+	lockFile  = "lock "
+	linkFile  = "link"
+	adminFile = "admin "
+	doorFile  = "listen "
+)
+
+// helloLimit bounds the wait for the generation before to say who it is; it
+// said so before it started us.
+const helloLimit = 5 * time.Second
+
+// inherit takes what a generation before has passed on, if there is one.
+// timeout bounds later upgrades, from the start of a process to its Ready.
+func inherit(timeout time.Duration) (*inheritance, error) {
+	if os.Getenv(sentinel) != "" {
+		failpoint.Hit("exec")
+	}
+	upgrader, err := tableflip.New(tableflip.Options{UpgradeTimeout: timeout})
+	if err != nil {
+		return nil, fmt.Errorf("take over from the running master: %w", err)
+	}
+	// Nobody below us is a successor.
+	if err := os.Unsetenv(sentinel); err != nil {
+		return nil, err
+	}
+	h := &inheritance{upgrader: upgrader}
+	if !upgrader.HasParent() {
+		return h, nil
+	}
+	file, err := upgrader.File(linkFile)
+	if err == nil && file == nil {
+		err = errors.New("it passed no link on")
+	}
+	if err == nil {
+		h.parent, err = newLink(file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take over from the running master: %w", err)
+	}
+	failpoint.Hit("inherited")
+	limit := time.NewTimer(helloLimit)
+	defer limit.Stop()
+	m, err := h.parent.next(limit.C)
+	if err == nil && m.Hello == nil {
+		err = errors.New("its first word is no hello")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take over from the running master: %w", err)
+	}
+	h.hello = *m.Hello
+	return h, nil
+}
+
+// successor says whether there is a generation before us that we may replace.
+func (h *inheritance) successor() bool { return h.parent != nil }
+
+// generation counts from 1.
+func (h *inheritance) generation() int { return h.hello.Generation + 1 }
+
+// takeRunDir is takeRunDir, or the lock that the generation before holds: the
+// kernel's lock belongs to the open file, which both have, so that it is never
+// free in between.
+func (h *inheritance) takeRunDir(cfg *config.Config) (*lock, error) {
+	name := lockFile + cfg.LockFile()
+	file, err := h.upgrader.File(name)
+	if err != nil {
+		return nil, fmt.Errorf("inherit the run directory's lock: %w", err)
+	}
+	if file != nil {
+		return &lock{file: file}, nil
+	}
+	if h.successor() {
+		return nil, fmt.Errorf("run directory %s is not that of the running master: an upgrade cannot move it; restart instead", cfg.RunDir)
+	}
+	held, err := takeRunDir(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.upgrader.AddFile(name, held.file); err != nil {
+		held.release()
+		return nil, fmt.Errorf("share the run directory's lock: %w", err)
+	}
+	return held, nil
+}
+
+// inherited returns a listener that was passed on, or nil.
+func (h *inheritance) inherited(name string) (net.Listener, error) {
+	file, err := h.upgrader.File(name)
+	if err != nil || file == nil {
+		return nil, err
+	}
+	defer file.Close() // the listener has a duplicate
+	return net.FileListener(file)
+}
+
+// share lets the next generation inherit a listener.
+func (h *inheritance) share(name string, listener net.Listener) error {
+	source, ok := listener.(interface{ File() (*os.File, error) })
+	if !ok {
+		return fmt.Errorf("share %s: a %T cannot be shared", name, listener)
+	}
+	file, err := source.File()
+	if err != nil {
+		return fmt.Errorf("share %s: %w", name, err)
+	}
+	defer file.Close() // tableflip has a duplicate
+	if err := h.upgrader.AddFile(name, file); err != nil {
+		return fmt.Errorf("share %s: %w", name, err)
+	}
+	return nil
+}
+
+// listen returns the inherited listener for an address of the door, or opens one.
+func (h *inheritance) listen(ctx context.Context, address string) (net.Listener, error) {
+	name := doorFile + address
+	listener, err := h.inherited(name)
+	if err != nil {
+		return nil, fmt.Errorf("inherit listener %s: %w", address, err)
+	}
+	if listener != nil {
+		return listener, nil
+	}
+	if listener, err = door.Listen(ctx, address, door.Options{}); err != nil {
+		return nil, err
+	}
+	return listener, h.share(name, listener)
+}
+
+// stop makes tableflip let go of every duplicate that it holds, and ends an
+// upgrade that has begun.
+func (h *inheritance) stop() error {
+	h.upgrader.Stop()
+	<-h.upgrader.Exit()
+	return nil
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"stoker/supervisor/keeper"
+)
+
+// preflightFlag, given to the command that runs a master, makes it load its
+// configuration, say what it is and exit. A binary that does not know the flag
+// refuses it, and so cannot be upgraded to.
+const preflightFlag = "preflight"
+
+// preflightLimit bounds a preflight: it loads a file and prints a line.
+const preflightLimit = 30 * time.Second
+
+// preflightReport is what a preflight prints.
+type preflightReport struct {
+	Version string `json:"version"`
+	// KeeperProtocol is the lowest and the highest version that it speaks.
+	KeeperProtocol [2]int `json:"keeper_protocol"`
+}
+
+// reportPreflight is the whole of a preflight, once the configuration is loaded.
+func reportPreflight(w io.Writer) error {
+	low, high := keeper.Versions()
+	return json.NewEncoder(w).Encode(preflightReport{Version: version, KeeperProtocol: [2]int{low, high}})
+}
+
+// preflight tries whether the binary that our command line names by now would
+// run with our arguments. It changes nothing.
+func preflight(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, preflightLimit)
+	defer cancel()
+	args := append([]string{os.Args[1], "--" + preflightFlag}, os.Args[2:]...)
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		said := strings.TrimSpace(strings.TrimPrefix(problems.String(), "stoker: "))
+		if said == "" || !errors.As(err, new(*exec.ExitError)) {
+			return fmt.Errorf("try the new binary %s: %w", os.Args[0], err)
+		}
+		return fmt.Errorf("the new binary %s would not start: %s", os.Args[0], said)
+	}
+	var r preflightReport
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		return fmt.Errorf("try the new binary %s: it is no stoker that can be upgraded to: %w", os.Args[0], err)
+	}
+	low, high := keeper.Versions()
+	if r.KeeperProtocol[0] > high || r.KeeperProtocol[1] < low {
+		return fmt.Errorf("the new binary %s (version %s) cannot speak with the keepers that run: it speaks versions %d to %d of their protocol, they %d to %d",
+			os.Args[0], r.Version, r.KeeperProtocol[0], r.KeeperProtocol[1], low, high)
+	}
+	return nil
+}

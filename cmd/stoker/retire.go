@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"time"
+
+	"stoker/exchange"
+	"stoker/internal/failpoint"
+)
+
+// How often a generation that finishes its requests looks whether there is news
+// for the next one: counts at each tick, counters at every twentieth.
+const (
+	reportEvery   = 50 * time.Millisecond
+	countersEvery = 20
+)
+
+// errLost: the new generation died between Ready and serving.
+var errLost = errors.New("the new generation ended before it served; engines live on for the next master that is started in this run directory")
+
+// retire ends this master after an upgrade: the engines are the next
+// generation's, and the clients' connections are ours to the end. Nothing is
+// cut before shutdown.drain_timeout, and no connection attempt is refused.
+func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error {
+	failpoint.Hit("old-after-ready")
+	start := time.Now()
+	patient, stopWaiting := until(context.WithoutCancel(ctx), signals.ends())
+	defer stopWaiting()
+	reports := m.beginReports(a.link)
+	defer a.link.close()
+	defer reports.end()
+
+	serving, lost := m.awaitSuccessor(patient, a)
+	m.enter(draining)
+	m.front.Drain()
+	m.admin.leave()
+	reports.countersNow()
+	closeDoor := m.door.Leave
+	if lost != nil {
+		// Nobody else accepts: clients shall be refused, not left waiting.
+		closeDoor = func() error { return m.door.Close(ctx) }
+	}
+	if err := closeDoor(); err != nil {
+		m.log.Warn("leave door", "error", err)
+	}
+	m.held.release()
+	if serving != nil {
+		m.log.Info("handed over; finishing the requests that are here", "new_pid", serving.PID, "generation", serving.Generation,
+			"requests_in_flight", m.front.InFlight(), "drain_timeout", m.cfg.Shutdown.DrainTimeout.Std())
+	}
+	failpoint.Hit("old-draining")
+	cut := m.finish(ctx, patient)
+	m.front.Close()
+	for _, pool := range m.pools {
+		pool.Close()
+	}
+	m.sup.Leave()
+	m.log.Info("this generation has ended", "generation", m.inherit.generation(), "duration", since(start), "requests_cut", cut)
+	return lost
+}
+
+// awaitSuccessor waits until the new generation serves; until then this one
+// accepts as ever, since somebody must.
+func (m *master) awaitSuccessor(ctx context.Context, a *attempt) (*servingMessage, error) {
+	limit := time.NewTimer(m.cfg.UpgradeTimeout.Std())
+	defer limit.Stop()
+	for {
+		select {
+		case got := <-a.link.incoming:
+			a.hear(got)
+			if s := got.Serving; s != nil {
+				a.settle(&upgradeResult{
+					PID: s.PID, Generation: s.Generation, Version: s.Version,
+					Adopted: a.observed, Seconds: time.Since(a.began).Seconds(),
+				}, nil)
+				return s, nil
+			}
+		case <-a.link.ended:
+			return nil, m.lostSuccessor(a, errLost)
+		case <-limit.C:
+			return nil, m.lostSuccessor(a, errors.New("the new generation has taken over and does not serve: it hangs; end it and start another"))
+		case <-ctx.Done():
+			a.settle(nil, errEnding)
+			return nil, nil //nolint:nilnil // a signal to end is neither
+		}
+	}
+}
+
+func (m *master) lostSuccessor(a *attempt, err error) error {
+	m.log.Error("upgrade failed after its point of no return; this master finishes its requests and ends", "error", err)
+	a.settle(nil, err)
+	return err
+}
+
+// finish lets requests finish, and cuts what is left at the limit.
+func (m *master) finish(ctx, patient context.Context) (cut int) {
+	limited, cancel := context.WithTimeout(patient, m.cfg.Shutdown.DrainTimeout.Std())
+	defer cancel()
+	if m.front.CloseIdle(limited, m.cfg.Shutdown.IdleGrace.Std()) == nil {
+		return 0
+	}
+	if cut = m.front.Cut(exchange.ErrShutdown); cut == 0 {
+		return 0
+	}
+	m.metrics.dropped.Add(float64(cut))
+	m.log.Warn("requests cut: they did not finish in time", "requests", cut, "drain_timeout", m.cfg.Shutdown.DrainTimeout.Std())
+	ctx, cancelWait := context.WithTimeout(context.WithoutCancel(ctx), cutPatience)
+	defer cancelWait()
+	_ = m.front.WaitIdle(ctx) // Close, which follows, ends what is left
+	return cut
+}
+
+// reports tell the next generation what this one has to do and has counted.
+type reports struct {
+	m        *master
+	link     *link
+	stop     chan struct{}
+	done     chan struct{}
+	counters chan chan struct{}
+}
+
+func (m *master) beginReports(l *link) *reports {
+	r := &reports{m: m, link: l, stop: make(chan struct{}), done: make(chan struct{}), counters: make(chan chan struct{})}
+	go r.run()
+	return r
+}
+
+// run sends counts when they have changed. Counters are sent for the first time
+// when countersNow says so: before that the admin listener here answers scrapes,
+// and the two could contradict each other.
+func (r *reports) run() {
+	defer close(r.done)
+	every := time.NewTicker(reportEvery)
+	defer every.Stop()
+	var last *inFlightMessage
+	counting := false
+	for tick := 1; ; tick++ {
+		now := r.m.inFlight()
+		if last == nil || !now.equal(last) {
+			if r.link.send(message{InFlight: now}) != nil {
+				r.drainRequests()
+				return
+			}
+			last = now
+		}
+		if counting && tick%countersEvery == 0 {
+			r.sendCounters()
+		}
+		select {
+		case <-every.C:
+		case sent := <-r.counters:
+			counting = true
+			r.sendCounters()
+			close(sent)
+		case <-r.stop:
+			r.sendCounters()
+			_ = r.link.send(message{Bye: true})
+			return
+		}
+	}
+}
+
+// drainRequests answers those who wait, when nobody listens any more.
+func (r *reports) drainRequests() {
+	for {
+		select {
+		case sent := <-r.counters:
+			close(sent)
+		case <-r.stop:
+			return
+		}
+	}
+}
+
+func (r *reports) sendCounters() {
+	encoded, err := r.m.carried.snapshot()
+	if err != nil {
+		r.m.log.Warn("counters are not passed on to the new generation", "error", err)
+		return
+	}
+	if err := r.link.send(message{Metrics: encoded}); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		r.m.log.Debug("the new generation does not listen any more", "error", err)
+	}
+}
+
+// countersNow sends the counters and returns when that is done.
+func (r *reports) countersNow() {
+	sent := make(chan struct{})
+	r.counters <- sent
+	<-sent
+}
+
+// end sends all a last time.
+func (r *reports) end() {
+	close(r.stop)
+	<-r.done
+}
+
+// inFlight is what this generation has to do now.
+func (m *master) inFlight() *inFlightMessage {
+	now := &inFlightMessage{Requests: m.front.InFlight(), Upstreams: map[string]map[string]int{}}
+	for name, pool := range m.pools {
+		counts := map[string]int{}
+		for _, member := range pool.Stats().Members {
+			if own := member.InFlight - member.Elsewhere; own > 0 {
+				counts[member.Name] = own
+			}
+		}
+		if len(counts) > 0 {
+			now.Upstreams[name] = counts
+		}
+	}
+	return now
+}
+
+func (a *inFlightMessage) equal(b *inFlightMessage) bool {
+	return a.Requests == b.Requests && maps.EqualFunc(a.Upstreams, b.Upstreams, maps.Equal[map[string]int, map[string]int])
+}

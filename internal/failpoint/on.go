@@ -1,0 +1,41 @@
+//go:build failpoints
+
+package failpoint
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Hit does what the file says of a point; nothing if it does not name it.
+func Hit(point string) {
+	text, err := os.ReadFile(os.Getenv("STOKER_FAILPOINTS"))
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(text)) {
+		if action, ok := strings.CutPrefix(strings.TrimSpace(line), point+"="); ok {
+			do(action)
+		}
+	}
+}
+
+func do(action string) {
+	switch {
+	case action == "kill":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	case action == "hang":
+		for {
+			time.Sleep(time.Hour)
+		}
+	case action == "exit":
+		os.Exit(9)
+	case strings.HasPrefix(action, "pause="):
+		if d, err := time.ParseDuration(strings.TrimPrefix(action, "pause=")); err == nil {
+			time.Sleep(d)
+		}
+	}
+}
