@@ -35,6 +35,9 @@ type Config struct {
 	// OrphanTimeout is how long a keeper goes on without a master before it
 	// ends its engine.
 	OrphanTimeout Duration `toml:"orphan_timeout"`
+	// UpgradeTimeout is how long the process of a binary upgrade may take until
+	// it is ready to take over; past it, it is killed and the upgrade has failed.
+	UpgradeTimeout Duration `toml:"upgrade_timeout"`
 
 	Shutdown Shutdown `toml:"shutdown"`
 	Pools    []Pool   `toml:"pools"`

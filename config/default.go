@@ -11,12 +11,13 @@ import (
 // its pools, and nothing in it depends on what is running.
 func Default() *Config {
 	return &Config{
-		Listen:        []string{"127.0.0.1:8000"},
-		RunDir:        DefaultRunDir(),
-		LogFormat:     "text",
-		LogLevel:      "info",
-		AccessLog:     "stdout",
-		OrphanTimeout: Duration(5 * time.Minute),
+		Listen:         []string{"127.0.0.1:8000"},
+		RunDir:         DefaultRunDir(),
+		LogFormat:      "text",
+		LogLevel:       "info",
+		AccessLog:      "stdout",
+		OrphanTimeout:  Duration(5 * time.Minute),
+		UpgradeTimeout: Duration(time.Minute),
 		Shutdown: Shutdown{
 			DrainTimeout: Duration(30 * time.Second),
 			IdleGrace:    Duration(time.Second),

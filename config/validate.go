@@ -68,6 +68,7 @@ func (v *validator) validate() {
 	v.validateRunDir()
 	v.validateLogs()
 	v.duration("orphan_timeout", v.config.OrphanTimeout, 0)
+	v.duration("upgrade_timeout", v.config.UpgradeTimeout, Duration(100*time.Millisecond))
 	v.validateShutdown()
 	v.validatePools()
 	v.validateRoutes()

@@ -194,4 +194,3 @@ func (w *worker) handedOver() (State, cause) {
 		return w.release(), why
 	}
 }
-

@@ -10,7 +10,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
@@ -23,6 +22,7 @@ import (
 // configured. It lives from before the first engine to after the last.
 type admin struct {
 	server    http.Server
+	path      string // of the socket
 	listeners []net.Listener
 }
 
@@ -33,42 +33,57 @@ type status struct {
 	// State is starting, ready, draining or stopping.
 	State string `json:"state"`
 	// Generation counts the masters that have handed over to each other.
-	Generation int                     `json:"generation"`
-	Version    string                  `json:"version"`
-	Pools      []supervisor.PoolStatus `json:"pools"`
+	Generation int `json:"generation"`
+	// Older are generations that finish their requests.
+	Older   []olderStatus           `json:"older,omitempty"`
+	Version string                  `json:"version"`
+	Pools   []supervisor.PoolStatus `json:"pools"`
 }
 
-// generation is the first: each master is one until one can replace another.
-const generation = 1
-
-// openAdmin opens the listeners and does not serve yet.
-func openAdmin(ctx context.Context, m *master, registry *prometheus.Registry) (*admin, error) {
-	a := &admin{server: http.Server{Handler: adminHandlerFor(m, registry), ConnContext: markSocket, ReadHeaderTimeout: 10 * time.Second}}
-	path := m.cfg.AdminSocket()
-	// The run directory is ours by its lock: a socket that is there is a dead master's.
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open admin socket: %w", err)
+// openAdmin opens the listeners, or takes those of the generation before, and
+// does not serve yet.
+func openAdmin(ctx context.Context, m *master) (*admin, error) {
+	a := &admin{
+		server: http.Server{Handler: adminHandlerFor(m), ConnContext: markSocket, ReadHeaderTimeout: 10 * time.Second},
+		path:   m.cfg.AdminSocket(),
 	}
-	var lc net.ListenConfig
-	socket, err := lc.Listen(ctx, "unix", path)
+	socket, err := m.inherit.share(adminFile+a.path, func() (net.Listener, error) { return listenAdminSocket(ctx, a.path) })
 	if err != nil {
 		return nil, fmt.Errorf("open admin socket: %w", err)
 	}
 	a.listeners = append(a.listeners, socket)
-	if err := os.Chmod(path, 0o600); err != nil {
-		a.closeListeners()
-		return nil, fmt.Errorf("open admin socket: %w", err)
-	}
 	if m.cfg.Admin == "" {
 		return a, nil
 	}
-	tcp, err := lc.Listen(ctx, "tcp", m.cfg.Admin)
+	tcp, err := m.inherit.share(adminFile+m.cfg.Admin, func() (net.Listener, error) {
+		var lc net.ListenConfig
+		return lc.Listen(ctx, "tcp", m.cfg.Admin)
+	})
 	if err != nil {
-		a.closeListeners()
+		a.leave()
 		return nil, fmt.Errorf("open admin listener: %w", err)
 	}
 	a.listeners = append(a.listeners, tcp)
 	return a, nil
+}
+
+// listenAdminSocket opens the socket, mode 0600. The run directory is ours by
+// its lock: a socket that is there is a dead master's.
+func listenAdminSocket(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	socket, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever closes it last removes it: see close.
+	socket.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	return socket, nil
 }
 
 // serve answers until close.
@@ -85,8 +100,15 @@ func (a *admin) serve() error {
 	return g.Wait()
 }
 
-// close ends what is being answered after a second, and removes the socket.
+// close ends it for good.
 func (a *admin) close() {
+	a.leave()
+	_ = os.Remove(a.path) // it may never have been there
+}
+
+// leave ends what is being answered after a second, and leaves the sockets to
+// whoever shares them.
+func (a *admin) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if a.server.Shutdown(ctx) != nil {
@@ -102,7 +124,7 @@ func (a *admin) closeListeners() {
 }
 
 // adminMux answers what only looks; handleControl adds what changes anything.
-func adminMux(m *master, registry *prometheus.Registry) *http.ServeMux {
+func adminMux(m *master) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "alive"})
@@ -111,7 +133,7 @@ func adminMux(m *master, registry *prometheus.Registry) *http.ServeMux {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, m.status())
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.carried, promhttp.HandlerOpts{}))
 	return mux
 }
 
@@ -126,7 +148,7 @@ func (m *master) answerReady(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (m *master) status() status {
-	return status{PID: os.Getpid(), State: m.state(), Generation: generation, Version: version, Pools: m.sup.Status()}
+	return status{PID: os.Getpid(), State: m.state(), Generation: m.inherit.generation(), Older: m.elder.status(), Version: version, Pools: m.sup.Status()}
 }
 
 // The states of a master that serves.

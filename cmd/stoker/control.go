@@ -10,14 +10,12 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"stoker/config"
 	"stoker/supervisor"
 )
 
 // Operators change what runs by POST to the admin socket: /drain, /resume,
-// /restart, /stop, /scale, /reload and /shutdown, each with an order as JSON.
+// /restart, /stop, /scale, /reload, /upgrade and /shutdown, each with an order as JSON.
 // The answer comes when it is done. The TCP listener takes none of them:
 // whoever reaches a port is not yet an operator, whoever may open the socket is.
 
@@ -42,6 +40,8 @@ type outcome struct {
 	Report *supervisor.Report `json:"report,omitempty"`
 	// Plan is what a reload changes.
 	Plan any `json:"plan,omitempty"`
+	// Upgrade is who serves now.
+	Upgrade *upgradeResult `json:"upgrade,omitempty"`
 }
 
 // errOrder marks an order that makes no sense.
@@ -56,6 +56,7 @@ func handleControl(mux *http.ServeMux, m *master) {
 		"restart":  m.restartOrder,
 		"scale":    m.scaleOrder,
 		"shutdown": m.shutdownOrder,
+		"upgrade":  m.upgradeOrder,
 	} {
 		mux.HandleFunc("POST /"+verb, func(w http.ResponseWriter, r *http.Request) {
 			// An operator who goes away has given the order all the same.
@@ -221,8 +222,8 @@ func (m *master) scaleFirst(ctx context.Context, by int) {
 }
 
 // adminHandlerFor is what the admin listeners answer.
-func adminHandlerFor(m *master, registry *prometheus.Registry) http.Handler {
-	mux := adminMux(m, registry)
+func adminHandlerFor(m *master) http.Handler {
+	mux := adminMux(m)
 	handleControl(mux, m)
 	return mux
 }

@@ -15,6 +15,7 @@ const demoWorkers = 3
 
 func newDemoCommand() *cobra.Command {
 	var listen, runDir string
+	var temporary, preflight bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run three workers of a small engine that is built in, to try everything without a model",
@@ -32,20 +33,37 @@ func newDemoCommand() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("make run directory: %w", err)
 				}
-				defer func() { _ = os.RemoveAll(dir) }()
-				flags.RunDir = dir
+				flags.RunDir, temporary = dir, true
+				// For the generation that follows an upgrade.
+				os.Args = append(os.Args, "--run-dir", dir, "--"+temporaryFlag)
 			}
 			cfg, err := config.FromCommandLine("", flags)
 			if err != nil {
 				return err
 			}
-			return runMaster(cmd.Context(), cfg, runOptions{opened: func(m *master) { printDemo(cmd.OutOrStdout(), m) }})
+			if preflight {
+				return reportPreflight(cmd.OutOrStdout())
+			}
+			return runMaster(cmd.Context(), cfg, runOptions{
+				opened: func(m *master) { printDemo(cmd.OutOrStdout(), m) },
+				ended: func() {
+					if temporary {
+						_ = os.RemoveAll(flags.RunDir)
+					}
+				},
+			})
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8000", "address of the traffic door")
 	cmd.Flags().StringVar(&runDir, "run-dir", "", "run directory (default: a new one, removed at the end)")
+	cmd.Flags().BoolVar(&temporary, temporaryFlag, false, "remove the run directory at the end")
+	_ = cmd.Flags().MarkHidden(temporaryFlag) // it is there
+	addPreflight(cmd, &preflight)
 	return cmd
 }
+
+// temporaryFlag passes on that the run directory is to be removed at the end.
+const temporaryFlag = "temporary"
 
 // printDemo says what to try. The engines still load for a second; a request
 // waits for them.

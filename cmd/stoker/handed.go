@@ -125,8 +125,8 @@ func storeDoor(d *door.Door, addresses map[*door.Listener]string, manager *syste
 }
 
 // openDoor listens on every address, or on none. What the service manager
-// handed in is used for its address.
-func openDoor(ctx context.Context, addresses []string, handed *handedIn, log hclog.Logger) (*door.Door, error) {
+// handed in, or the generation before passed on, is used for its address.
+func openDoor(ctx context.Context, addresses []string, handed *handedIn, inherit *inheritance, log hclog.Logger) (*door.Door, error) {
 	found := make(map[string]*systemd.Handed)
 	for _, address := range addresses {
 		if socket := handed.take(ctx, address); socket != nil {
@@ -134,12 +134,13 @@ func openDoor(ctx context.Context, addresses []string, handed *handedIn, log hcl
 		}
 	}
 	d := door.New(log)
+	d.BeforeClose("the upgrader", inherit.stop)
 	if err := handed.rest(); err != nil {
 		return nil, err
 	}
 	ours := make(map[*door.Listener]string)
 	for _, address := range addresses {
-		listener, shared, err := listen(ctx, address, found[address])
+		listener, shared, err := listen(ctx, address, found[address], inherit)
 		if err != nil {
 			// Not the door's end for clients: what is stored waits for the next try.
 			return nil, errors.Join(err, d.Leave())
@@ -156,12 +157,22 @@ func openDoor(ctx context.Context, addresses []string, handed *handedIn, log hcl
 	return d, nil
 }
 
-// listen returns the socket that was handed in, or opens one. shared: the
-// service manager goes on listening on it when we are gone.
-func listen(ctx context.Context, address string, handed *systemd.Handed) (listener net.Listener, shared bool, err error) {
-	if handed != nil {
-		return handed.Listener, !handed.Stored, nil
+// listen returns the socket that was passed on or handed in, or opens one.
+// shared: the service manager goes on listening on it when we are gone.
+func listen(ctx context.Context, address string, handed *systemd.Handed, inherit *inheritance) (listener net.Listener, shared bool, err error) {
+	for name, shared := range map[string]bool{doorFile + address: false, unitFile + address: true} {
+		if listener, err := inherit.inherited(name); listener != nil || err != nil {
+			return listener, shared, err
+		}
 	}
-	listener, err = door.Listen(ctx, address, door.Options{})
-	return listener, false, err
+	name := doorFile + address
+	if handed == nil {
+		listener, err = door.Listen(ctx, address, door.Options{})
+	} else if listener, shared = handed.Listener, !handed.Stored; shared {
+		name = unitFile + address
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return listener, shared, inherit.passOn(name, listener)
 }

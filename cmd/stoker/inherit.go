@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,7 +10,6 @@ import (
 	"github.com/cloudflare/tableflip"
 
 	"stoker/config"
-	"stoker/internal/door"
 	"stoker/internal/failpoint"
 )
 
@@ -36,6 +34,8 @@ const (
 	linkFile  = "link"
 	adminFile = "admin "
 	doorFile  = "listen "
+	// of a socket that the service manager goes on listening on
+	unitFile = "unit "
 )
 
 // helloLimit bounds the wait for the generation before to say who it is; it
@@ -116,18 +116,37 @@ func (h *inheritance) takeRunDir(cfg *config.Config) (*lock, error) {
 	return held, nil
 }
 
-// inherited returns a listener that was passed on, or nil.
-func (h *inheritance) inherited(name string) (net.Listener, error) {
-	file, err := h.upgrader.File(name)
-	if err != nil || file == nil {
+// share returns the listener of that name which was passed on, or the one that
+// open opens, and passes it on to the next generation in turn.
+func (h *inheritance) share(name string, open func() (net.Listener, error)) (net.Listener, error) {
+	listener, err := h.inherited(name)
+	if listener != nil || err != nil {
+		return listener, err
+	}
+	if listener, err = open(); err != nil {
 		return nil, err
 	}
-	defer file.Close() // the listener has a duplicate
+	if err := h.passOn(name, listener); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
+
+// inherited returns the listener of that name which was passed on; nil: none was.
+func (h *inheritance) inherited(name string) (net.Listener, error) {
+	file, err := h.upgrader.File(name)
+	if err != nil {
+		return nil, fmt.Errorf("inherit %s: %w", name, err)
+	}
+	if file == nil {
+		return nil, nil //nolint:nilnil // as it says
+	}
+	defer file.Close() //nolint:errcheck // the listener has a duplicate
 	return net.FileListener(file)
 }
 
-// share lets the next generation inherit a listener.
-func (h *inheritance) share(name string, listener net.Listener) error {
+// passOn lets the next generation inherit a listener.
+func (h *inheritance) passOn(name string, listener net.Listener) error {
 	source, ok := listener.(interface{ File() (*os.File, error) })
 	if !ok {
 		return fmt.Errorf("share %s: a %T cannot be shared", name, listener)
@@ -136,27 +155,11 @@ func (h *inheritance) share(name string, listener net.Listener) error {
 	if err != nil {
 		return fmt.Errorf("share %s: %w", name, err)
 	}
-	defer file.Close() // tableflip has a duplicate
+	defer file.Close() //nolint:errcheck // tableflip has a duplicate
 	if err := h.upgrader.AddFile(name, file); err != nil {
 		return fmt.Errorf("share %s: %w", name, err)
 	}
 	return nil
-}
-
-// listen returns the inherited listener for an address of the door, or opens one.
-func (h *inheritance) listen(ctx context.Context, address string) (net.Listener, error) {
-	name := doorFile + address
-	listener, err := h.inherited(name)
-	if err != nil {
-		return nil, fmt.Errorf("inherit listener %s: %w", address, err)
-	}
-	if listener != nil {
-		return listener, nil
-	}
-	if listener, err = door.Listen(ctx, address, door.Options{}); err != nil {
-		return nil, err
-	}
-	return listener, h.share(name, listener)
 }
 
 // stop makes tableflip let go of every duplicate that it holds, and ends an

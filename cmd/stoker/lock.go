@@ -73,6 +73,9 @@ func markStop(cfg *config.Config) error {
 	return nil
 }
 
+// sign writes our pid into the file, for who comes later.
+func (l *lock) sign() error { return writeHolder(l.file) }
+
 // release lets the directory go. The file stays: removing it would let two
 // masters lock two files of one name.
 func (l *lock) release() { _ = l.file.Close() }

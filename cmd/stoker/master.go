@@ -53,6 +53,13 @@ type master struct {
 	// notifier speaks to the service manager, if one has started us.
 	notifier *notifier
 
+	// inherit is what came from the generation before, elder that generation.
+	inherit  *inheritance
+	elder    *elder
+	upgrades *upgrades
+	carried  *carried
+	held     *lock
+
 	// current is the configuration that runs; cfg is the one that it began with.
 	current atomic.Pointer[config.Config]
 	// changing is held while an operator changes what runs.
@@ -72,38 +79,58 @@ type runOptions struct {
 	fromFile bool
 	// opened, where not nil, is told when the door is open.
 	opened func(*master)
+	// ended, where not nil, is called at the end of the last generation.
+	ended func()
 }
 
-// runMaster runs cfg until a signal ends it, and returns nil after a graceful end.
+// runMaster runs cfg until a signal ends it, and returns nil after a graceful
+// end. It may find itself to be an upgrade of a master that runs.
 func runMaster(ctx context.Context, cfg *config.Config, o runOptions) error {
-	held, err := takeRunDir(cfg)
+	signals := watchSignals(!o.fromFile)
+	defer signals.stop()
+	inherit, err := inherit(cfg.UpgradeTimeout.Std())
+	if err != nil {
+		return err
+	}
+	err = runGeneration(ctx, cfg, o, inherit, signals)
+	if inherit.parent != nil {
+		defer inherit.parent.close()
+		if err != nil {
+			// Of use only to a master that still waits for us to be ready.
+			_ = inherit.parent.send(message{Failed: err.Error()})
+		}
+	}
+	return err
+}
+
+// runGeneration is the life of this process as a master.
+func runGeneration(ctx context.Context, cfg *config.Config, o runOptions, inherit *inheritance, signals *signals) error {
+	held, err := inherit.takeRunDir(cfg)
 	if err != nil {
 		return err
 	}
 	defer held.release()
 	logs := newLogs(cfg)
 	defer logs.close()
-
-	signals := watchSignals(!o.fromFile)
-	defer signals.stop()
 	notifier := newNotifier(logs.log.Named("systemd"))
 	defer notifier.close()
 	handed := takeHandedIn(notifier.manager, notifier.log)
-	m, err := newMaster(ctx, cfg, logs, handed)
+	m, err := newMaster(ctx, cfg, logs, handed, inherit)
 	if err != nil {
 		return err
 	}
-	m.notifier = notifier
-	return m.run(ctx, signals, o.opened)
+	m.held, m.notifier = held, notifier
+	return m.run(ctx, signals, o)
 }
 
 // newMaster makes all pieces and opens the door and the admin listener: what
 // can fail for a reason that an operator must mend fails here, before any
 // engine is started.
-func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *handedIn) (*master, error) {
+func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *handedIn, inherit *inheritance) (*master, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m := &master{cfg: cfg, log: logs.log, metrics: newMasterMetrics(registry), pools: map[string]*upstream.Pool{}, endAsked: make(chan struct{})}
+	m := &master{cfg: cfg, log: logs.log, metrics: newMasterMetrics(registry), pools: map[string]*upstream.Pool{}, endAsked: make(chan struct{}), inherit: inherit, carried: &carried{own: registry}}
+	m.elder, m.upgrades = newElder(m, inherit), newUpgrades(m)
 	m.current.Store(cfg)
 
 	inOrder := make([]*upstream.Pool, 0, len(cfg.Pools))
@@ -125,21 +152,17 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	if m.front, err = front.New(front.Options{Handler: carrier, Observers: observers, Log: m.log.Named("front")}); err != nil {
 		return nil, err
 	}
-	epoch, err := supervisor.NextEpoch(cfg.RunDir)
-	if err != nil {
-		return nil, err
-	}
 	if m.sup, err = supervisor.New(supervisor.Options{
 		Config: cfg, Pools: m.pools, Log: m.log.Named("supervisor"), Registerer: registry,
-		KeeperArgv: []string{selfPath(), keeperCommand}, Epoch: epoch, Stderr: os.Stderr,
+		KeeperArgv: []string{selfPath(), keeperCommand}, Stderr: os.Stderr,
 	}); err != nil {
 		return nil, err
 	}
-	if m.admin, err = openAdmin(ctx, m, registry); err != nil {
+	if m.admin, err = openAdmin(ctx, m); err != nil {
 		return nil, err
 	}
-	if m.door, err = openDoor(ctx, cfg.Listen, handed, m.log.Named("door")); err != nil {
-		m.admin.close()
+	if m.door, err = openDoor(ctx, cfg.Listen, handed, inherit, m.log.Named("door")); err != nil {
+		m.admin.leave()
 		return nil, err
 	}
 	return m, nil
@@ -169,28 +192,59 @@ func newPool(p *config.Pool) *upstream.Pool {
 	})
 }
 
-// run serves until the first signal, then shuts down.
-func (m *master) run(ctx context.Context, signals *signals, opened func(*master)) error {
+// run begins, serves until something ends it, and ends: for good, or in favour
+// of a next generation.
+func (m *master) run(ctx context.Context, signals *signals, o runOptions) error {
 	var serving errgroup.Group
 	broken := make(chan error, 1)
-	for _, l := range m.door.Listeners() {
-		serving.Go(func() error { return m.serve(l, broken) })
+	m.elder.follow()
+	defer m.elder.close()
+	if err := m.begin(ctx, &serving, broken); err != nil {
+		return err
 	}
-	serving.Go(m.admin.serve)
-
-	if err := m.sup.Start(ctx); err != nil {
-		return errors.Join(err, m.shutdown(ctx, signals, "start failed"), serving.Wait())
-	}
-	m.log.Info("serving", "listen", m.cfg.Listen, "admin", m.cfg.AdminSocket(), "pid", os.Getpid(), "version", version)
+	m.log.Info("serving", "listen", m.cfg.Listen, "admin", m.cfg.AdminSocket(), "pid", os.Getpid(), "version", version, "generation", m.inherit.generation())
 	m.notifier.started(m.vitals())
-	if opened != nil {
-		opened(m)
+	if o.opened != nil && !m.inherit.successor() {
+		o.opened(m)
 	}
 
 	reason, failure := m.waitForEnd(ctx, signals, broken)
+	if next := m.upgrades.close(); next != nil {
+		err := m.retire(ctx, signals, next)
+		m.jobs.Wait()
+		return errors.Join(failure, err, serving.Wait())
+	}
 	err := m.shutdown(ctx, signals, reason)
 	m.jobs.Wait() // the supervisor's end has ended them
+	if o.ended != nil {
+		o.ended()
+	}
 	return errors.Join(failure, err, serving.Wait())
+}
+
+// begin opens for clients. Up to its commit an error leaves no trace, so that
+// the master whose place this one was to take goes on undisturbed.
+func (m *master) begin(ctx context.Context, serving *errgroup.Group, broken chan error) error {
+	observed, err := m.commit(ctx)
+	if err != nil {
+		m.admin.leave()
+		m.front.Close()
+		return errors.Join(err, m.door.Leave())
+	}
+	epoch, err := m.takeCharge(ctx, observed)
+	if err != nil {
+		m.sup.Leave()
+		m.admin.close()
+		m.front.Close()
+		return errors.Join(err, m.door.Close(ctx))
+	}
+	for _, l := range m.door.Listeners() {
+		serving.Go(func() error { return m.serve(l, broken) })
+	}
+	m.announce(epoch)
+	m.elder.awaitCounters()
+	serving.Go(m.admin.serve)
+	return nil
 }
 
 // serve lets the front serve l, and tells broken if that ends before its time.
@@ -215,6 +269,9 @@ func (m *master) waitForEnd(ctx context.Context, signals *signals, broken <-chan
 			return sig.String(), nil
 		case sig := <-signals.work:
 			m.work(ctx, sig)
+		case a := <-m.upgrades.succeeded:
+			m.upgrades.succeeded <- a // for close
+			return "upgraded", nil
 		case <-m.endAsked:
 			return "asked by stoker shutdown", nil
 		case err := <-broken:
@@ -232,6 +289,8 @@ func (m *master) work(ctx context.Context, sig os.Signal) {
 		m.jobs.Go(func() { m.scaleFirst(ctx, 1) })
 	case syscall.SIGTTOU:
 		m.jobs.Go(func() { m.scaleFirst(ctx, -1) })
+	case syscall.SIGUSR2:
+		m.upgrades.ask()
 	}
 }
 

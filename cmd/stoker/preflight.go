@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"stoker/supervisor/keeper"
 )
 
@@ -28,6 +30,12 @@ type preflightReport struct {
 	Version string `json:"version"`
 	// KeeperProtocol is the lowest and the highest version that it speaks.
 	KeeperProtocol [2]int `json:"keeper_protocol"`
+}
+
+// addPreflight gives a command the flag, unseen.
+func addPreflight(cmd *cobra.Command, preflight *bool) {
+	cmd.Flags().BoolVar(preflight, preflightFlag, false, "load the configuration, say what this binary is, and exit")
+	_ = cmd.Flags().MarkHidden(preflightFlag) // it is there
 }
 
 // reportPreflight is the whole of a preflight, once the configuration is loaded.

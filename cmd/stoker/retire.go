@@ -27,7 +27,7 @@ var errLost = errors.New("the new generation ended before it served; engines liv
 func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error {
 	failpoint.Hit("old-after-ready")
 	start := time.Now()
-	patient, stopWaiting := until(context.WithoutCancel(ctx), signals.ends())
+	patient, stopWaiting := m.patience(ctx, signals)
 	defer stopWaiting()
 	reports := m.beginReports(a.link)
 	defer a.link.close()
@@ -47,9 +47,10 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 		m.log.Warn("leave door", "error", err)
 	}
 	m.held.release()
+	m.notifier.retire()
 	if serving != nil {
 		m.log.Info("handed over; finishing the requests that are here", "new_pid", serving.PID, "generation", serving.Generation,
-			"requests_in_flight", m.front.InFlight(), "drain_timeout", m.cfg.Shutdown.DrainTimeout.Std())
+			"requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())
 	}
 	failpoint.Hit("old-draining")
 	cut := m.finish(ctx, patient)
@@ -60,6 +61,24 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	m.sup.Leave()
 	m.log.Info("this generation has ended", "generation", m.inherit.generation(), "duration", since(start), "requests_cut", cut)
 	return lost
+}
+
+// patience lasts until a signal to end comes.
+func (m *master) patience(ctx context.Context, signals *signals) (context.Context, func()) {
+	hurried := make(chan struct{})
+	stop := make(chan struct{})
+	m.jobs.Go(func() {
+		select {
+		case <-signals.end:
+			close(hurried)
+		case <-stop:
+		}
+	})
+	patient, end := until(context.WithoutCancel(ctx), hurried)
+	return patient, func() {
+		close(stop)
+		end()
+	}
 }
 
 // awaitSuccessor waits until the new generation serves; until then this one
@@ -97,16 +116,16 @@ func (m *master) lostSuccessor(a *attempt, err error) error {
 
 // finish lets requests finish, and cuts what is left at the limit.
 func (m *master) finish(ctx, patient context.Context) (cut int) {
-	limited, cancel := context.WithTimeout(patient, m.cfg.Shutdown.DrainTimeout.Std())
+	limited, cancel := context.WithTimeout(patient, m.current.Load().Shutdown.DrainTimeout.Std())
 	defer cancel()
-	if m.front.CloseIdle(limited, m.cfg.Shutdown.IdleGrace.Std()) == nil {
+	if m.front.CloseIdle(limited, m.current.Load().Shutdown.IdleGrace.Std()) == nil {
 		return 0
 	}
 	if cut = m.front.Cut(exchange.ErrShutdown); cut == 0 {
 		return 0
 	}
 	m.metrics.dropped.Add(float64(cut))
-	m.log.Warn("requests cut: they did not finish in time", "requests", cut, "drain_timeout", m.cfg.Shutdown.DrainTimeout.Std())
+	m.log.Warn("requests cut: they did not finish in time", "requests", cut, "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())
 	ctx, cancelWait := context.WithTimeout(context.WithoutCancel(ctx), cutPatience)
 	defer cancelWait()
 	_ = m.front.WaitIdle(ctx) // Close, which follows, ends what is left

@@ -59,7 +59,7 @@ those that die, and ends all of them in the right order.`,
 		return usageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newDemoCommand())
+	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newDemoCommand(), newUpgradeCommand())
 	root.AddCommand(newOperationCommands()...)
 	root.AddCommand(newReapCommand(), newSystemdCommand())
 	return root

@@ -11,6 +11,7 @@ import (
 func newRunCommand() *cobra.Command {
 	var file string
 	var flags config.Flags
+	var preflight bool
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- COMMAND [ARG...]\n  stoker run -c stoker.toml",
 		Short: "Run engines and balance requests over them",
@@ -31,6 +32,9 @@ With {socket} a worker listens on a unix socket, else on a TCP port of 127.0.0.1
 			if err != nil {
 				return err
 			}
+			if preflight {
+				return reportPreflight(cmd.OutOrStdout())
+			}
 			return runMaster(cmd.Context(), cfg, runOptions{fromFile: file != ""})
 		},
 	}
@@ -45,5 +49,6 @@ With {socket} a worker listens on a unix socket, else on a TCP port of 127.0.0.1
 	f.StringVar(&flags.StartTimeout, "start-timeout", "", "how long an engine may load (default 20m)")
 	f.IntVar(&flags.GPUsPerWorker, "gpus-per-worker", 0, "devices that each worker gets in CUDA_VISIBLE_DEVICES")
 	f.StringVar(&flags.LogFormat, "log-format", "", "text or json (default text)")
+	addPreflight(cmd, &preflight)
 	return cmd
 }

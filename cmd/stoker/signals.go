@@ -40,7 +40,7 @@ func watchSignals(hupEnds bool) *signals {
 		incoming: make(chan os.Signal, 8),
 	}
 	signal.Notify(s.incoming, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGWINCH,
-		syscall.SIGTTIN, syscall.SIGTTOU)
+		syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR2)
 	s.done.Go(s.pass)
 	return s
 }
@@ -73,7 +73,7 @@ func (s *signals) pass() {
 // ends says whether sig asks the master to end.
 func (s *signals) ends(sig os.Signal) bool {
 	switch sig {
-	case syscall.SIGPIPE, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU:
+	case syscall.SIGPIPE, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR2:
 		return false
 	case syscall.SIGHUP:
 		return s.hupEnds
@@ -86,7 +86,7 @@ func (s *signals) ends(sig os.Signal) bool {
 // of more the master could not tell how often they were meant.
 func (s *signals) ask(sig os.Signal) {
 	switch sig {
-	case syscall.SIGTTIN, syscall.SIGTTOU:
+	case syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR2:
 		select {
 		case s.work <- sig:
 		default:
@@ -95,6 +95,8 @@ func (s *signals) ask(sig os.Signal) {
 }
 
 func (s *signals) stop() {
+	// One that comes too late shall not change how this process ends.
+	signal.Ignore(syscall.SIGUSR2)
 	signal.Stop(s.incoming)
 	close(s.incoming)
 	s.done.Wait()

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,18 +24,16 @@ if nothing had been tried. The signal USR2 does the same without an answer.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			raw, err := where.do(ctx, http.MethodPost, "/upgrade")
-			if errors.Is(err, context.DeadlineExceeded) {
+			done, _, err := where.post(ctx, "/upgrade", order{})
+			switch {
+			case errors.Is(err, context.DeadlineExceeded):
 				return fmt.Errorf("no answer within %s; the upgrade may still be going on, see stoker status", timeout)
-			}
-			if err != nil {
+			case err != nil:
 				return err
+			case done.Error != "" || done.Upgrade == nil:
+				return fmt.Errorf("not upgraded: %s", done.Error)
 			}
-			var r upgradeResult
-			if err := json.Unmarshal(raw, &r); err != nil {
-				return fmt.Errorf("read answer: %w", err)
-			}
-			printUpgrade(cmd.OutOrStdout(), &r)
+			printUpgrade(cmd.OutOrStdout(), done.Upgrade)
 			return nil
 		},
 	}
@@ -56,17 +52,12 @@ func printUpgrade(w io.Writer, r *upgradeResult) {
 	}
 }
 
-// answerUpgrade is POST /upgrade: it answers when the upgrade has succeeded or failed.
-func (m *master) answerUpgrade(w http.ResponseWriter, r *http.Request) {
+// upgradeOrder answers when the upgrade has succeeded or failed.
+func (m *master) upgradeOrder(_ context.Context, _ order) (*outcome, error) {
 	a := m.upgrades.ask()
-	select {
-	case <-a.done:
-	case <-r.Context().Done():
-		return // nobody waits for the answer; the upgrade goes on
-	}
+	<-a.done
 	if a.err != nil {
-		writeJSON(w, http.StatusConflict, map[string]any{"error": a.err.Error()})
-		return
+		return nil, a.err
 	}
-	writeJSON(w, http.StatusOK, a.result)
+	return &outcome{Message: fmt.Sprintf("upgraded: generation %d, pid %d", a.result.Generation, a.result.PID), Upgrade: a.result}, nil
 }
