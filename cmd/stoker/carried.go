@@ -125,11 +125,11 @@ func labelsOf(m *dto.Metric) string {
 
 func addMetric(m, before *dto.Metric) {
 	if m.Counter != nil && before.Counter != nil {
-		m.Counter.Value = proto.Float64(m.Counter.GetValue() + before.Counter.GetValue())
+		m.Counter.Value = new(m.Counter.GetValue() + before.Counter.GetValue())
 	}
 	if m.Summary != nil && before.Summary != nil {
-		m.Summary.SampleCount = proto.Uint64(m.Summary.GetSampleCount() + before.Summary.GetSampleCount())
-		m.Summary.SampleSum = proto.Float64(m.Summary.GetSampleSum() + before.Summary.GetSampleSum())
+		m.Summary.SampleCount = new(m.Summary.GetSampleCount() + before.Summary.GetSampleCount())
+		m.Summary.SampleSum = new(m.Summary.GetSampleSum() + before.Summary.GetSampleSum())
 	}
 	if m.Histogram != nil && before.Histogram != nil {
 		addHistogram(m.Histogram, before.Histogram)
@@ -140,10 +140,10 @@ func addMetric(m, before *dto.Metric) {
 // bounds have changed between two versions, a bound that only one side has
 // counts on the other what its next lower bound does: a lower limit.
 func addHistogram(h, before *dto.Histogram) {
-	h.SampleCount = proto.Uint64(h.GetSampleCount() + before.GetSampleCount())
-	h.SampleSum = proto.Float64(h.GetSampleSum() + before.GetSampleSum())
+	h.SampleCount = new(h.GetSampleCount() + before.GetSampleCount())
+	h.SampleSum = new(h.GetSampleSum() + before.GetSampleSum())
 	for _, b := range h.GetBucket() {
-		b.CumulativeCount = proto.Uint64(b.GetCumulativeCount() + countUpTo(before, b.GetUpperBound()))
+		b.CumulativeCount = new(b.GetCumulativeCount() + countUpTo(before, b.GetUpperBound()))
 	}
 }
 

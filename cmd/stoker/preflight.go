@@ -50,7 +50,7 @@ func preflight(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, preflightLimit)
 	defer cancel()
 	args := append([]string{os.Args[1], "--" + preflightFlag}, os.Args[2:]...)
-	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd := exec.CommandContext(ctx, os.Args[0], args...) //nolint:gosec // our own command line, which an upgrade runs again
 	var out, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problems
 	cmd.WaitDelay = time.Second
