@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -18,11 +19,27 @@ import (
 // by name: tableflip unlinks the path of a unix listener that it knows to be
 // one as soon as it is told to stop, while clients are still to be served there.
 type inheritance struct {
-	upgrader *tableflip.Upgrader
+	upgrader upgrader
 	// parent is the link to the generation before; nil in the first.
 	parent *link
 	// hello is what that said; zero in the first.
 	hello helloMessage
+}
+
+// upgrader is what we need of tableflip, whose type it is.
+type upgrader interface {
+	// File and AddFile inherit and pass on, by name; nil: no such file came.
+	File(name string) (*os.File, error)
+	AddFile(name string, file *os.File) error
+	// Ready tells the process that started us that it may go.
+	Ready() error
+	// Upgrade starts a successor and returns when that is ready, or has failed.
+	Upgrade() error
+	// WaitForParent blocks until the process that started us has ended.
+	WaitForParent(ctx context.Context) error
+	// Stop ends it all; Exit is closed once that is done.
+	Stop()
+	Exit() <-chan struct{}
 }
 
 // sentinel is how tableflip tells a process that it is a successor.
@@ -48,7 +65,7 @@ func inherit(timeout time.Duration) (*inheritance, error) {
 	if os.Getenv(sentinel) != "" {
 		failpoint.Hit("exec")
 	}
-	upgrader, err := tableflip.New(tableflip.Options{UpgradeTimeout: timeout})
+	flip, err := tableflip.New(tableflip.Options{UpgradeTimeout: timeout})
 	if err != nil {
 		return nil, fmt.Errorf("take over from the running master: %w", err)
 	}
@@ -56,11 +73,11 @@ func inherit(timeout time.Duration) (*inheritance, error) {
 	if err := os.Unsetenv(sentinel); err != nil {
 		return nil, err
 	}
-	h := &inheritance{upgrader: upgrader}
-	if !upgrader.HasParent() {
+	h := &inheritance{upgrader: flip}
+	if !flip.HasParent() {
 		return h, nil
 	}
-	file, err := upgrader.File(linkFile)
+	file, err := flip.File(linkFile)
 	if err == nil && file == nil {
 		err = errors.New("it passed no link on")
 	}

@@ -205,7 +205,7 @@ func TestDoorOverStoredSockets(t *testing.T) {
 	used, old := handed(t, "", true), handed(t, "", true)
 	h := &handedIn{manager: systemd.FromEnv(), log: hclog.NewNullLogger(), sockets: []systemd.Handed{old, used}}
 	fresh := "unix:" + filepath.Join(t.TempDir(), "s")
-	d, err := openDoor(t.Context(), []string{used.Listener.Addr().String(), fresh}, h, hclog.NewNullLogger())
+	d, err := openDoor(t.Context(), []string{used.Listener.Addr().String(), fresh}, h, firstGeneration(), hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestDoorOverSocketUnit(t *testing.T) {
 	}
 	defer held.Close()
 	h := &handedIn{manager: systemd.FromEnv(), log: hclog.NewNullLogger(), sockets: []systemd.Handed{unit}}
-	d, err := openDoor(t.Context(), []string{unit.Listener.Addr().String()}, h, hclog.NewNullLogger())
+	d, err := openDoor(t.Context(), []string{unit.Listener.Addr().String()}, h, firstGeneration(), hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestSocketUnitThatListensElsewhere(t *testing.T) {
 	newServiceManager(t)
 	unit := handed(t, "stoker.socket", false)
 	h := &handedIn{manager: systemd.FromEnv(), log: hclog.NewNullLogger(), sockets: []systemd.Handed{unit}}
-	_, err := openDoor(t.Context(), []string{"127.0.0.1:0"}, h, hclog.NewNullLogger())
+	_, err := openDoor(t.Context(), []string{"127.0.0.1:0"}, h, firstGeneration(), hclog.NewNullLogger())
 	if err == nil || !strings.Contains(err.Error(), unit.Listener.Addr().String()+" (stoker.socket)") {
 		t.Errorf("got %v, want an error that names the socket", err)
 	}
