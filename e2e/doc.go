@@ -13,5 +13,7 @@
 //	STOKER_E2E_LLAMA_SERVER   the words of a command that runs llama-server
 //	STOKER_E2E_LLAMA_MODEL    a GGUF model for it, the smaller the better
 //	STOKER_E2E_PYTHON_OPENAI  the words of a command that runs a Python with openai
+//	STOKER_E2E_SYSTEMD_SANDBOX  the words of a command that boots a private systemd, copies a directory's
+//	                            units into it and runs a program beside it: COMMAND DIR -- PROGRAM...
 //	STOKER_E2E_NODE_MODULES   a node_modules directory with openai in it
 package e2e

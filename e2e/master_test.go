@@ -46,6 +46,8 @@ type setup struct {
 	args []string
 	// env is added to the environment.
 	env []string
+	// below is a command that runs the master's command line, as unshare does.
+	below []string
 	// user runs the master; nil: who runs the tests.
 	user *syscall.Credential
 	// group makes the master the leader of a process group, as a shell does.
@@ -77,7 +79,8 @@ func startAs(t *testing.T, config string, s setup) *master {
 	for i := range args {
 		args[i] = replace.Replace(args[i])
 	}
-	m.cmd = exec.Command(binary, args...)
+	line := append(slices.Clone(s.below), append([]string{binary}, args...)...)
+	m.cmd = exec.Command(line[0], line[1:]...)
 	m.cmd.Env = append(os.Environ(), append([]string{m.mark, "STOKER_E2E_EVENTS=" + m.events}, s.env...)...)
 	m.cmd.Dir = dir
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user, Setpgid: s.group}
