@@ -59,6 +59,7 @@ type unit struct {
 }
 
 func testInsideSystemd(t *testing.T, address string) {
+	t.Helper()
 	u := &unit{t: t, master: &master{t: t, runDir: "/run/stoker", address: address, ended: make(chan struct{})}}
 	u.install(fmt.Sprintf("listen = [%q]\nshutdown.idle_grace = \"100ms\"\n[[pools]]\nname = \"p\"\nworkers = 2\ncommand = %s\n",
 		address, list(engine("--load", "300ms", "--socket", "{socket}")...)))
