@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -43,30 +44,41 @@ type Options struct {
 	Log hclog.Logger
 }
 
-// Balancer carries requests. It has no state but what it was made with, and is
-// safe for use by many goroutines.
+// Balancer carries requests. It has no state but what it was made with, or told
+// since, and is safe for use by many goroutines.
 type Balancer struct {
-	routes   routes
-	trusted  networks
+	table    atomic.Pointer[table] // replaced whole
 	log      hclog.Logger
 	attempts sync.Pool // of *attempt
 }
 
 // New returns a balancer, or says which route leads nowhere.
 func New(o Options) (*Balancer, error) {
-	routes, err := newRoutes(o.Routes, o.Pools)
-	if err != nil {
-		return nil, err
-	}
 	if o.Log == nil {
 		o.Log = hclog.NewNullLogger()
 	}
-	return &Balancer{
-		routes:   routes,
-		trusted:  o.TrustedProxies,
+	b := &Balancer{
 		log:      o.Log,
 		attempts: sync.Pool{New: func() any { return new(attempt) }},
-	}, nil
+	}
+	return b, b.Update(o)
+}
+
+// table is what a configuration says about requests, for as long as it holds.
+type table struct {
+	routes  routes
+	trusted networks
+}
+
+// Update goes by other pools, routes and networks from the next request on, or
+// says which route leads nowhere and changes nothing.
+func (b *Balancer) Update(o Options) error {
+	routes, err := newRoutes(o.Routes, o.Pools)
+	if err != nil {
+		return err
+	}
+	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies})
+	return nil
 }
 
 // Serve carries x from its head to the end of its answer, or breaks it.
@@ -82,7 +94,7 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 	if err := check(&x.Request); err != nil {
 		return classify(err)
 	}
-	pool, err := b.routes.find(&x.Request)
+	pool, err := b.table.Load().routes.find(&x.Request)
 	if err != nil {
 		return classify(err)
 	}

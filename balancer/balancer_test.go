@@ -330,7 +330,7 @@ func TestRoutes(t *testing.T) {
 		{"[::1]:80", "/x", "rest"},
 		{"[::1]", "*", "rest"},
 	} {
-		pool, err := b.routes.find(&http1.Request{Target: tc.target, Authority: tc.authority})
+		pool, err := b.table.Load().routes.find(&http1.Request{Target: tc.target, Authority: tc.authority})
 		got := ""
 		if err == nil {
 			got = pool.Name()

@@ -47,7 +47,7 @@ type claims struct {
 // permissions have let it in, and it has no address of its own to show.
 func (b *Balancer) identify(x *exchange.Exchange) {
 	peer := x.Client.Addr()
-	trusted := !peer.IsValid() || b.trusted.contain(peer)
+	trusted := !peer.IsValid() || b.table.Load().trusted.contain(peer)
 	fields, said := separate(http1.StripHopByHop(x.Request.Fields), trusted)
 	address := "" // of the peer
 	if peer.IsValid() {
@@ -178,7 +178,7 @@ func (b *Balancer) clientBehind(peer, forwarded string) string {
 			break
 		}
 		client = a.String()
-		if !b.trusted.contain(a) {
+		if !b.table.Load().trusted.contain(a) {
 			break
 		}
 	}

@@ -25,9 +25,9 @@ type Metrics struct {
 	firstByte *prometheus.HistogramVec
 
 	// Found once: looking a label set up by its values hashes and allocates.
-	byRequest table[requestLabels, prometheus.Counter]
-	byOutcome table[outcomeLabels, prometheus.Counter]
-	byPool    table[string, poolMetrics]
+	byRequest cache[requestLabels, prometheus.Counter]
+	byOutcome cache[outcomeLabels, prometheus.Counter]
+	byPool    cache[string, poolMetrics]
 }
 
 type requestLabels struct {
@@ -107,15 +107,15 @@ func (m *Metrics) pool(name string) poolMetrics {
 	}
 }
 
-// table is a map that is read without a lock and copied to grow: it soon has
+// cache is a map that is read without a lock and copied to grow: it soon has
 // all the keys that it will ever have.
-type table[K comparable, V any] struct {
+type cache[K comparable, V any] struct {
 	mu      sync.Mutex
 	entries atomic.Pointer[map[K]V]
 }
 
 // get returns the value of k, made at the first time.
-func (t *table[K, V]) get(k K, find func(K) V) V {
+func (t *cache[K, V]) get(k K, find func(K) V) V {
 	if m := t.entries.Load(); m != nil {
 		if v, ok := (*m)[k]; ok {
 			return v

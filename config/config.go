@@ -28,7 +28,10 @@ type Config struct {
 	LogFormat string `toml:"log_format"`
 	// LogLevel is trace, debug, info, warn or error.
 	LogLevel string `toml:"log_level"`
-	// AccessLog is "stdout", "stderr" or "off".
+	// LogFile is a file that the log is appended to, instead of stderr. Engines
+	// write to stderr all the same.
+	LogFile string `toml:"log_file"`
+	// AccessLog is "stdout", "stderr", "off" or a file that it is appended to.
 	AccessLog string `toml:"access_log"`
 	// TrustedProxies are the networks whose X-Forwarded-* and X-Request-Id are believed.
 	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
@@ -86,6 +89,9 @@ type Pool struct {
 	// DrainTimeout is how long a worker that leaves the pool may finish its requests.
 	DrainTimeout Duration `toml:"drain_timeout"`
 
+	// Surge is how many workers more a rolling change may have: 0, or 1 to start
+	// one beside before the first is drained. Two copies rarely fit one GPU.
+	Surge int `toml:"surge"`
 	// Command is the engine's argument vector; {socket}, {port}, {index},
 	// {name} and {gpus} are replaced in it and in Env. No shell is involved.
 	Command []string          `toml:"command"`

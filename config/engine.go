@@ -20,6 +20,15 @@ func (p *Pool) dealt() []string {
 	return p.GPUs[:min(len(p.GPUs), p.Workers*p.GPUsPerWorker)]
 }
 
+// WithEngineOf is p, but for what engines are started with, which is q's: how
+// a worker goes on that has an engine of q until its turn in a rolling change.
+func (p *Pool) WithEngineOf(q *Pool) *Pool {
+	mixed := *p
+	mixed.Command, mixed.Env, mixed.Dir, mixed.User = q.Command, q.Env, q.Dir, q.User
+	mixed.GPUsPerWorker, mixed.GPUs, mixed.Workers = q.GPUsPerWorker, q.GPUs, q.Workers
+	return &mixed
+}
+
 // WithWorkers is the configuration with another number of workers in one pool,
 // validated. The error is Problems.
 func (c *Config) WithWorkers(pool string, workers int) (*Config, error) {

@@ -165,6 +165,10 @@ func explain(message string) string {
 func (v *validator) complete(base string) {
 	c := v.config
 	c.RunDir = absolute(base, c.RunDir)
+	c.LogFile = absolute(base, c.LogFile)
+	if strings.Contains(c.AccessLog, "/") {
+		c.AccessLog = absolute(base, c.AccessLog)
+	}
 	for i := range c.Routes {
 		c.Routes[i].Host = plainHost(c.Routes[i].Host)
 	}

@@ -152,7 +152,9 @@ func (v *validator) validateLogs() {
 	c := v.config
 	v.oneOf("log_format", c.LogFormat, "text", "json")
 	v.oneOf("log_level", c.LogLevel, "trace", "debug", "info", "warn", "error")
-	v.oneOf("access_log", c.AccessLog, "stdout", "stderr", "off")
+	if !filepath.IsAbs(c.AccessLog) {
+		v.oneOf("access_log", c.AccessLog, "stdout", "stderr", "off", "/FILE")
+	}
 }
 
 // validateShutdown checks that the hard limit leaves room for all that may
@@ -243,9 +245,24 @@ func (v *validator) validateHost() {
 			v.report(indexPath("listen", i), fmt.Sprintf("the directory %s does not exist: create it, or name another", filepath.Dir(path)))
 		}
 	}
+	v.validateLogHost("log_file", v.config.LogFile)
+	v.validateLogHost("access_log", v.config.AccessLog)
 	for i := range v.config.Pools {
 		if p := &v.config.Pools[i]; !p.Remote() {
 			v.validatePoolHost(i, p)
 		}
+	}
+}
+
+// validateLogHost checks a file that is to be appended to.
+func (v *validator) validateLogHost(key, path string) {
+	if !filepath.IsAbs(path) {
+		return // a word, or nothing
+	}
+	if info, err := v.host.stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) || (err == nil && !info.IsDir()) {
+		v.report(key, fmt.Sprintf("the directory %s does not exist: create it, or name another", filepath.Dir(path)))
+	}
+	if info, err := v.host.stat(path); err == nil && info.IsDir() {
+		v.report(key, fmt.Sprintf("%s is a directory: name a file in it", path))
 	}
 }

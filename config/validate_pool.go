@@ -159,6 +159,7 @@ func (v *validator) validateWorkers(i int, p *Pool) {
 	key := func(name string) string { return v.poolKey(i, name) }
 	v.number(key("workers"), p.Workers, 1, maxWorkers)
 	v.number(key("max_starting"), p.MaxStarting, 0, maxWorkers)
+	v.number(key("surge"), p.Surge, 0, 1)
 	v.duration(key("start_timeout"), p.StartTimeout, shortest)
 	v.validateCommand(i, p)
 	v.validateGPUs(i, p)

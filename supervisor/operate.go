@@ -186,7 +186,7 @@ func (s *Supervisor) Restart(ctx context.Context, name string) (*Report, error) 
 		if err != nil {
 			report.Members = append(report.Members, MemberReport{Pool: t.pool.name, Name: name, Error: err.Error(), Text: "not restarted"})
 		} else {
-			report.Members = append(report.Members, s.roll(ctx, t.posts)...)
+			report.Members = append(report.Members, s.change(ctx, t.pool, t.posts)...)
 			done()
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync"
 
 	"stoker/config"
 	"stoker/upstream"
@@ -36,12 +37,18 @@ type post struct {
 
 // poolWorkers are the upstreams of one pool.
 type poolWorkers struct {
+	s        *Supervisor
 	name     string
 	upstream *upstream.Pool
 	turns    *turns
 	// busy holds one token: one rolling change of the pool at a time, else two
 	// of them together would take two workers out.
 	busy chan struct{}
+	// after is closed when a former pool of this name has gone; nil: there was none.
+	after <-chan struct{}
+	// gone is closed when this one, removed, has.
+	gone     chan struct{}
+	goneOnce sync.Once
 
 	// The rest is guarded by Supervisor.mu.
 
@@ -50,6 +57,8 @@ type poolWorkers struct {
 	remote []*remote
 	// supersede ends the rolling change that goes on; nil: none does.
 	supersede context.CancelCauseFunc
+	// removed: it is in no configuration any more; its workers end.
+	removed bool
 }
 
 // Reasons why nothing is started.
@@ -63,7 +72,8 @@ var (
 // nobody else knows the supervisor.
 func (s *Supervisor) newPool(p *config.Pool, up *upstream.Pool) *poolWorkers {
 	made := &poolWorkers{
-		name: p.Name, config: p, upstream: up, turns: &turns{limit: p.MaxStarting}, busy: make(chan struct{}, 1),
+		s: s, name: p.Name, config: p, upstream: up, turns: &turns{limit: p.MaxStarting},
+		busy: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	for _, c := range p.Servers {
 		made.remote = append(made.remote, s.newRemote(made, c))

@@ -2,48 +2,13 @@ package supervisor
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
-	"time"
-
-	"stoker/config"
 )
 
-// Scale gives a pool of workers another number of them: new ones get the
-// lowest free indices and are started at once; the highest are drained, ended
-// and forgotten. c is the validated configuration with that number, which is
-// the supervisor's from now on. Its errors change nothing.
-func (s *Supervisor) Scale(ctx context.Context, pool string, c *config.Config) (*Report, error) {
-	s.applying.Lock()
-	defer s.applying.Unlock()
-	t, err := s.find(pool)
-	if err != nil {
-		return nil, err
-	}
-	if t.pool.name != pool || t.pool.config.Remote() {
-		return nil, fmt.Errorf("%s is no pool of workers", pool)
-	}
-	if _, err := assignDevices(c.Pools, visibleDevices); err != nil {
-		return nil, err
-	}
-	at := slices.IndexFunc(c.Pools, func(p config.Pool) bool { return p.Name == pool })
-	s.log.Info("scaled by an operator", "pool", pool, "workers", c.Pools[at].Workers)
-	began := time.Now()
-	ctx, done, err := s.takeTurn(ctx, t.pool)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	s.mu.Lock()
-	s.config, t.pool.config = c, &c.Pools[at]
-	s.mu.Unlock()
-	report := &Report{Members: s.resize(ctx, t.pool)}
-	report.Seconds = time.Since(began).Seconds()
-	return report, nil
-}
-
-// resize adds and removes posts until there are as many as the pool's configuration says.
+// resize adds and removes posts until there are as many as the pool's
+// configuration says: new ones get the lowest free indices and are started at
+// once; the highest are drained, ended and forgotten.
 func (s *Supervisor) resize(ctx context.Context, p *poolWorkers) []MemberReport {
 	s.mu.Lock()
 	want := p.config.Workers
@@ -51,12 +16,14 @@ func (s *Supervisor) resize(ctx context.Context, p *poolWorkers) []MemberReport 
 		want = 0
 	}
 	var added []*post
-	for index := 0; len(p.posts) < want; index++ {
+	// What could not be ended is leaving for good: its index is not used again.
+	live := slices.DeleteFunc(slices.Clone(p.posts), func(q *post) bool { return q.leaving })
+	surplus := live[min(want, len(live)):]
+	for index := 0; len(live)+len(added) < want; index++ {
 		if !slices.ContainsFunc(p.posts, func(q *post) bool { return q.index == index }) {
 			added = append(added, s.addPost(p, index))
 		}
 	}
-	surplus := p.posts[want:]
 	s.mu.Unlock()
 	reports := s.removeAll(ctx, surplus)
 	begun := make([]MemberReport, len(added))

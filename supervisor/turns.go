@@ -15,6 +15,14 @@ type turns struct {
 	waiting []chan struct{}
 }
 
+// setLimit changes the limit. Who loads already goes on.
+func (t *turns) setLimit(limit int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.limit = limit
+	t.grant()
+}
+
 // try takes a turn if one is free and nobody waits for it.
 func (t *turns) try() bool {
 	t.mu.Lock()

@@ -5,14 +5,15 @@ import "github.com/prometheus/client_golang/prometheus"
 // Collector reads the pools when metrics are asked for: gauges that the pools
 // know anyway cost nothing per request.
 type Collector struct {
-	pools    []*Pool
+	pools    func() []*Pool
 	inFlight *prometheus.Desc
 	ready    *prometheus.Desc
 	queued   *prometheus.Desc
 }
 
-// NewCollector returns a collector over pools, to be registered once.
-func NewCollector(pools []*Pool) *Collector {
+// NewCollector returns a collector over the pools that there are when it is
+// asked, to be registered once.
+func NewCollector(pools func() []*Pool) *Collector {
 	return &Collector{
 		pools: pools,
 		inFlight: prometheus.NewDesc("stoker_requests_in_flight",
@@ -33,7 +34,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
-	for _, p := range c.pools {
+	for _, p := range c.pools() {
 		s := p.Stats()
 		ch <- prometheus.MustNewConstMetric(c.queued, prometheus.GaugeValue, float64(s.Queued), s.Name)
 		for _, m := range s.Members {

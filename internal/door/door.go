@@ -39,6 +39,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,6 +102,19 @@ func (d *Door) Listeners() []*Listener {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return append([]*Listener(nil), d.listeners...)
+}
+
+// Remove ends one listener as Close ends all, and forgets it. Functions given to
+// BeforeClose are not called: whoever else holds this one socket must have let
+// go of it.
+func (d *Door) Remove(ctx context.Context, l *Listener) error {
+	d.mu.Lock()
+	d.listeners = slices.DeleteFunc(slices.Clone(d.listeners), func(other *Listener) bool { return other == l })
+	d.mu.Unlock()
+	if l.shared {
+		return l.leave()
+	}
+	return l.end(ctx)
 }
 
 // BeforeClose names another holder of the sockets (a library that keeps

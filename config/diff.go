@@ -1,0 +1,242 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Plan is what turns one configuration into another while it runs. It is a
+// value: making one changes nothing.
+type Plan struct {
+	// Workers by what happens to them.
+	Kept      []string `json:"kept"`
+	Restarted []string `json:"restarted"`
+	Added     []string `json:"added"`
+	Removed   []string `json:"removed"`
+	// Changes are keys that take effect at once, without a restart of anything.
+	Changes []Change `json:"changes"`
+	// NeedMaster are keys that a running master keeps as they were: they need a
+	// restart of the master itself.
+	NeedMaster []Change `json:"need_master"`
+}
+
+// Change is one key with another value. Values are as in a file; empty: absent.
+type Change struct {
+	// Key is a path in which pools and servers stand by their names.
+	Key string `json:"key"`
+	Old string `json:"old"`
+	New string `json:"new"`
+}
+
+// masterKeys are read once, when a master begins.
+var masterKeys = []string{"run_dir", "admin"}
+
+// Diff compares two validated configurations. Secrets are not in the plan.
+func Diff(from, to *Config) Plan {
+	p := Plan{Kept: []string{}, Restarted: []string{}, Added: []string{}, Removed: []string{}, Changes: []Change{}, NeedMaster: []Change{}}
+	p.compare("", reflect.ValueOf(from).Elem(), reflect.ValueOf(to).Elem())
+	for i := range from.Pools {
+		old := &from.Pools[i]
+		p.compareWorkers(old, to.Pool(old.Name))
+	}
+	for i := range to.Pools {
+		if from.Pool(to.Pools[i].Name) == nil {
+			p.compareWorkers(nil, &to.Pools[i])
+		}
+	}
+	return p
+}
+
+// Pool is the pool of that name, nil if there is none.
+func (c *Config) Pool(name string) *Pool {
+	for i := range c.Pools {
+		if c.Pools[i].Name == name {
+			return &c.Pools[i]
+		}
+	}
+	return nil
+}
+
+// Empty reports whether nothing is to be done.
+func (p *Plan) Empty() bool {
+	return len(p.Restarted)+len(p.Added)+len(p.Removed)+len(p.Changes)+len(p.NeedMaster) == 0
+}
+
+// Restart notes that a worker is to be restarted after all: an earlier plan
+// that was to replace its engine did not come to it.
+func (p *Plan) Restart(worker string) {
+	if i := slices.Index(p.Kept, worker); i >= 0 {
+		p.Kept = slices.Delete(p.Kept, i, i+1)
+		p.Restarted = append(p.Restarted, worker)
+		slices.Sort(p.Restarted)
+	}
+}
+
+// compareWorkers sorts the workers of one pool; nil: no such pool.
+func (p *Plan) compareWorkers(from, to *Pool) {
+	before, after := from.workerCount(), to.workerCount()
+	for index := range max(before, after) {
+		switch {
+		case index >= after:
+			p.Removed = append(p.Removed, from.WorkerName(index))
+		case index >= before:
+			p.Added = append(p.Added, to.WorkerName(index))
+		case from.SameEngine(to):
+			p.Kept = append(p.Kept, to.WorkerName(index))
+		default:
+			p.Restarted = append(p.Restarted, to.WorkerName(index))
+		}
+	}
+}
+
+func (p *Pool) workerCount() int {
+	if p == nil || p.Remote() {
+		return 0
+	}
+	return p.Workers
+}
+
+// compare walks one table key by key, so that no key can be forgotten.
+func (p *Plan) compare(path string, from, to reflect.Value) {
+	for i, name := range keysOf(from.Type()).names {
+		at, old, now := joinPath(path, name), from.Field(i), to.Field(i)
+		switch tables := old.Interface().(type) {
+		case []Pool:
+			compareNamed(p, at, named(tables), named(now.Interface().([]Pool)))
+		case []Server:
+			compareNamed(p, at, named(tables), named(now.Interface().([]Server)))
+		default:
+			switch {
+			case tableOf(old.Type()) != nil && old.Kind() == reflect.Struct:
+				p.compare(at, old, now)
+			case empty(old) && empty(now): // nil or not
+			case !reflect.DeepEqual(old.Interface(), now.Interface()):
+				p.note(at, show(name, old), show(name, now))
+			}
+		}
+	}
+}
+
+func empty(v reflect.Value) bool {
+	return (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0
+}
+
+// note adds a change where it belongs.
+func (p *Plan) note(key, old, now string) {
+	if old == now {
+		now += " (a secret in it has changed)"
+	}
+	change := Change{Key: key, Old: old, New: now}
+	if slices.Contains(masterKeys, key) {
+		p.NeedMaster = append(p.NeedMaster, change)
+		return
+	}
+	p.Changes = append(p.Changes, change)
+}
+
+// entry is a table of an array that has a name.
+type entry struct {
+	name  string
+	value reflect.Value
+}
+
+func named[T Pool | Server](tables []T) []entry {
+	entries := make([]entry, len(tables))
+	for i := range tables {
+		switch table := any(&tables[i]).(type) {
+		case *Pool:
+			entries[i] = entry{table.Name, reflect.ValueOf(table).Elem()}
+		case *Server:
+			entries[i] = entry{table.Name, reflect.ValueOf(table).Elem()}
+		}
+	}
+	return entries
+}
+
+// compareNamed compares arrays of tables whose order means nothing.
+func compareNamed(p *Plan, path string, from, to []entry) {
+	find := func(entries []entry, name string) int {
+		return slices.IndexFunc(entries, func(e entry) bool { return e.name == name })
+	}
+	for _, old := range from {
+		at := joinPath(path, old.name)
+		if i := find(to, old.name); i >= 0 {
+			p.compare(at, old.value, to[i].value)
+		} else {
+			p.note(at, "there", "")
+		}
+	}
+	for _, now := range to {
+		if find(from, now.name) < 0 {
+			p.note(joinPath(path, now.name), "", "there")
+		}
+	}
+}
+
+// show is a value for people, without secrets.
+func show(name string, v reflect.Value) string {
+	switch x := v.Interface().(type) {
+	case []string:
+		if name == "command" || name == "gone_command" {
+			x, _ = maskArgs(x)
+		}
+		return quoteArray(x)
+	case map[string]string:
+		pool := Pool{Env: x}
+		pool.mask()
+		var pairs []string
+		for key, value := range pool.Env {
+			pairs = append(pairs, key+" = "+quoteTOML(value))
+		}
+		slices.Sort(pairs)
+		return "{" + strings.Join(pairs, ", ") + "}"
+	case []Route:
+		routes := make([]string, len(x))
+		for i, r := range x {
+			routes[i] = r.Host + r.Path + " to " + r.Pool
+		}
+		return "[" + strings.Join(routes, ", ") + "]"
+	}
+	return formatValue(v)
+}
+
+// Print writes the plan for people, a line for each thing that happens.
+func (p *Plan) Print(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "workers: %s kept, %s restarted, %s added, %s removed\n",
+		list(p.Kept), list(p.Restarted), list(p.Added), list(p.Removed))
+	for _, c := range p.Changes {
+		fmt.Fprintf(&b, "%s\n", c)
+	}
+	for _, c := range p.NeedMaster {
+		fmt.Fprintf(&b, "not now, it needs a restart of the master: %s\n", c)
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("print the plan: %w", err)
+	}
+	return nil
+}
+
+func (c Change) String() string {
+	switch {
+	case c.New == "":
+		return c.Key + ": removed"
+	case c.Old == "":
+		return c.Key + ": added"
+	}
+	return c.Key + ": " + c.Old + " → " + c.New
+}
+
+// list is how many, and which if these are few.
+func list(names []string) string {
+	switch {
+	case len(names) == 0:
+		return "none"
+	case len(names) > 8:
+		return fmt.Sprint(len(names))
+	}
+	return fmt.Sprintf("%d (%s)", len(names), strings.Join(names, " "))
+}
