@@ -65,14 +65,25 @@ func (p *Plan) Empty() bool {
 	return len(p.Restarted)+len(p.Added)+len(p.Removed)+len(p.Changes)+len(p.NeedMaster) == 0
 }
 
-// Restart notes that a worker is to be restarted after all: an earlier plan
-// that was to replace its engine did not come to it.
-func (p *Plan) Restart(worker string) {
-	if i := slices.Index(p.Kept, worker); i >= 0 {
-		p.Kept = slices.Delete(p.Kept, i, i+1)
-		p.Restarted = append(p.Restarted, worker)
-		slices.Sort(p.Restarted)
+// Correct goes by what runs instead of what was configured, where the two
+// differ because an earlier plan did not come to every worker. restart holds
+// the workers that there are, and whether each is to be restarted.
+func (p *Plan) Correct(restart map[string]bool) {
+	all := slices.Concat(p.Kept, p.Restarted)
+	slices.Sort(all)
+	kept, restarted := []string{}, []string{}
+	for _, worker := range all {
+		yes, known := restart[worker]
+		if !known {
+			yes = slices.Contains(p.Restarted, worker)
+		}
+		if yes {
+			restarted = append(restarted, worker)
+		} else {
+			kept = append(kept, worker)
+		}
 	}
+	p.Kept, p.Restarted = kept, restarted
 }
 
 // compareWorkers sorts the workers of one pool; nil: no such pool.

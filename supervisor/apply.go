@@ -38,18 +38,18 @@ func (s *Supervisor) Check(c *config.Config) error {
 	return err
 }
 
-// Outdated are the workers whose engine was started by a configuration other
-// than the present one: a rolling change has not come to them.
-func (s *Supervisor) Outdated() []string {
+// Restarts says of each worker that has or had an engine whether c would
+// replace it. A rolling change that stopped has not come to all of them.
+func (s *Supervisor) Restarts(c *config.Config) map[string]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var outdated []string
+	restarts := make(map[string]bool)
 	s.each(func(q *post) {
-		if q.outdated() {
-			outdated = append(outdated, q.name)
+		if p := c.Pool(q.pool.name); p != nil && q.worker != nil && !q.leaving {
+			restarts[q.name] = !q.made.SameEngine(p)
 		}
 	})
-	return outdated
+	return restarts
 }
 
 // outdated reports whether the post's worker is to be replaced. The lock is held.

@@ -163,7 +163,7 @@ func (m *master) state() string {
 	if now := m.now(); now != serving {
 		return now.String()
 	}
-	for _, pool := range m.pools {
+	for _, pool := range m.pools.all() {
 		if !anyReady(pool.Stats().Members) {
 			return stateStarting
 		}

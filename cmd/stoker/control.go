@@ -39,9 +39,11 @@ type outcome struct {
 	Error  string             `json:"error,omitempty"`
 	Report *supervisor.Report `json:"report,omitempty"`
 	// Plan is what a reload changes.
-	Plan any `json:"plan,omitempty"`
+	Plan *config.Plan `json:"plan,omitempty"`
 	// Upgrade is who serves now.
 	Upgrade *upgradeResult `json:"upgrade,omitempty"`
+	// refused: the order made no sense. It is the answer's status.
+	refused bool
 }
 
 // errOrder marks an order that makes no sense.
@@ -55,6 +57,7 @@ func handleControl(mux *http.ServeMux, m *master) {
 		"resume":   m.resumeOrder,
 		"restart":  m.restartOrder,
 		"scale":    m.scaleOrder,
+		"reload":   m.reloadOrder,
 		"shutdown": m.shutdownOrder,
 		"upgrade":  m.upgradeOrder,
 	} {
@@ -173,25 +176,35 @@ func tell(verb, name string, report *supervisor.Report) *outcome {
 
 // scale gives a pool the number of workers that follows from the present one.
 func (m *master) scale(ctx context.Context, pool string, next func(now int) int) (*supervisor.Report, error) {
+	if err := m.resize(pool, next); err != nil {
+		return nil, err
+	}
+	return m.sup.Roll(ctx, pool), nil
+}
+
+// resize is the part of scale that takes no time.
+func (m *master) resize(pool string, next func(now int) int) error {
 	m.changing.Lock()
 	defer m.changing.Unlock()
 	cfg := m.current.Load()
-	for i := range cfg.Pools {
-		p := &cfg.Pools[i]
-		if p.Name != pool {
-			continue
-		}
-		if p.Remote() {
-			return nil, fmt.Errorf("%w: %s is a pool of servers, which others run", errOrder, pool)
-		}
-		changed, err := cfg.WithWorkers(pool, next(p.Workers))
-		if err != nil {
-			return nil, err
-		}
-		m.current.Store(changed)
-		return m.sup.Scale(ctx, pool, changed)
+	p := cfg.Pool(pool)
+	switch {
+	case p == nil:
+		return &supervisor.UnknownNameError{Name: pool, Known: workerPools(cfg)}
+	case p.Remote():
+		return fmt.Errorf("%w: %s is a pool of servers, which others run", errOrder, pool)
 	}
-	return nil, &supervisor.UnknownNameError{Name: pool, Known: workerPools(cfg)}
+	changed, err := cfg.WithWorkers(pool, next(p.Workers))
+	if err != nil {
+		return err
+	}
+	if err := m.sup.Check(changed); err != nil {
+		return err
+	}
+	m.log.Info("scaled", "pool", pool, "workers", changed.Pool(pool).Workers, "before", p.Workers)
+	m.current.Store(changed)
+	m.sup.Adopt(changed, m.pools.byName())
+	return nil
 }
 
 // workerPools are the names of the pools that can be scaled.

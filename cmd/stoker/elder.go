@@ -117,7 +117,7 @@ func (e *elder) close() {
 
 // setElsewhere tells the pools what another generation has on their members.
 func (m *master) setElsewhere(counts map[string]map[string]int) {
-	for name, pool := range m.pools {
+	for name, pool := range m.pools.byName() {
 		pool.SetElsewhere(counts[name])
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cloudflare/tableflip"
+	"golang.org/x/sys/unix"
 
 	"stoker/config"
 	"stoker/internal/failpoint"
@@ -159,6 +160,10 @@ func (h *inheritance) inherited(name string) (net.Listener, error) {
 		return nil, nil //nolint:nilnil // as it says
 	}
 	defer file.Close() //nolint:errcheck // the listener has a duplicate
+	// A reload may have closed it for good: what is passed on cannot be taken back.
+	if on, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && on == 0 {
+		return nil, nil //nolint:nilnil // as it says
+	}
 	return net.FileListener(file)
 }
 

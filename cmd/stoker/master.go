@@ -45,11 +45,13 @@ type master struct {
 	log     hclog.Logger
 	metrics *masterMetrics
 
-	pools map[string]*upstream.Pool
-	sup   *supervisor.Supervisor
-	front *front.Front
-	door  *door.Door
-	admin *admin
+	logs     *logs
+	pools    poolSet
+	sup      *supervisor.Supervisor
+	balancer *balancer.Balancer
+	front    *front.Front
+	door     *door.Door
+	admin    *admin
 	// notifier speaks to the service manager, if one has started us.
 	notifier *notifier
 
@@ -62,8 +64,13 @@ type master struct {
 
 	// current is the configuration that runs; cfg is the one that it began with.
 	current atomic.Pointer[config.Config]
+	// load reads the configuration anew; nil: no file says it.
+	load func() (*config.Config, error)
 	// changing is held while an operator changes what runs.
 	changing sync.Mutex
+	// listeners of the door, by their address in the configuration. Whoever
+	// holds changing may touch them.
+	listeners map[string]*door.Listener
 	// jobs are what signals have begun.
 	jobs sync.WaitGroup
 	// endAsked is closed when a command asks for the end.
@@ -75,8 +82,9 @@ type master struct {
 
 // runOptions are what a command may ask of a master besides its configuration.
 type runOptions struct {
-	// fromFile: a file configures it, so it may outlive its terminal.
-	fromFile bool
+	// reload reads the configuration anew; nil: no file configures it, so it
+	// ends with its terminal.
+	reload func() (*config.Config, error)
 	// opened, where not nil, is told when the door is open.
 	opened func(*master)
 	// ended, where not nil, is called at the end of the last generation.
@@ -86,7 +94,7 @@ type runOptions struct {
 // runMaster runs cfg until a signal ends it, and returns nil after a graceful
 // end. It may find itself to be an upgrade of a master that runs.
 func runMaster(ctx context.Context, cfg *config.Config, o runOptions) error {
-	signals := watchSignals(!o.fromFile)
+	signals := watchSignals(o.reload == nil)
 	defer signals.stop()
 	inherit, err := inherit(cfg.UpgradeTimeout.Std())
 	if err != nil {
@@ -110,7 +118,10 @@ func runGeneration(ctx context.Context, cfg *config.Config, o runOptions, inheri
 		return err
 	}
 	defer held.release()
-	logs := newLogs(cfg)
+	logs, err := newLogs(cfg)
+	if err != nil {
+		return err
+	}
 	defer logs.close()
 	notifier := newNotifier(logs.log.Named("systemd"))
 	defer notifier.close()
@@ -119,7 +130,7 @@ func runGeneration(ctx context.Context, cfg *config.Config, o runOptions, inheri
 	if err != nil {
 		return err
 	}
-	m.held, m.notifier = held, notifier
+	m.held, m.notifier, m.load = held, notifier, o.reload
 	return m.run(ctx, signals, o)
 }
 
@@ -129,31 +140,30 @@ func runGeneration(ctx context.Context, cfg *config.Config, o runOptions, inheri
 func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *handedIn, inherit *inheritance) (*master, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m := &master{cfg: cfg, log: logs.log, metrics: newMasterMetrics(registry), pools: map[string]*upstream.Pool{}, endAsked: make(chan struct{}), inherit: inherit, carried: &carried{own: registry}}
+	m := &master{
+		cfg: cfg, log: logs.log, logs: logs, metrics: newMasterMetrics(registry), endAsked: make(chan struct{}),
+		inherit: inherit, carried: &carried{own: registry},
+	}
 	m.elder, m.upgrades = newElder(m, inherit), newUpgrades(m)
 	m.current.Store(cfg)
 
 	inOrder := make([]*upstream.Pool, 0, len(cfg.Pools))
 	for i := range cfg.Pools {
-		pool := newPool(&cfg.Pools[i])
-		m.pools[pool.Name()] = pool
-		inOrder = append(inOrder, pool)
+		inOrder = append(inOrder, newPool(&cfg.Pools[i]))
 	}
-	registry.MustRegister(upstream.NewCollector(inOrder))
+	m.pools.set(inOrder)
+	registry.MustRegister(upstream.NewCollector(m.pools.all))
 
-	carrier, err := newBalancer(cfg, inOrder, m.log.Named("balancer"))
-	if err != nil {
+	var err error
+	if m.balancer, err = balancer.New(balancerOptions(cfg, inOrder, m.log)); err != nil {
 		return nil, err
 	}
-	observers := []front.Observer{balancer.NewMetrics(registry)}
-	if logs.access != nil {
-		observers = append(observers, balancer.NewAccessLog(logs.access, cfg.LogFormat))
-	}
-	if m.front, err = front.New(front.Options{Handler: carrier, Observers: observers, Log: m.log.Named("front")}); err != nil {
+	observers := []front.Observer{balancer.NewMetrics(registry), &logs.access}
+	if m.front, err = front.New(front.Options{Handler: m.balancer, Observers: observers, Log: m.log.Named("front")}); err != nil {
 		return nil, err
 	}
 	if m.sup, err = supervisor.New(supervisor.Options{
-		Config: cfg, Pools: m.pools, Log: m.log.Named("supervisor"), Registerer: registry,
+		Config: cfg, Pools: m.pools.byName(), Log: m.log.Named("supervisor"), Registerer: registry,
 		KeeperArgv: []string{selfPath(), keeperCommand}, Stderr: os.Stderr,
 	}); err != nil {
 		return nil, err
@@ -165,23 +175,21 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		m.admin.leave()
 		return nil, err
 	}
+	m.listeners = map[string]*door.Listener{}
+	for i, l := range m.door.Listeners() { // one for each address, in order
+		m.listeners[cfg.Listen[i]] = l
+	}
 	return m, nil
 }
 
-func newBalancer(cfg *config.Config, pools []*upstream.Pool, log hclog.Logger) (*balancer.Balancer, error) {
-	o := balancer.Options{Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies, Log: log}
-	for _, pool := range pools {
-		o.Pools = append(o.Pools, balancer.Over(pool))
-	}
-	return balancer.New(o)
-}
+func newPool(p *config.Pool) *upstream.Pool { return upstream.NewPool(p.Name, poolOptions(p)) }
 
-func newPool(p *config.Pool) *upstream.Pool {
+func poolOptions(p *config.Pool) upstream.PoolOptions {
 	policy := upstream.LeastOutstanding
 	if p.Policy == "round_robin" {
 		policy = upstream.RoundRobin
 	}
-	return upstream.NewPool(p.Name, upstream.PoolOptions{
+	return upstream.PoolOptions{
 		Policy:       policy,
 		QueueLength:  p.Queue.Length,
 		QueueTimeout: p.Queue.Timeout.Std(),
@@ -189,7 +197,7 @@ func newPool(p *config.Pool) *upstream.Pool {
 			ConnectTimeout:  p.ConnectTimeout.Std(),
 			ResponseTimeout: p.ResponseTimeout.Std(),
 		},
-	})
+	}
 }
 
 // run begins, serves until something ends it, and ends: for good, or in favour
@@ -285,6 +293,14 @@ func (m *master) waitForEnd(ctx context.Context, signals *signals, broken <-chan
 // work begins what a signal asks for besides the end.
 func (m *master) work(ctx context.Context, sig os.Signal) {
 	switch sig {
+	case syscall.SIGHUP:
+		m.jobs.Go(func() { m.reloadBySignal(ctx) })
+	case syscall.SIGUSR1:
+		if err := m.logs.reopen(); err != nil {
+			m.log.Error("a log file could not be opened again: it goes on where it was", "error", err)
+		} else {
+			m.log.Info("log files opened again")
+		}
 	case syscall.SIGTTIN:
 		m.jobs.Go(func() { m.scaleFirst(ctx, 1) })
 	case syscall.SIGTTOU:

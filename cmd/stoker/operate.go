@@ -58,7 +58,7 @@ A remote server is left alone otherwise: out of the pool, its requests finish.`,
 
 // newOperationCommands are the commands of the table, and shutdown.
 func newOperationCommands() []*cobra.Command {
-	commands := []*cobra.Command{newShutdownCommand()}
+	commands := []*cobra.Command{newShutdownCommand(), newReloadCommand()}
 	for verb, op := range operations() {
 		commands = append(commands, newOperationCommand(verb, op))
 	}
@@ -107,10 +107,14 @@ func (a *adminAddress) command(ctx context.Context, w io.Writer, verb string, o 
 	} else {
 		printOutcome(w, done)
 	}
-	if done.Error != "" {
+	switch {
+	case done.Error == "":
+		return nil
+	case done.refused:
+		return usageError(errors.New(done.Error))
+	default:
 		return errors.New(done.Error)
 	}
-	return nil
 }
 
 // printOutcome is the one line, and one for each member where there are several.
@@ -118,7 +122,10 @@ func printOutcome(w io.Writer, done *outcome) {
 	if done.Message != "" {
 		fmt.Fprintln(w, done.Message)
 	}
-	if done.Report == nil || len(done.Report.Members) < 2 {
+	if done.Plan != nil && !done.Plan.Empty() {
+		_ = done.Plan.Print(w) // as all that is printed here
+	}
+	if done.Report == nil || done.Plan == nil && len(done.Report.Members) < 2 {
 		return
 	}
 	for _, m := range done.Report.Members {
@@ -145,7 +152,26 @@ func (a *adminAddress) post(ctx context.Context, path string, o order) (*outcome
 	if err := json.Unmarshal(raw, &done); err != nil {
 		return nil, nil, fmt.Errorf("master answered %d: %s", status, bytes.TrimSpace(raw))
 	}
+	done.refused = status == http.StatusBadRequest
 	return &done, raw, nil
+}
+
+func newReloadCommand() *cobra.Command {
+	var where adminAddress
+	var dryRun, asJSON bool
+	cmd := &cobra.Command{
+		Use: "reload", Short: "Have a running master read its file anew, and go by it", Args: noArgs,
+		Long: `Have a running master read its file anew. What has not changed is not touched;
+workers whose engine is started differently are replaced one by one, each ready
+before the next is drained. A file with problems changes nothing.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return where.command(cmd.Context(), cmd.OutOrStdout(), "reload", order{DryRun: dryRun}, asJSON)
+		},
+	}
+	where.flags(cmd)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the whole report")
+	return cmd
 }
 
 func newShutdownCommand() *cobra.Command {

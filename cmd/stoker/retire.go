@@ -55,7 +55,7 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	failpoint.Hit("old-draining")
 	cut := m.finish(ctx, patient)
 	m.front.Close()
-	for _, pool := range m.pools {
+	for _, pool := range m.pools.all() {
 		pool.Close()
 	}
 	m.sup.Leave()
@@ -221,7 +221,7 @@ func (r *reports) end() {
 // inFlight is what this generation has to do now.
 func (m *master) inFlight() *inFlightMessage {
 	now := &inFlightMessage{Requests: m.front.InFlight(), Upstreams: map[string]map[string]int{}}
-	for name, pool := range m.pools {
+	for name, pool := range m.pools.byName() {
 		counts := map[string]int{}
 		for _, member := range pool.Stats().Members {
 			if own := member.InFlight - member.Elsewhere; own > 0 {

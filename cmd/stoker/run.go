@@ -35,7 +35,7 @@ With {socket} a worker listens on a unix socket, else on a TCP port of 127.0.0.1
 			if preflight {
 				return reportPreflight(cmd.OutOrStdout())
 			}
-			return runMaster(cmd.Context(), cfg, runOptions{fromFile: file != ""})
+			return runMaster(cmd.Context(), cfg, runOptions{reload: reloader(file, flags)})
 		},
 	}
 	f := cmd.Flags()
@@ -51,4 +51,12 @@ With {socket} a worker listens on a unix socket, else on a TCP port of 127.0.0.1
 	f.StringVar(&flags.LogFormat, "log-format", "", "text or json (default text)")
 	addPreflight(cmd, &preflight)
 	return cmd
+}
+
+// reloader reads the same file, under the same flags, again; nil without a file.
+func reloader(file string, flags config.Flags) func() (*config.Config, error) {
+	if file == "" {
+		return nil
+	}
+	return func() (*config.Config, error) { return config.FromCommandLine(file, flags) }
 }

@@ -40,7 +40,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 	dropped := m.drain(ctx, patient)
 
 	m.enter(stopping)
-	for _, pool := range m.pools {
+	for _, pool := range m.pools.all() {
 		pool.Close()
 	}
 	report := m.sup.Stop(gentle)

@@ -25,8 +25,8 @@ type signals struct {
 }
 
 // watchSignals begins; stop ends it. HUP means that the terminal has closed: it
-// ends a master that was started by a command line alone, hupEnds, and is
-// dropped by one that a file configures.
+// ends a master that was started by a command line alone, hupEnds, and has one
+// that a file configures read it anew.
 //
 // What is dropped is caught, not ignored: an ignored signal would stay ignored
 // in every engine. PIPE is one of them, since the log's reader may go away.
@@ -40,7 +40,7 @@ func watchSignals(hupEnds bool) *signals {
 		incoming: make(chan os.Signal, 8),
 	}
 	signal.Notify(s.incoming, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGWINCH,
-		syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR2)
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
 	s.done.Go(s.pass)
 	return s
 }
@@ -73,7 +73,7 @@ func (s *signals) pass() {
 // ends says whether sig asks the master to end.
 func (s *signals) ends(sig os.Signal) bool {
 	switch sig {
-	case syscall.SIGPIPE, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR2:
+	case syscall.SIGPIPE, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2:
 		return false
 	case syscall.SIGHUP:
 		return s.hupEnds
@@ -86,7 +86,7 @@ func (s *signals) ends(sig os.Signal) bool {
 // of more the master could not tell how often they were meant.
 func (s *signals) ask(sig os.Signal) {
 	switch sig {
-	case syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR2:
+	case syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU:
 		select {
 		case s.work <- sig:
 		default:

@@ -180,7 +180,7 @@ func (m *master) vitals() vitals {
 // endsInTime: the shutdown has begun, and is within its own limit. Past that
 // something hangs, and the service manager shall do as it thinks right.
 func (m *master) endsInTime() bool {
-	limit := m.cfg.Shutdown.HardLimit.Std() + extension
+	limit := m.current.Load().Shutdown.HardLimit.Std() + extension
 	return m.now() != serving && m.metrics.shutdownDuration() < limit.Seconds()
 }
 
