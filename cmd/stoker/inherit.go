@@ -161,10 +161,24 @@ func (h *inheritance) inherited(name string) (net.Listener, error) {
 	}
 	defer file.Close() //nolint:errcheck // the listener has a duplicate
 	// A reload may have closed it for good: what is passed on cannot be taken back.
-	if on, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && on == 0 {
+	if !listening(file) {
 		return nil, nil //nolint:nilnil // as it says
 	}
 	return net.FileListener(file)
+}
+
+// listening reports whether anybody can connect to a socket. It does not use
+// Fd, which would make the socket a blocking one for every process that has it.
+func listening(socket *os.File) bool {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	on := 0
+	err = errors.Join(raw.Control(func(fd uintptr) {
+		on, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	}), err)
+	return err == nil && on == 1
 }
 
 // passOn lets the next generation inherit a listener.
