@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -29,13 +30,12 @@ import (
 	"stoker/exchange"
 )
 
-// maxAttempts is how many members one request may be tried on.
-const maxAttempts = 3
-
 // Options are what a balancer is made with.
 type Options struct {
 	// Pools that routes may name, at least one.
 	Pools []Pool
+	// Rules of the pools by name; DefaultRules for those that are not there.
+	Rules map[string]Rules
 	// Routes in order; none means that the only pool gets everything.
 	Routes []config.Route
 	// TrustedProxies are the networks whose word on a request's origin counts.
@@ -45,7 +45,7 @@ type Options struct {
 }
 
 // Balancer carries requests. It has no state but what it was made with, or told
-// since, and is safe for use by many goroutines.
+// since, and the count of what is under way; it is safe for use by many goroutines.
 type Balancer struct {
 	table    atomic.Pointer[table] // replaced whole
 	log      hclog.Logger
@@ -73,7 +73,7 @@ type table struct {
 // Update goes by other pools, routes and networks from the next request on, or
 // says which route leads nowhere and changes nothing.
 func (b *Balancer) Update(o Options) error {
-	routes, err := newRoutes(o.Routes, o.Pools)
+	routes, err := newRoutes(o)
 	if err != nil {
 		return err
 	}
@@ -94,34 +94,58 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 	if err := check(&x.Request); err != nil {
 		return classify(err)
 	}
-	pool, err := b.table.Load().routes.find(&x.Request)
+	l, err := b.table.Load().routes.find(&x.Request)
 	if err != nil {
 		return classify(err)
 	}
-	x.Record.Pool = pool.Name()
-	var failed Lease
+	x.Record.Pool = l.pool.Name()
+	d, err := dueOf(x)
+	if err != nil {
+		return classify(err)
+	}
+	l.inFlight.Add(1)
+	defer l.inFlight.Add(-1)
+	rules := &l.rules
+	ctx, wait, cancel := d.limit(ctx, rules.MinRemaining)
+	defer cancel()
+
+	want := Want{Priority: rules.priority(&x.Request)}
 	for {
-		lease, err := pool.Acquire(ctx, failed)
+		lease, err := l.acquire(wait, x, want)
 		if err != nil {
 			return classify(err)
 		}
+		d.passOn(x.Request.Fields)
 		v := try(ctx, lease, x, a)
 		b.report(x, v)
-		if !v.retry || x.Record.Attempts >= maxAttempts {
+		if !v.retry || x.Record.Attempts >= rules.Attempts {
 			return v
 		}
-		failed = lease
+		if len(x.Record.Retries) == 0 { // the budget counts requests
+			if !l.mayRetry(rules) {
+				x.Record.BudgetExhausted = true
+				return v
+			}
+			defer l.endRetry()
+		}
+		x.Record.Retries = append(x.Record.Retries, v.code)
+		want.Failed = lease
 	}
 }
 
-// try lets one member answer.
+// try lets one member answer, and lets its pool know how that went.
 func try(ctx context.Context, lease Lease, x *exchange.Exchange, a *attempt) verdict {
 	defer lease.Release()
 	x.Record.Attempts++
 	x.Record.Worker = lease.Name()
 	v := classify(lease.Do(ctx, x, a))
-	if v.refused {
+	switch {
+	case v.refused:
 		lease.Refused()
+	case v.blame:
+		lease.Failed()
+	case v.outcome == exchange.OutcomeOK && a.head.Status < http.StatusInternalServerError:
+		lease.Answered()
 	}
 	return v
 }
@@ -153,27 +177,31 @@ func (b *Balancer) conclude(x *exchange.Exchange, a *attempt, v verdict) {
 }
 
 // newRoutes links routes to pools.
-func newRoutes(configured []config.Route, pools []Pool) (routes, error) {
-	if len(pools) == 0 {
+func newRoutes(o Options) (routes, error) {
+	if len(o.Pools) == 0 {
 		return nil, errors.New("no pool to route to")
 	}
-	byName := make(map[string]Pool, len(pools))
-	for _, p := range pools {
-		byName[p.Name()] = p
-	}
-	if len(configured) == 0 {
-		if len(pools) > 1 {
-			return nil, fmt.Errorf("%d pools and no route: nobody says which pool a request is for", len(pools))
+	lanes := make(map[string]*lane, len(o.Pools))
+	for _, p := range o.Pools {
+		rules, given := o.Rules[p.Name()]
+		if !given {
+			rules = DefaultRules()
 		}
-		return routes{{pool: pools[0]}}, nil
+		lanes[p.Name()] = newLane(p, rules)
 	}
-	table := make(routes, 0, len(configured))
-	for i, r := range configured {
-		pool, known := byName[r.Pool]
+	if len(o.Routes) == 0 {
+		if len(o.Pools) > 1 {
+			return nil, fmt.Errorf("%d pools and no route: nobody says which pool a request is for", len(o.Pools))
+		}
+		return routes{{lane: lanes[o.Pools[0].Name()]}}, nil
+	}
+	table := make(routes, 0, len(o.Routes))
+	for i, r := range o.Routes {
+		l, known := lanes[r.Pool]
 		if !known {
 			return nil, fmt.Errorf("route %d leads to pool %q, which does not exist", i+1, r.Pool)
 		}
-		table = append(table, newRoute(r, pool))
+		table = append(table, newRoute(r, l))
 	}
 	return table, nil
 }

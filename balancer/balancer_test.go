@@ -25,13 +25,13 @@ type fakePool struct {
 	name    string
 	members []*fakeMember
 	err     error // when there are no more
-	failed  []Lease
+	wants   []Want
 }
 
 func (p *fakePool) Name() string { return p.name }
 
-func (p *fakePool) Acquire(ctx context.Context, failed Lease) (Lease, error) {
-	p.failed = append(p.failed, failed)
+func (p *fakePool) Acquire(ctx context.Context, want Want) (Lease, error) {
+	p.wants = append(p.wants, want)
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
@@ -49,11 +49,14 @@ type fakeMember struct {
 	name                    string
 	do                      func(ctx context.Context, x *exchange.Exchange, sink exchange.Sink) error
 	held, released, refused int
+	failed, answered        int
 }
 
 func (m *fakeMember) Name() string { return m.name }
 func (m *fakeMember) Release()     { m.released++ }
 func (m *fakeMember) Refused()     { m.refused++ }
+func (m *fakeMember) Failed()      { m.failed++ }
+func (m *fakeMember) Answered()    { m.answered++ }
 
 func (m *fakeMember) Do(ctx context.Context, x *exchange.Exchange, sink exchange.Sink) error {
 	return m.do(ctx, x, sink)
@@ -154,7 +157,7 @@ func TestServe(t *testing.T) {
 		{"the first answers", []do{answers}, 200, "ok", false, exchange.OutcomeOK, 1, "m0", 0},
 		{"the second answers", []do{dial, answers}, 200, "ok", false, exchange.OutcomeOK, 2, "m1", 1},
 		{"nobody listens", []do{dial, dial, dial, answers}, 502, "connect_failed", false, exchange.OutcomeUpstreamError, 3, "m2", 3},
-		{"nobody is left to try", []do{dial}, 503, "queue_timeout", false, exchange.OutcomeQueueTimeout, 1, "m0", 1},
+		{"nobody is left to try", []do{dial}, 429, "queue_timeout", false, exchange.OutcomeQueueTimeout, 1, "m0", 1},
 		{"what was sent is not sent again", []do{read, answers}, 502, "connection_lost", false, exchange.OutcomeUpstreamError, 1, "m0", 0},
 		{"what has begun is broken", []do{begun, answers}, 200, "half", true, exchange.OutcomeUpstreamBroke, 1, "m0", 0},
 	} {
@@ -191,9 +194,9 @@ func TestServe(t *testing.T) {
 			if refused != tc.refused {
 				t.Errorf("%d members were taken out, want %d", refused, tc.refused)
 			}
-			for i, f := range pool.failed {
-				if i > 0 && f != Lease(members[i-1]) {
-					t.Errorf("attempt %d avoids %v", i+1, f)
+			for i, w := range pool.wants {
+				if i > 0 && w.Failed != Lease(members[i-1]) {
+					t.Errorf("attempt %d avoids %v", i+1, w.Failed)
 				}
 			}
 		})
@@ -218,7 +221,7 @@ func TestOwnErrorsHaveOpenAIsForm(t *testing.T) {
 			x := newExchange(sink)
 			x.Request.Method = method
 			newBalancer(t, Options{Pools: []Pool{&fakePool{err: upstream.ErrQueueFull}}}).Serve(t.Context(), x)
-			if sink.head.Status != http.StatusServiceUnavailable || sink.field("Retry-After") != "1" ||
+			if sink.head.Status != http.StatusTooManyRequests || sink.field("Retry-After") != "1" ||
 				sink.field("Content-Type") != "application/json" || sink.field("X-Request-Id") != x.Record.ID || !sink.ended {
 				t.Errorf("got %+v", sink.head)
 			}
@@ -234,7 +237,7 @@ func TestOwnErrorsHaveOpenAIsForm(t *testing.T) {
 			if err := json.Unmarshal(sink.body, &got); err != nil || int64(len(sink.body)) != sink.length {
 				t.Fatalf("length %d, %v: %q", sink.length, err, sink.body)
 			}
-			if e := got.Error; e.Type != "server_unavailable" || e.Code != "queue_full" || e.Message == "" {
+			if e := got.Error; e.Type != "overloaded" || e.Code != "queue_full" || e.Message == "" {
 				t.Errorf("got %+v", e)
 			}
 		})
@@ -330,10 +333,10 @@ func TestRoutes(t *testing.T) {
 		{"[::1]:80", "/x", "rest"},
 		{"[::1]", "*", "rest"},
 	} {
-		pool, err := b.table.Load().routes.find(&http1.Request{Target: tc.target, Authority: tc.authority})
+		l, err := b.table.Load().routes.find(&http1.Request{Target: tc.target, Authority: tc.authority})
 		got := ""
 		if err == nil {
-			got = pool.Name()
+			got = l.pool.Name()
 		}
 		if got != tc.want {
 			t.Errorf("%s%s: got %q, want %q", tc.authority, tc.target, got, tc.want)

@@ -17,6 +17,7 @@ const statusClientGone = 499
 // Types of errors in answers of our own.
 const (
 	typeUnavailable   = "server_unavailable"
+	typeOverloaded    = "overloaded"
 	typeUpstreamError = "upstream_error"
 	typeTimeout       = "timeout"
 	typeBadRequest    = "bad_request"
@@ -44,7 +45,10 @@ type verdict struct {
 //	ended by           before the answer           after it began   blamed
 //	the client         499, or 400 for no HTTP     client_gone      nobody
 //	shutdown           503                         shutdown         nobody
-//	the pool           503                         -                nobody
+//	a busy pool        429                         -                nobody: 503 would have an outside balancer
+//	                                                                take all of us for broken
+//	a pool not ready   503                         -                nobody
+//	the deadline       504                         deadline         nobody
 //	an unmade request  404, 400, 501               -                nobody
 //	dial               502, retried                -                the member
 //	stale connection   502, retried if unsent      -                nobody: most often it crossed with our request
@@ -67,15 +71,25 @@ func judge(err error) verdict {
 		return judgeFailure(failure)
 	case errors.As(err, &request):
 		return judgeRequest(request)
+	case errors.Is(err, upstream.ErrNoneReady):
+		return verdict{
+			outcome: exchange.OutcomeUnavailable, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "no_worker_ready",
+			message: "no worker is ready; try again later", retryAfter: 5,
+		}
 	case errors.Is(err, upstream.ErrQueueFull):
 		return verdict{
-			outcome: exchange.OutcomeQueueFull, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "queue_full",
+			outcome: exchange.OutcomeQueueFull, status: http.StatusTooManyRequests, kind: typeOverloaded, code: "queue_full",
 			message: "all workers are busy and the queue is full; try again later", retryAfter: 1,
 		}
 	case errors.Is(err, upstream.ErrQueueTimeout):
 		return verdict{
-			outcome: exchange.OutcomeQueueTimeout, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "queue_timeout",
-			message: "no worker became free in time; try again later", retryAfter: 1,
+			outcome: exchange.OutcomeQueueTimeout, status: http.StatusTooManyRequests, kind: typeOverloaded, code: "queue_timeout",
+			message: "all workers are busy and none became free in time; try again later", retryAfter: 1,
+		}
+	case errors.Is(err, exchange.ErrDeadline):
+		return verdict{
+			outcome: exchange.OutcomeDeadline, status: http.StatusGatewayTimeout, kind: typeTimeout, code: "deadline_exceeded",
+			message: "the request's deadline is over, or too near for an answer",
 		}
 	case errors.Is(err, upstream.ErrPoolClosed), errors.Is(err, exchange.ErrShutdown):
 		return verdict{

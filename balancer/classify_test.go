@@ -44,8 +44,15 @@ func TestClassify(t *testing.T) {
 		{"no route", errNoRoute, want{exchange.OutcomeNoRoute, 404, "not_found", ""}},
 		{"method", errMethod, want{exchange.OutcomeClientError, 501, "bad_request", ""}},
 		{"target", errTarget, want{exchange.OutcomeClientError, 400, "bad_request", ""}},
-		{"queue full", upstream.ErrQueueFull, want{exchange.OutcomeQueueFull, 503, "server_unavailable", ""}},
-		{"queue time-out", upstream.ErrQueueTimeout, want{exchange.OutcomeQueueTimeout, 503, "server_unavailable", ""}},
+		{"queue full", upstream.ErrQueueFull, want{exchange.OutcomeQueueFull, 429, "overloaded", ""}},
+		{"queue time-out", upstream.ErrQueueTimeout, want{exchange.OutcomeQueueTimeout, 429, "overloaded", ""}},
+		{"nobody ready", upstream.ErrNoneReady, want{exchange.OutcomeUnavailable, 503, "server_unavailable", ""}},
+		{"nobody ready, full", fmt.Errorf("%w: %w", upstream.ErrNoneReady, upstream.ErrQueueFull), want{exchange.OutcomeUnavailable, 503, "server_unavailable", ""}},
+		{"nobody ready in time", fmt.Errorf("%w: %w", upstream.ErrNoneReady, upstream.ErrQueueTimeout), want{exchange.OutcomeUnavailable, 503, "server_unavailable", ""}},
+		{"deadline near", exchange.ErrDeadline, want{exchange.OutcomeDeadline, 504, "timeout", ""}},
+		{"deadline over", fail(upstream.OpCanceled, exchange.ErrDeadline, "sent"), want{exchange.OutcomeDeadline, 504, "timeout", ""}},
+		{"deadline over, begun", fail(upstream.OpCanceled, exchange.ErrDeadline, "begun"), want{exchange.OutcomeDeadline, 504, "timeout", ""}},
+		{"no number of seconds", errTimeoutField, want{exchange.OutcomeClientError, 400, "bad_request", ""}},
 		{"pool closed", upstream.ErrPoolClosed, want{exchange.OutcomeShutdown, 503, "server_unavailable", ""}},
 		{"client left the queue", exchange.ErrClientGone, want{exchange.OutcomeClientGone, 499, "", ""}},
 		{"cut in the queue", exchange.ErrShutdown, want{exchange.OutcomeShutdown, 503, "server_unavailable", ""}},
@@ -93,7 +100,7 @@ func TestClassify(t *testing.T) {
 			if !errors.Is(v.err, tc.err) {
 				t.Errorf("error %v was lost", tc.err)
 			}
-			if unavailable := v.status == 503; unavailable != (v.retryAfter > 0) {
+			if unavailable := v.status == 503 || v.status == 429; unavailable != (v.retryAfter > 0) {
 				t.Errorf("status %d with Retry-After %d", v.status, v.retryAfter)
 			}
 			if told := v.status >= 400 && v.status != statusClientGone; told && (v.code == "" || v.message == "") {

@@ -20,13 +20,17 @@ var latencies = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5
 type Metrics struct {
 	requests  *prometheus.CounterVec
 	outcomes  *prometheus.CounterVec
+	rejected  *prometheus.CounterVec
 	retries   *prometheus.CounterVec
+	exhausted *prometheus.CounterVec
+	queued    *prometheus.HistogramVec
 	duration  *prometheus.HistogramVec
 	firstByte *prometheus.HistogramVec
 
 	// Found once: looking a label set up by its values hashes and allocates.
 	byRequest cache[requestLabels, prometheus.Counter]
 	byOutcome cache[outcomeLabels, prometheus.Counter]
+	byRefusal cache[outcomeLabels, prometheus.Counter]
 	byPool    cache[string, poolMetrics]
 }
 
@@ -41,8 +45,8 @@ type outcomeLabels struct {
 }
 
 type poolMetrics struct {
-	retries             prometheus.Counter
-	duration, firstByte prometheus.Observer
+	exhausted                   prometheus.Counter
+	queued, duration, firstByte prometheus.Observer
 }
 
 // NewMetrics registers the metrics with r, once per registry.
@@ -59,7 +63,20 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}, []string{"pool", "outcome"}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stoker_request_retries_total",
-			Help: "Attempts after a request's first.",
+			Help: "Attempts after a request's first, by how the attempt before had failed.",
+		}, []string{"pool", "reason"}),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_requests_rejected_total",
+			Help: "Requests refused before an upstream had them, by why.",
+		}, []string{"pool", "reason"}),
+		exhausted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_retry_budget_exhausted_total",
+			Help: "Requests that were not tried again because too many others were.",
+		}, pool),
+		queued: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "stoker_queue_wait_seconds",
+			Help:    "Time that requests waited for an upstream; next to 0 for those that did not.",
+			Buckets: latencies,
 		}, pool),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "stoker_request_duration_seconds",
@@ -72,7 +89,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: latencies,
 		}, pool),
 	}
-	r.MustRegister(m.requests, m.outcomes, m.retries, m.duration, m.firstByte)
+	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.exhausted, m.queued, m.duration, m.firstByte)
 	return m
 }
 
@@ -81,14 +98,30 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 	r := &x.Record
 	m.byRequest.get(requestLabels{r.Pool, r.Worker, r.Status}, m.request).Inc()
 	m.byOutcome.get(outcomeLabels{r.Pool, r.Outcome}, m.outcome).Inc()
+	if r.Attempts == 0 && rejects(r.Outcome) {
+		m.byRefusal.get(outcomeLabels{r.Pool, r.Outcome}, m.refusal).Inc()
+	}
 	p := m.byPool.get(r.Pool, m.pool)
 	p.duration.Observe(r.End.Sub(r.Start).Seconds())
 	if !r.FirstByte.IsZero() {
 		p.firstByte.Observe(r.FirstByte.Sub(r.Start).Seconds())
 	}
-	if r.Attempts > 1 {
-		p.retries.Add(float64(r.Attempts - 1))
+	if r.Pool != "" {
+		p.queued.Observe(r.Queued.Seconds())
 	}
+	for _, reason := range r.Retries {
+		m.retries.WithLabelValues(r.Pool, reason).Inc()
+	}
+	if r.BudgetExhausted {
+		p.exhausted.Inc()
+	}
+}
+
+// rejects says whether a request that no upstream had was turned away by us,
+// rather than being none that we could pass on.
+func rejects(o exchange.Outcome) bool {
+	return o == exchange.OutcomeQueueFull || o == exchange.OutcomeQueueTimeout || o == exchange.OutcomeUnavailable ||
+		o == exchange.OutcomeDeadline || o == exchange.OutcomeShutdown
 }
 
 func (m *Metrics) request(l requestLabels) prometheus.Counter {
@@ -99,9 +132,14 @@ func (m *Metrics) outcome(l outcomeLabels) prometheus.Counter {
 	return m.outcomes.WithLabelValues(l.pool, string(l.outcome))
 }
 
+func (m *Metrics) refusal(l outcomeLabels) prometheus.Counter {
+	return m.rejected.WithLabelValues(l.pool, string(l.outcome))
+}
+
 func (m *Metrics) pool(name string) poolMetrics {
 	return poolMetrics{
-		retries:   m.retries.WithLabelValues(name),
+		exhausted: m.exhausted.WithLabelValues(name),
+		queued:    m.queued.WithLabelValues(name),
 		duration:  m.duration.WithLabelValues(name),
 		firstByte: m.firstByte.WithLabelValues(name),
 	}

@@ -97,8 +97,23 @@ func TestMetrics(t *testing.T) {
 	m.Observe(ended())
 	x := ended()
 	x.Record.Attempts, x.Record.Worker = 3, "chat-1"
+	x.Record.Retries, x.Record.Queued = []string{"connect_failed", "connection_lost"}, time.Second
 	m.Observe(x)
 	m.Observe(x)
+	for _, r := range []struct {
+		outcome  exchange.Outcome
+		attempts int
+	}{
+		{exchange.OutcomeQueueFull, 0},
+		{exchange.OutcomeDeadline, 0},
+		{exchange.OutcomeUnavailable, 0},
+		{exchange.OutcomeQueueTimeout, 1}, // had its chance
+		{exchange.OutcomeClientGone, 0},   // not our doing
+	} {
+		x = ended()
+		x.Record.Pool, x.Record.Outcome, x.Record.Attempts, x.Record.BudgetExhausted = "full", r.outcome, r.attempts, r.attempts == 1
+		m.Observe(x)
+	}
 	x = ended()
 	x.Record = exchange.Record{Start: x.Record.Start, End: x.Record.Start, Status: 404, Outcome: exchange.OutcomeNoRoute}
 	m.Observe(x)
@@ -107,21 +122,40 @@ func TestMetrics(t *testing.T) {
 # TYPE stoker_requests_total counter
 stoker_requests_total{code="200",pool="chat",worker="chat-0"} 1
 stoker_requests_total{code="200",pool="chat",worker="chat-1"} 2
+stoker_requests_total{code="200",pool="full",worker="chat-0"} 5
 stoker_requests_total{code="404",pool="",worker=""} 1
 # HELP stoker_request_outcomes_total Requests ended, by why they ended.
 # TYPE stoker_request_outcomes_total counter
 stoker_request_outcomes_total{outcome="no_route",pool=""} 1
 stoker_request_outcomes_total{outcome="ok",pool="chat"} 3
-# HELP stoker_request_retries_total Attempts after a request's first.
+stoker_request_outcomes_total{outcome="client_gone",pool="full"} 1
+stoker_request_outcomes_total{outcome="deadline",pool="full"} 1
+stoker_request_outcomes_total{outcome="queue_full",pool="full"} 1
+stoker_request_outcomes_total{outcome="queue_timeout",pool="full"} 1
+stoker_request_outcomes_total{outcome="unavailable",pool="full"} 1
+# HELP stoker_request_retries_total Attempts after a request's first, by how the attempt before had failed.
 # TYPE stoker_request_retries_total counter
-stoker_request_retries_total{pool=""} 0
-stoker_request_retries_total{pool="chat"} 4
-`), "stoker_requests_total", "stoker_request_outcomes_total", "stoker_request_retries_total")
+stoker_request_retries_total{pool="chat",reason="connect_failed"} 2
+stoker_request_retries_total{pool="chat",reason="connection_lost"} 2
+# HELP stoker_requests_rejected_total Requests refused before an upstream had them, by why.
+# TYPE stoker_requests_rejected_total counter
+stoker_requests_rejected_total{pool="full",reason="deadline"} 1
+stoker_requests_rejected_total{pool="full",reason="queue_full"} 1
+stoker_requests_rejected_total{pool="full",reason="unavailable"} 1
+# HELP stoker_retry_budget_exhausted_total Requests that were not tried again because too many others were.
+# TYPE stoker_retry_budget_exhausted_total counter
+stoker_retry_budget_exhausted_total{pool=""} 0
+stoker_retry_budget_exhausted_total{pool="chat"} 0
+stoker_retry_budget_exhausted_total{pool="full"} 1
+`), "stoker_requests_rejected_total", "stoker_retry_budget_exhausted_total", "stoker_requests_total", "stoker_request_outcomes_total", "stoker_request_retries_total")
 	if err != nil {
 		t.Error(err)
 	}
-	if n := testutil.CollectAndCount(m.firstByte); n != 2 {
+	if n := testutil.CollectAndCount(m.firstByte); n != 3 {
 		t.Errorf("%d series of time to first byte", n)
+	}
+	if n := testutil.CollectAndCount(m.queued); n != 3 {
+		t.Errorf("%d series of queue wait", n)
 	}
 	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 		t.Errorf("%v %v", problems, err)

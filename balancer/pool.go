@@ -12,9 +12,17 @@ type Pool interface {
 	// Name of the pool in logs and metrics.
 	Name() string
 	// Acquire claims one place, and waits for one as long as the pool's queue
-	// allows; a member that failed is taken only if there is no other. Errors:
-	// those of upstream.Pool.Acquire.
-	Acquire(ctx context.Context, failed Lease) (Lease, error)
+	// allows. Errors: those of upstream.Pool.Acquire.
+	Acquire(ctx context.Context, want Want) (Lease, error)
+}
+
+// Want says which place a request wants.
+type Want struct {
+	// Failed has failed the request just now, and is taken only if there is no
+	// other; nil at the first attempt.
+	Failed Lease
+	// Priority in the queue: see upstream.Want.
+	Priority int
 }
 
 // Lease is a place on one member, until Release.
@@ -25,6 +33,11 @@ type Lease interface {
 	Do(ctx context.Context, x *exchange.Exchange, sink exchange.Sink) error
 	// Refused says that nobody listens there any more.
 	Refused()
+	// Failed says that the member has failed the request by its own fault,
+	// Answered that it has answered it well. At most one of them and Refused is
+	// called, before Release.
+	Failed()
+	Answered()
 	// Release gives the place back, once.
 	Release()
 }
@@ -37,9 +50,9 @@ func Over(p *upstream.Pool) Pool { return over{p} }
 type over struct{ *upstream.Pool }
 
 // Acquire implements Pool.
-func (o over) Acquire(ctx context.Context, failed Lease) (Lease, error) {
-	avoid, _ := failed.(*upstream.Member) // nil at the first attempt
-	m, err := o.Pool.Acquire(ctx, avoid)
+func (o over) Acquire(ctx context.Context, want Want) (Lease, error) {
+	avoid, _ := want.Failed.(*upstream.Member) // nil at the first attempt
+	m, err := o.Pool.Acquire(ctx, upstream.Want{Avoid: avoid, Priority: want.Priority})
 	if err != nil {
 		return nil, err // not m: a nil *Member in a Lease is no nil Lease
 	}

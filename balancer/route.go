@@ -67,29 +67,29 @@ func validAuthority(r *http1.Request) bool {
 	return true
 }
 
-// route sends what it matches to pool. Empty fields match anything.
+// route sends what it matches to lane. Empty fields match anything.
 type route struct {
 	host string // lower case, without port
 	path string // without a slash at the end
-	pool Pool
+	lane *lane
 }
 
-func newRoute(r config.Route, pool Pool) route {
-	return route{host: strings.ToLower(hostOnly(r.Host)), path: strings.TrimRight(r.Path, "/"), pool: pool}
+func newRoute(r config.Route, l *lane) route {
+	return route{host: strings.ToLower(hostOnly(r.Host)), path: strings.TrimRight(r.Path, "/"), lane: l}
 }
 
 // routes are asked in order.
 type routes []route
 
-// find returns the pool of the first route that matches, or errNoRoute. Paths
+// find returns the lane of the first route that matches, or errNoRoute. Paths
 // are compared as they were sent: routing is no access control, and only the
 // engine knows what it makes of "/a/../b" or "%61".
-func (t routes) find(r *http1.Request) (Pool, error) {
+func (t routes) find(r *http1.Request) (*lane, error) {
 	path, _, _ := strings.Cut(r.Target, "?")
 	host := hostOnly(r.Authority)
 	for i := range t {
 		if t[i].matches(host, path) {
-			return t[i].pool, nil
+			return t[i].lane, nil
 		}
 	}
 	return nil, errNoRoute

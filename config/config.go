@@ -79,8 +79,16 @@ type Pool struct {
 
 	// Policy is "least_outstanding" or "round_robin".
 	Policy string `toml:"policy"`
-	Queue  Queue  `toml:"queue"`
-	Health Health `toml:"health"`
+	// MaxConcurrency is how many requests one upstream gets at a time; 0: any number.
+	MaxConcurrency int `toml:"max_concurrency"`
+	// MinRemaining is what must be left of a client's deadline to pass a request on.
+	MinRemaining Duration `toml:"min_remaining"`
+	// SlowStart is how long a new engine takes to come to its full share; 0: at once.
+	SlowStart Duration `toml:"slow_start"`
+	Queue     Queue    `toml:"queue"`
+	Retry     Retry    `toml:"retry"`
+	Breaker   Breaker  `toml:"breaker"`
+	Health    Health   `toml:"health"`
 	// ConnectTimeout bounds the dial to an upstream.
 	ConnectTimeout Duration `toml:"connect_timeout"`
 	// ResponseTimeout bounds the wait for an answer's head; 0 waits for ever,
@@ -120,6 +128,28 @@ type Queue struct {
 	Length int `toml:"length"`
 	// Timeout is how long each may wait.
 	Timeout Duration `toml:"timeout"`
+	// PriorityHeader names the field that holds a request's priority, -9 to 9,
+	// higher first; empty: first come first served.
+	PriorityHeader string `toml:"priority_header"`
+}
+
+// Retry says when a request of which nothing was sent is tried elsewhere.
+type Retry struct {
+	// Attempts is how many upstreams one request may be tried on, the first included.
+	Attempts int `toml:"attempts"`
+	// BudgetPercent of the requests in flight may be retries, and BudgetMin in any case.
+	BudgetPercent int `toml:"budget_percent"`
+	BudgetMin     int `toml:"budget_min"`
+}
+
+// Breaker says when an upstream on which requests fail gets none for a while.
+type Breaker struct {
+	// Failures in a row that open it; 0: never.
+	Failures int `toml:"failures"`
+	// Within is the time in which they must have come.
+	Within Duration `toml:"within"`
+	// Open is how long it then stays open.
+	Open Duration `toml:"open"`
 }
 
 // Health says how a worker or server is asked how it is.

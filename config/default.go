@@ -30,8 +30,19 @@ func Default() *Config {
 // needs a Command or Servers.
 func DefaultPool(name string) Pool {
 	return Pool{
-		Name:   name,
-		Policy: "least_outstanding",
+		Name:         name,
+		Policy:       "least_outstanding",
+		MinRemaining: Duration(5 * time.Second),
+		Retry: Retry{
+			Attempts:      3,
+			BudgetPercent: 20,
+			BudgetMin:     3,
+		},
+		Breaker: Breaker{
+			Failures: 5,
+			Within:   Duration(10 * time.Second),
+			Open:     Duration(30 * time.Second),
+		},
 		Queue: Queue{
 			Length:  1024,
 			Timeout: Duration(60 * time.Second),

@@ -15,6 +15,8 @@ const (
 	maxWeight  = 1000
 	maxQueue   = 1 << 20
 	maxGPUs    = 1024
+	// maxAttempts bounds how many upstreams one request is carried to.
+	maxAttempts = 100
 	// maxCount bounds what is merely counted.
 	maxCount = 1 << 20
 	// shortest is the least of the durations that repeat: below it a slip of
@@ -131,6 +133,16 @@ func (v *validator) validateServing(i int, p *Pool) {
 		v.report(key("queue.timeout"), "must be more than 0s: to refuse at once instead of waiting, write length = 0")
 	}
 	v.duration(key("queue.timeout"), p.Queue.Timeout, 0)
+	v.fieldName(key("queue.priority_header"), p.Queue.PriorityHeader)
+	v.number(key("max_concurrency"), p.MaxConcurrency, 0, maxCount)
+	v.duration(key("min_remaining"), p.MinRemaining, 0)
+	v.duration(key("slow_start"), p.SlowStart, 0)
+	v.number(key("retry.attempts"), p.Retry.Attempts, 1, maxAttempts)
+	v.number(key("retry.budget_percent"), p.Retry.BudgetPercent, 0, 100)
+	v.number(key("retry.budget_min"), p.Retry.BudgetMin, 0, maxCount)
+	v.number(key("breaker.failures"), p.Breaker.Failures, 0, maxCount)
+	v.duration(key("breaker.within"), p.Breaker.Within, shortest)
+	v.duration(key("breaker.open"), p.Breaker.Open, shortest)
 	v.duration(key("connect_timeout"), p.ConnectTimeout, briefest)
 	v.duration(key("response_timeout"), p.ResponseTimeout, 0)
 	v.duration(key("drain_timeout"), p.DrainTimeout, 0)
@@ -142,6 +154,15 @@ func (v *validator) validateServing(i int, p *Pool) {
 	v.duration(key("health.timeout"), p.Health.Timeout, briefest)
 	v.number(key("health.failures"), p.Health.Failures, 1, maxCount)
 	v.number(key("health.successes"), p.Health.Successes, 1, maxCount)
+}
+
+var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]*$")
+
+// fieldName checks the name of a request's field; none is fine.
+func (v *validator) fieldName(key, name string) {
+	if !headerName.MatchString(name) {
+		v.report(key, fmt.Sprintf("%s is no field's name: write one such as \"X-Priority\", without colon or value", quoteTOML(shorten(name))))
+	}
 }
 
 // requestPath checks a path that is asked for, or matched.

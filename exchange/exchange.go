@@ -13,13 +13,17 @@ import (
 	"stoker/internal/rawconn"
 )
 
-// Causes with which a front cancels an exchange's context. context.Cause
+// Causes with which an exchange's context ends: the front's, and the balancer's
+// for a deadline. context.Cause
 // tells who ended it, and so whom to blame: nobody here is an upstream.
 var (
 	// ErrClientGone: the client hung up or reset its stream.
 	ErrClientGone = errors.New("client went away")
 	// ErrShutdown: the drain limit was over and the master cut the request.
 	ErrShutdown = errors.New("cut by shutdown")
+	// ErrDeadline: the time that the client has given us is over, or too little
+	// of it is left for an answer.
+	ErrDeadline = errors.New("the request's deadline")
 )
 
 // Exchange is one request and the way back to its client. A front makes it,

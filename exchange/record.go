@@ -22,10 +22,14 @@ const (
 	OutcomeUpstreamTimeout Outcome = "upstream_timeout"
 	// OutcomeNoRoute: no route led to a pool (404).
 	OutcomeNoRoute Outcome = "no_route"
-	// OutcomeQueueFull: the pool's queue had no place left (503).
+	// OutcomeQueueFull: all workers were busy and the pool's queue had no place left (429).
 	OutcomeQueueFull Outcome = "queue_full"
-	// OutcomeQueueTimeout: no worker became free in time (503).
+	// OutcomeQueueTimeout: all workers were busy and none became free in time (429).
 	OutcomeQueueTimeout Outcome = "queue_timeout"
+	// OutcomeUnavailable: no worker was ready, not even after waiting for one (503).
+	OutcomeUnavailable Outcome = "unavailable"
+	// OutcomeDeadline: the client's deadline was over, or too near to begin (504).
+	OutcomeDeadline Outcome = "deadline"
 	// OutcomeShutdown: refused or cut because the master is shutting down.
 	OutcomeShutdown Outcome = "shutdown"
 )
@@ -43,6 +47,14 @@ type Record struct {
 	Pool     string
 	Worker   string
 	Attempts int // upstreams tried, 0 when none was
+	// Retries says for each attempt after the first why the one before had
+	// failed, in the words that the client would have been told (its code).
+	Retries []string
+	// BudgetExhausted: another attempt was due, and the pool's budget of
+	// retries did not allow it.
+	BudgetExhausted bool
+	// Queued is how long the request waited for a place.
+	Queued time.Duration
 
 	Status   int   // as sent to the client; 499 when it went away before an answer
 	BytesIn  int64 // request body bytes read from the client

@@ -15,6 +15,7 @@ import (
 
 	"stoker/config"
 	"stoker/supervisor/keeper"
+	"stoker/upstream"
 )
 
 // The tests of the state machine run in synctest bubbles: fakes and channels
@@ -281,6 +282,7 @@ type fakeMember struct {
 
 	mu       sync.Mutex
 	ready    bool
+	expected bool
 	inFlight int
 	idle     chan struct{}
 	moved    func() uint64
@@ -291,6 +293,14 @@ func newFakeMember() *fakeMember {
 }
 
 func (m *fakeMember) Reset(string) {}
+func (m *fakeMember) SetExpected(expected bool) {
+	m.mu.Lock()
+	m.expected = expected
+	m.mu.Unlock()
+}
+
+func (m *fakeMember) Breaker() upstream.BreakerState { return upstream.BreakerClosed }
+
 func (m *fakeMember) SetReady(ready bool) {
 	m.mu.Lock()
 	m.ready = ready

@@ -108,6 +108,7 @@ func (s *server) enter(to ServerState, why error, again bool) {
 		return
 	}
 	s.state.Store(to)
+	s.member.SetExpected(false) // whether it will come back nobody knows
 	s.member.SetReady(to == ServerReady)
 	switch {
 	case from == to:

@@ -76,6 +76,7 @@ func (r *remote) change(p *config.Pool, c config.Server, held bool) {
 	case before == ServerReady || before == ServerUnhealthy:
 		r.server.state.Store(before)
 	}
+	r.member.SetExpected(r.server.State() == ServerUnknown)
 	if r.server.State() != ServerReady {
 		r.member.SetReady(false)
 	}

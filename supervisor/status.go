@@ -1,6 +1,10 @@
 package supervisor
 
-import "time"
+import (
+	"time"
+
+	"stoker/upstream"
+)
 
 // PoolStatus is how a pool's upstreams are at one moment.
 type PoolStatus struct {
@@ -23,6 +27,8 @@ type WorkerStatus struct {
 	// Address is where the engine listens ("unix:/PATH" or "127.0.0.1:PORT"), empty when none runs.
 	Address  string `json:"address"`
 	InFlight int    `json:"in_flight"`
+	// Breaker keeps requests from a worker on which they fail in a row.
+	Breaker upstream.BreakerState `json:"breaker"`
 	// Restarts since this master began.
 	Restarts int `json:"restarts"`
 	// Since when the worker is in State.
@@ -37,7 +43,9 @@ type ServerStatus struct {
 	Address  string      `json:"address"`
 	State    ServerState `json:"state"`
 	InFlight int         `json:"in_flight"`
-	Weight   int         `json:"weight"`
+	// Breaker keeps requests from a server on which they fail in a row.
+	Breaker upstream.BreakerState `json:"breaker"`
+	Weight  int                   `json:"weight"`
 	// Wish is "run", or "stop" when an operator has drained it.
 	Wish string `json:"wish"`
 }
@@ -60,7 +68,7 @@ func (s *Supervisor) Status() []PoolStatus {
 		for _, r := range p.remote {
 			status.Servers = append(status.Servers, ServerStatus{
 				Name: r.server.config.Name, Address: r.server.config.Address, State: r.server.State(),
-				InFlight: r.member.InFlight(), Weight: r.server.config.Weight, Wish: wishText(r.held),
+				InFlight: r.member.InFlight(), Breaker: r.member.Breaker(), Weight: r.server.config.Weight, Wish: wishText(r.held),
 			})
 		}
 		pools = append(pools, status)
@@ -70,7 +78,7 @@ func (s *Supervisor) Status() []PoolStatus {
 
 // status of a post; the supervisor's lock is held.
 func (q *post) status() WorkerStatus {
-	status := WorkerStatus{Name: q.name, State: Stopped, Wish: wishText(q.held || q.leaving), InFlight: q.member.InFlight()}
+	status := WorkerStatus{Name: q.name, State: Stopped, Wish: wishText(q.held || q.leaving), InFlight: q.member.InFlight(), Breaker: q.member.Breaker()}
 	if q.worker == nil {
 		return status // it waits for devices
 	}

@@ -121,6 +121,7 @@ type snapshot struct {
 // run is the worker's life. It returns in a terminal state.
 func (w *worker) run() {
 	defer close(w.done)
+	w.member.SetExpected(w.promising())
 	for !w.state.terminal() {
 		to, why := w.step()
 		w.takeSettings()
@@ -191,8 +192,15 @@ func (w *worker) transition(to State, why cause) {
 	}
 	w.publish(why)
 	// Last: whoever is served by a worker finds it ready.
+	w.member.SetExpected(w.promising())
 	w.member.SetReady(to == Ready || to == Watching)
 	w.metrics.entered(from, to)
+}
+
+// promising says whether requests may wait for this worker. One death in a row
+// is bad luck; after two its next engine has to show itself first.
+func (w *worker) promising() bool {
+	return !w.state.terminal() && w.wish == wishRun && w.failures <= 1
 }
 
 // publish makes the facts readable by others.

@@ -7,6 +7,7 @@ import (
 
 	"stoker/config"
 	"stoker/supervisor/keeper"
+	"stoker/upstream"
 )
 
 // engine is one running engine as its keeper tells of it. *keeper.Client is one.
@@ -74,6 +75,11 @@ type member interface {
 	// Reset says where a new engine listens.
 	Reset(address string)
 	SetReady(ready bool)
+	// SetExpected says whether it will be ready soon, as far as one can tell:
+	// requests then wait for it.
+	SetExpected(expected bool)
+	// Breaker is how its breaker is.
+	Breaker() upstream.BreakerState
 	InFlight() int
 	// WaitIdle blocks until no request is in flight, or ctx ends.
 	WaitIdle(ctx context.Context) error

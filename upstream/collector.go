@@ -9,6 +9,8 @@ type Collector struct {
 	inFlight *prometheus.Desc
 	ready    *prometheus.Desc
 	queued   *prometheus.Desc
+	breaker  *prometheus.Desc
+	opened   *prometheus.Desc
 }
 
 // NewCollector returns a collector over the pools that there are when it is
@@ -22,6 +24,10 @@ func NewCollector(pools func() []*Pool) *Collector {
 			"1 if the upstream takes requests, 0 if not.", []string{"pool", "worker"}, nil),
 		queued: prometheus.NewDesc("stoker_queue_length",
 			"Requests that wait because no upstream can serve.", []string{"pool"}, nil),
+		breaker: prometheus.NewDesc("stoker_breaker_state",
+			"1 for the state that the upstream's breaker is in.", []string{"pool", "worker", "state"}, nil),
+		opened: prometheus.NewDesc("stoker_breaker_opened_total",
+			"Times that the upstream's breaker has opened.", []string{"pool", "worker"}, nil),
 	}
 }
 
@@ -30,6 +36,8 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.inFlight
 	ch <- c.ready
 	ch <- c.queued
+	ch <- c.breaker
+	ch <- c.opened
 }
 
 // Collect implements prometheus.Collector.
@@ -40,6 +48,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		for _, m := range s.Members {
 			ch <- prometheus.MustNewConstMetric(c.inFlight, prometheus.GaugeValue, float64(m.InFlight), s.Name, m.Name)
 			ch <- prometheus.MustNewConstMetric(c.ready, prometheus.GaugeValue, oneIf(m.Ready), s.Name, m.Name)
+			ch <- prometheus.MustNewConstMetric(c.opened, prometheus.CounterValue, float64(m.BreakerOpened), s.Name, m.Name)
+			for _, state := range breakerStates {
+				ch <- prometheus.MustNewConstMetric(c.breaker, prometheus.GaugeValue, oneIf(m.Breaker == state), s.Name, m.Name, string(state))
+			}
 		}
 	}
 }

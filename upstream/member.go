@@ -18,10 +18,17 @@ type Member struct {
 	// progressBefore is the sum of what former transports received.
 	progressBefore atomic.Uint64
 	kick           chan struct{}
+	// troubled: the breaker has something to forget; written under pool.mu.
+	troubled atomic.Bool
 
 	// The rest is guarded by pool.mu.
 	weight   uint64
 	ready    bool
+	expected bool
+	removed  bool
+	fresh    bool // the engine has not been ready yet
+	breaker  breaker
+	warm     warm
 	inFlight int
 	// elsewhere is how many requests another process has there; see Pool.SetElsewhere.
 	elsewhere int
@@ -31,7 +38,10 @@ type Member struct {
 }
 
 func newMember(p *Pool, name string, weight int) *Member {
-	return &Member{pool: p, name: name, weight: uint64(max(weight, 1)), rank: -1, kick: make(chan struct{}, 1)}
+	return &Member{
+		pool: p, name: name, weight: uint64(max(weight, 1)), rank: -1, kick: make(chan struct{}, 1),
+		breaker: breaker{state: BreakerClosed}, warm: warm{parts: fullShare},
+	}
 }
 
 // Name is the member's name in status, logs and metrics.
@@ -42,14 +52,25 @@ func (m *Member) Pool() *Pool { return m.pool }
 
 // Reset says where a new engine listens: "unix:/PATH" or "HOST:PORT". It takes
 // the member out of the pool until SetReady, and forgets every connection to
-// the engine before.
+// the engine before, and its failures.
 func (m *Member) Reset(address string) {
-	m.SetReady(false)
-	before := m.transport.Swap(NewTransport(address, m.pool.transportOptions()))
+	before := m.transport.Swap(NewTransport(address, m.unready()))
 	if before != nil {
 		before.Close()
 		m.progressBefore.Add(before.Progress())
 	}
+}
+
+// unready takes m out of the pool until its new engine is ready, and returns
+// what that is to be reached with.
+func (m *Member) unready() TransportOptions {
+	p := m.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.setReady(m, false)
+	p.stopTimers(m)
+	m.fresh = true
+	return p.options.Transport
 }
 
 // SetReady lets requests in, or keeps them out. Requests on m are untouched.
@@ -57,13 +78,22 @@ func (m *Member) SetReady(ready bool) {
 	p := m.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	m.ready = ready
-	if !ready {
-		p.ranking.remove(m)
-		return
+	if ready && m.fresh && !m.removed {
+		m.fresh = false
+		p.warmUp(m)
 	}
-	p.ranking.add(m)
-	p.grant()
+	p.setReady(m, ready)
+}
+
+// SetExpected says whether m, while it is not ready, is on its way: its engine
+// loads, or will as soon as it may, and there is no reason to think that it will
+// not succeed. As long as anybody is expected requests wait rather than be
+// refused; see ErrNoneReady.
+func (m *Member) SetExpected(expected bool) {
+	p := m.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.setExpected(m, expected)
 }
 
 // Refused says that a dial to m was refused: nobody listens there. It takes m
@@ -81,13 +111,16 @@ func (m *Member) Refused() {
 // Kick delivers when m should be probed at once.
 func (m *Member) Kick() <-chan struct{} { return m.kick }
 
-// Release gives back one place that Pool.Acquire has claimed.
+// Release gives back one place that Pool.Acquire has claimed, which whoever
+// waits longest gets.
 func (m *Member) Release() {
 	p := m.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m.inFlight--
-	p.ranking.fix(m)
+	m.breaker.trial = false // a trial that has neither failed nor succeeded: the next may try
+	p.arrange(m)
+	p.grant()
 	m.tellIdle()
 }
 

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -14,33 +15,17 @@ var (
 	ErrQueueFull = errors.New("queue is full")
 	// ErrQueueTimeout: nobody could serve within the queue's time-out.
 	ErrQueueTimeout = errors.New("no upstream became free in time")
+	// ErrNoneReady: no member was ready. It stands beside one of the two above,
+	// or alone: nobody has been ready for longer than the queue's time-out, nor
+	// is expected to be, and to wait would only take the client's time. Without
+	// it, the members are there and busy.
+	ErrNoneReady = errors.New("no upstream is ready")
 	// ErrPoolClosed: the pool takes no more requests, for good.
 	ErrPoolClosed = errors.New("pool is closed")
+
+	errFullNoneReady    = fmt.Errorf("%w: %w", ErrNoneReady, ErrQueueFull)
+	errTimeoutNoneReady = fmt.Errorf("%w: %w", ErrNoneReady, ErrQueueTimeout)
 )
-
-// Policy says which of the members that can serve now is asked next.
-type Policy int
-
-// The policies.
-const (
-	// LeastOutstanding picks the member with the fewest requests in flight per
-	// weight over all members (drawing two at random is worse below some 16
-	// members); among equals it goes round.
-	LeastOutstanding Policy = iota
-	// RoundRobin goes round, each member as often as its weight says.
-	RoundRobin
-)
-
-// PoolOptions are what a pool is made with.
-type PoolOptions struct {
-	Policy Policy
-	// QueueLength bounds the requests that wait while nobody can serve; 0: none may.
-	QueueLength int
-	// QueueTimeout bounds the wait of each.
-	QueueTimeout time.Duration
-	// Transport is how bytes are carried to every member.
-	Transport TransportOptions
-}
 
 // Pool is a set of interchangeable members. The supervisor adds members and
 // says which are ready; the balancer acquires one for each request. All
@@ -57,11 +42,23 @@ type Pool struct {
 	ranking ranking
 	queue   queue
 	closed  bool
+
+	ready     int       // members that are
+	expected  int       // members that are not, and soon will be
+	noneSince time.Time // since when nobody is ready; means nothing while somebody is
+}
+
+// Want says which place a request wants.
+type Want struct {
+	// Avoid, where not nil, is taken only if nobody else can serve.
+	Avoid *Member
+	// Priority in the queue, -MaxPriority to MaxPriority: higher goes first.
+	Priority int
 }
 
 // NewPool returns an empty pool.
 func NewPool(name string, o PoolOptions) *Pool {
-	return &Pool{name: name, options: o, ranking: ranking{policy: o.Policy}}
+	return &Pool{name: name, options: o, ranking: ranking{policy: o.Policy}, noneSince: time.Now()}
 }
 
 // Name is the pool's name in the configuration.
@@ -82,12 +79,14 @@ func (p *Pool) Add(name string, weight int) *Member {
 func (p *Pool) Remove(m *Member) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	m.ready = false
-	p.ranking.remove(m)
+	p.setReady(m, false)
+	p.setExpected(m, false)
+	p.stopTimers(m)
+	m.removed = true
 	for i, other := range p.members {
 		if other == m {
 			p.members = append(p.members[:i:i], p.members[i+1:]...)
-			return
+			break
 		}
 	}
 }
@@ -99,16 +98,20 @@ func (p *Pool) Close() {
 	defer p.mu.Unlock()
 	p.closed = true
 	for w := p.queue.pop(); w != nil; w = p.queue.pop() {
-		close(w.granted)
+		w.refuse(ErrPoolClosed)
+	}
+	for _, m := range p.members {
+		p.stopTimers(m)
 	}
 }
 
 // Acquire claims one place on the member that the policy prefers and returns
 // it; the caller gives it back by Member.Release, once. While nobody can serve
-// it waits in a queue, first come first served; who leaves the queue (ctx ends)
-// loses the place. avoid, where not nil, is taken only if there is no other.
-func (p *Pool) Acquire(ctx context.Context, avoid *Member) (*Member, error) {
-	m, w, err := p.claimOrQueue(avoid)
+// it waits in a queue, by priority and then first come first served; who leaves
+// the queue (ctx ends) loses the place. A full queue makes room for a request
+// of a higher priority by turning away the youngest of the lowest.
+func (p *Pool) Acquire(ctx context.Context, want Want) (*Member, error) {
+	m, w, err := p.claimOrQueue(want)
 	if m != nil || err != nil {
 		return m, err
 	}
@@ -116,7 +119,7 @@ func (p *Pool) Acquire(ctx context.Context, avoid *Member) (*Member, error) {
 }
 
 // claimOrQueue returns a claimed member, or the place in the queue.
-func (p *Pool) claimOrQueue(avoid *Member) (*Member, *waiter, error) {
+func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -124,16 +127,49 @@ func (p *Pool) claimOrQueue(avoid *Member) (*Member, *waiter, error) {
 	}
 	// Nobody overtakes the queue: it is empty whenever somebody can serve,
 	// since grant runs at each change that could let anyone serve.
-	if m := p.ranking.best(avoid); m != nil {
+	if m := p.ranking.best(want.Avoid); m != nil {
 		p.claim(m)
 		return m, nil, nil
 	}
-	if p.queue.length >= p.options.QueueLength {
-		return nil, nil, ErrQueueFull
+	if p.hopeless() {
+		return nil, nil, ErrNoneReady
 	}
-	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout}
+	priority := max(-MaxPriority, min(want.Priority, MaxPriority))
+	if !p.makeRoom(priority) {
+		return nil, nil, p.blame(ErrQueueFull, errFullNoneReady)
+	}
+	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout, priority: priority}
 	p.queue.push(w)
 	return nil, w, nil
+}
+
+// hopeless says that to wait is of no use. An operator who starts a model wants
+// requests to wait while it loads, however long that takes, each as long as it
+// may; one whose engines die at every start wants clients to be told, and not a
+// thousand of them held for a minute each. The lock is held.
+func (p *Pool) hopeless() bool {
+	return p.ready == 0 && p.expected == 0 && time.Since(p.noneSince) >= p.options.QueueTimeout
+}
+
+// makeRoom says whether the queue takes one more. The lock is held.
+func (p *Pool) makeRoom(priority int) bool {
+	if p.queue.length < p.options.QueueLength {
+		return true
+	}
+	last := p.queue.popBelow(priority)
+	if last == nil {
+		return false
+	}
+	last.refuse(p.blame(ErrQueueFull, errFullNoneReady))
+	return true
+}
+
+// blame chooses the error: the members are busy, or none is ready. The lock is held.
+func (p *Pool) blame(busy, noneReady error) error {
+	if p.ready == 0 {
+		return noneReady
+	}
+	return busy
 }
 
 // wait blocks until w is granted a member, its time is over or ctx ends.
@@ -143,21 +179,24 @@ func (p *Pool) wait(ctx context.Context, w *waiter) (*Member, error) {
 	select {
 	case m, ok := <-w.granted:
 		if !ok {
-			return nil, ErrPoolClosed
+			return nil, w.refused
 		}
 		return m, nil
 	case <-timeout.C:
-		return nil, p.leave(w, ErrQueueTimeout)
+		return nil, p.leave(w, nil)
 	case <-ctx.Done():
 		return nil, p.leave(w, context.Cause(ctx))
 	}
 }
 
-// leave gives up a place in the queue and returns why. A member that was
-// granted in the same moment is given back.
+// leave gives up a place in the queue and returns why; nil stands for the
+// time-out. A member that was granted in the same moment is given back.
 func (p *Pool) leave(w *waiter, why error) error {
 	p.mu.Lock()
 	queued := p.queue.remove(w)
+	if why == nil {
+		why = p.blame(ErrQueueTimeout, errTimeoutNoneReady)
+	}
 	p.mu.Unlock()
 	if queued {
 		return why
@@ -171,7 +210,21 @@ func (p *Pool) leave(w *waiter, why error) error {
 // claim counts one more request on m. The lock is held.
 func (p *Pool) claim(m *Member) {
 	m.inFlight++
+	m.breaker.trial = m.breaker.state == BreakerHalfOpen
 	p.ranking.picked(m)
+	p.arrange(m)
+}
+
+// arrange lets m be chosen if it can serve now, and only then. It runs at each
+// change of what that depends on. The lock is held.
+func (p *Pool) arrange(m *Member) {
+	limit := p.options.MaxConcurrency
+	if m.ready && m.breaker.admits() && (limit == 0 || m.load() < limit) {
+		p.ranking.add(m)
+		p.ranking.fix(m)
+		return
+	}
+	p.ranking.remove(m)
 }
 
 // grant serves the queue as far as there are members. The lock is held.
@@ -186,31 +239,40 @@ func (p *Pool) grant() {
 	}
 }
 
-// Stats is what a pool looked like at one moment.
-type Stats struct {
-	Name string
-	// Queued is how many requests wait for a member.
-	Queued  int
-	Members []MemberStats
-}
-
-// MemberStats is what a member looked like at that moment.
-type MemberStats struct {
-	Name     string
-	Ready    bool
-	InFlight int
-	// Elsewhere is how many of InFlight are another process's.
-	Elsewhere int
-	Weight    int
-}
-
-// Stats returns a snapshot, members in the order they were added.
-func (p *Pool) Stats() Stats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := Stats{Name: p.name, Queued: p.queue.length, Members: make([]MemberStats, 0, len(p.members))}
-	for _, m := range p.members {
-		s.Members = append(s.Members, MemberStats{Name: m.name, Ready: m.ready, InFlight: m.load(), Elsewhere: m.elsewhere, Weight: int(m.weight)})
+// setReady keeps the count of those who are. The lock is held.
+func (p *Pool) setReady(m *Member, ready bool) {
+	if m.ready == ready || m.removed {
+		return
 	}
-	return s
+	m.ready = ready
+	if ready {
+		p.ready++
+		p.closeBreaker(m) // who comes back is used at once
+		return
+	}
+	p.ready--
+	if p.ready == 0 {
+		p.noneSince = time.Now()
+	}
+	p.arrange(m)
+	p.spare()
+}
+
+// setExpected keeps the count of those who are. The lock is held.
+func (p *Pool) setExpected(m *Member, expected bool) {
+	if m.expected == expected || m.removed {
+		return
+	}
+	m.expected = expected
+	if expected {
+		p.expected++
+	} else {
+		p.expected--
+	}
+}
+
+// stopTimers ends what would happen to m later. The lock is held.
+func (p *Pool) stopTimers(m *Member) {
+	m.breaker.close()
+	p.stopWarming(m)
 }

@@ -23,7 +23,7 @@ func testPool(t *testing.T, policy Policy, weights ...int) (*Pool, []*Member) {
 
 func mustAcquire(t *testing.T, p *Pool, avoid *Member) *Member {
 	t.Helper()
-	m, err := p.Acquire(t.Context(), avoid)
+	m, err := p.Acquire(t.Context(), Want{Avoid: avoid})
 	if err != nil {
 		t.Fatalf("acquire: %v", err)
 	}
@@ -158,7 +158,7 @@ func TestQueueIsServedInOrderOnceAMemberIsReady(t *testing.T) {
 		var order []int
 		for i := range 3 {
 			go func() {
-				m, err := p.Acquire(t.Context(), nil)
+				m, err := p.Acquire(t.Context(), Want{})
 				if err != nil {
 					t.Errorf("request %d: %v", i, err)
 					return
@@ -173,7 +173,7 @@ func TestQueueIsServedInOrderOnceAMemberIsReady(t *testing.T) {
 		if s := p.Stats(); s.Queued != 3 {
 			t.Errorf("queued = %d", s.Queued)
 		}
-		if _, err := p.Acquire(t.Context(), nil); !errors.Is(err, ErrQueueFull) {
+		if _, err := p.Acquire(t.Context(), Want{}); !errors.Is(err, ErrQueueFull) {
 			t.Errorf("a fourth request: %v", err)
 		}
 		time.Sleep(59 * time.Second)
@@ -190,7 +190,7 @@ func TestQueueGrantsFirstComeFirstServed(t *testing.T) {
 	members[0].SetReady(false)
 	var places []*waiter
 	for range 3 {
-		_, w, _ := p.claimOrQueue(nil)
+		_, w, _ := p.claimOrQueue(Want{})
 		places = append(places, w)
 	}
 	p.mu.Lock()
@@ -229,7 +229,7 @@ func TestQueueTimeoutHangUpAndClose(t *testing.T) {
 				defer cancel(nil)
 				start := time.Now()
 				go tt.do(p, cancel)
-				_, err := p.Acquire(ctx, nil)
+				_, err := p.Acquire(ctx, Want{})
 				if !errors.Is(err, tt.want) || time.Since(start) != tt.after {
 					t.Errorf("%v after %v, want %v after %v", err, time.Since(start), tt.want, tt.after)
 				}
@@ -250,7 +250,7 @@ func TestNoPlaceLeaksWhenGrantAndHangUpMeet(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if m, err := p.Acquire(ctx, nil); err == nil {
+			if m, err := p.Acquire(ctx, Want{}); err == nil {
 				m.Release()
 			}
 		})
@@ -318,12 +318,12 @@ func BenchmarkAcquire(b *testing.B) {
 			}
 			held := make([]*Member, 2*n)
 			for i := range held {
-				held[i], _ = p.Acquire(b.Context(), nil)
+				held[i], _ = p.Acquire(b.Context(), Want{})
 			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i = (i + 1) % len(held) {
 				held[i].Release()
-				held[i], _ = p.Acquire(b.Context(), nil)
+				held[i], _ = p.Acquire(b.Context(), Want{})
 			}
 		})
 	}

@@ -9,7 +9,7 @@ const strideUnit = 1 << 20
 // guards it.
 //
 // Going round is stride scheduling (Waldspurger 1995): each member carries a
-// pass, moved on by strideUnit/weight whenever it is picked; the lowest is next.
+// pass, moved on by strideUnit/weight (more while it warms up) whenever it is picked; the lowest is next.
 type ranking struct {
 	policy Policy
 	heap   []*Member
@@ -21,8 +21,8 @@ type ranking struct {
 // before says whether a is preferred to b.
 func (r *ranking) before(a, b *Member) bool {
 	if r.policy == LeastOutstanding {
-		// The load per weight that each would have with one more request.
-		loadA, loadB := (uint64(a.load())+1)*b.weight, (uint64(b.load())+1)*a.weight
+		// The load per share that each would have with one more request.
+		loadA, loadB := (uint64(a.load())+1)*b.share(), (uint64(b.load())+1)*a.share()
 		if loadA != loadB {
 			return loadA < loadB
 		}
@@ -47,7 +47,7 @@ func (r *ranking) best(avoid *Member) *Member {
 // picked moves m on after it has been given one more request.
 func (r *ranking) picked(m *Member) {
 	r.pass = max(r.pass, m.pass)
-	m.pass += strideUnit / m.weight
+	m.pass += strideUnit * fullShare / m.share()
 	r.fix(m)
 }
 

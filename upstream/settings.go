@@ -1,7 +1,8 @@
 package upstream
 
 // SetOptions changes what the pool was made with. Requests that wait already
-// keep the time-out that they began with with; a queue that has become too short empties by itself. Connections
+// keep the time-out that they began with, breakers that are open the time they
+// opened for; a queue that has become too short empties by itself. Connections
 // go by the new time-outs of the transport from their next request on.
 func (p *Pool) SetOptions(o PoolOptions) {
 	p.mu.Lock()
@@ -15,6 +16,13 @@ func (p *Pool) SetOptions(o PoolOptions) {
 	if p.ranking.policy != o.Policy {
 		p.ranking.follow(o.Policy)
 	}
+	for _, m := range p.members {
+		if o.Breaker.Failures == 0 {
+			m.breaker.close()
+		}
+		p.arrange(m)
+	}
+	p.grant()
 }
 
 // setLimits changes the time-outs of exchanges that begin from now on.
@@ -22,13 +30,6 @@ func (t *Transport) setLimits(o TransportOptions) {
 	now := *t.options.Load()
 	now.ConnectTimeout, now.ResponseTimeout = o.ConnectTimeout, o.ResponseTimeout
 	t.options.Store(&now)
-}
-
-// transportOptions are what the pool's new transports are made with.
-func (p *Pool) transportOptions() TransportOptions {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.options.Transport
 }
 
 // SetWeight changes the member's share (≥ 1).

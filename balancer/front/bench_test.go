@@ -17,11 +17,13 @@ type ownPool struct{ body []byte }
 
 func (p *ownPool) Name() string { return "p" }
 
-func (p *ownPool) Acquire(context.Context, balancer.Lease) (balancer.Lease, error) { return p, nil }
+func (p *ownPool) Acquire(context.Context, balancer.Want) (balancer.Lease, error) { return p, nil }
 
 func (p *ownPool) Refused() {}
 
-func (p *ownPool) Release() {}
+func (p *ownPool) Release()  {}
+func (p *ownPool) Failed()   {}
+func (p *ownPool) Answered() {}
 
 var engineFields = http1.Fields{
 	{Name: "Content-Type", Value: "application/json"},

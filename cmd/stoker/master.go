@@ -184,22 +184,6 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 
 func newPool(p *config.Pool) *upstream.Pool { return upstream.NewPool(p.Name, poolOptions(p)) }
 
-func poolOptions(p *config.Pool) upstream.PoolOptions {
-	policy := upstream.LeastOutstanding
-	if p.Policy == "round_robin" {
-		policy = upstream.RoundRobin
-	}
-	return upstream.PoolOptions{
-		Policy:       policy,
-		QueueLength:  p.Queue.Length,
-		QueueTimeout: p.Queue.Timeout.Std(),
-		Transport: upstream.TransportOptions{
-			ConnectTimeout:  p.ConnectTimeout.Std(),
-			ResponseTimeout: p.ResponseTimeout.Std(),
-		},
-	}
-}
-
 // run begins, serves until something ends it, and ends: for good, or in favour
 // of a next generation.
 func (m *master) run(ctx context.Context, signals *signals, o runOptions) error {

@@ -277,7 +277,10 @@ func planOutcome(verb string, plan *config.Plan, report *supervisor.Report) *out
 
 // balancerOptions are what a configuration says to the balancer.
 func balancerOptions(cfg *config.Config, pools []*upstream.Pool, log hclog.Logger) balancer.Options {
-	o := balancer.Options{Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies, Log: log.Named("balancer")}
+	o := balancer.Options{Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies, Log: log.Named("balancer"), Rules: map[string]balancer.Rules{}}
+	for i := range cfg.Pools {
+		o.Rules[cfg.Pools[i].Name] = poolRules(&cfg.Pools[i])
+	}
 	for _, pool := range pools {
 		o.Pools = append(o.Pools, balancer.Over(pool))
 	}

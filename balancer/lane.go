@@ -1,0 +1,88 @@
+package balancer
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+	"stoker/upstream"
+)
+
+// Rules say how requests to one pool are admitted and retried.
+type Rules struct {
+	// Attempts is how many members one request may be tried on, at least 1.
+	Attempts int
+	// RetryPercent of the requests in flight to the pool may be retries, and
+	// RetryFloor may be in any case. More would double the load on a pool just
+	// when it can take least.
+	RetryPercent, RetryFloor int
+	// MinRemaining is the least that must be left of a request's deadline for it
+	// to be passed on: an answer that comes too late only takes others' time.
+	MinRemaining time.Duration
+	// PriorityHeader names the field that holds a request's priority; empty:
+	// all are equal.
+	PriorityHeader string
+}
+
+// DefaultRules are the rules of a pool for which no others are given.
+func DefaultRules() Rules {
+	return Rules{Attempts: 3, RetryPercent: 20, RetryFloor: 3, MinRemaining: 5 * time.Second}
+}
+
+// priority is what r says of its own, 0 if that is nothing or no number.
+func (r *Rules) priority(q *http1.Request) int {
+	if r.PriorityHeader == "" {
+		return 0
+	}
+	for _, f := range q.Fields {
+		if !isName(f.Name, r.PriorityHeader) {
+			continue
+		}
+		if n, err := strconv.Atoi(strings.TrimSpace(f.Value)); err == nil {
+			return max(-upstream.MaxPriority, min(n, upstream.MaxPriority))
+		}
+		return 0
+	}
+	return 0
+}
+
+// lane is the way to one pool: its rules, and what is under way by them.
+type lane struct {
+	pool  Pool
+	rules Rules
+	// inFlight counts the requests that wait or are being carried, retrying
+	// those of them that have been retried.
+	inFlight, retrying atomic.Int64
+}
+
+func newLane(pool Pool, rules Rules) *lane {
+	return &lane{pool: pool, rules: rules}
+}
+
+// acquire claims a place, and adds the wait for it to the record. A request
+// whose time is over is not passed on even if somebody could serve.
+func (l *lane) acquire(ctx context.Context, x *exchange.Exchange, want Want) (Lease, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	start := time.Now()
+	lease, err := l.pool.Acquire(ctx, want)
+	x.Record.Queued += time.Since(start)
+	return lease, err
+}
+
+// mayRetry takes one retry from the budget if that has one, until endRetry.
+func (l *lane) mayRetry(r *Rules) bool {
+	allowed := max(int64(r.RetryFloor), l.inFlight.Load()*int64(r.RetryPercent)/100)
+	if l.retrying.Add(1) <= allowed {
+		return true
+	}
+	l.endRetry()
+	return false
+}
+
+func (l *lane) endRetry() { l.retrying.Add(-1) }

@@ -1,0 +1,36 @@
+package upstream
+
+// Stats is what a pool looked like at one moment.
+type Stats struct {
+	Name string
+	// Queued is how many requests wait for a member.
+	Queued  int
+	Members []MemberStats
+}
+
+// MemberStats is what a member looked like at that moment.
+type MemberStats struct {
+	Name     string
+	Ready    bool
+	InFlight int
+	// Elsewhere is how many of InFlight are another process's.
+	Elsewhere int
+	Weight    int
+	Breaker   BreakerState
+	// BreakerOpened is how often the breaker has opened.
+	BreakerOpened uint64
+}
+
+// Stats returns a snapshot, members in the order they were added.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{Name: p.name, Queued: p.queue.length, Members: make([]MemberStats, 0, len(p.members))}
+	for _, m := range p.members {
+		s.Members = append(s.Members, MemberStats{
+			Name: m.name, Ready: m.ready, InFlight: m.load(), Elsewhere: m.elsewhere, Weight: int(m.weight),
+			Breaker: m.breaker.state, BreakerOpened: m.breaker.opened,
+		})
+	}
+	return s
+}
