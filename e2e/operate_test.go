@@ -75,9 +75,9 @@ func (m *master) load(clients int, path string) (stop func() (*tally, time.Durat
 	}
 }
 
-func operatedPool(workers int, more ...string) string {
-	return fmt.Sprintf("[[pools]]\nname = \"p\"\nworkers = %d\nqueue.timeout = \"20s\"\n%s\ncommand = %s\n",
-		workers, strings.Join(more, "\n"), list(engine("--socket", "{socket}")...))
+func operatedPool(workers int) string {
+	return fmt.Sprintf("[[pools]]\nname = \"p\"\nworkers = %d\nqueue.timeout = \"20s\"\ncommand = %s\n",
+		workers, list(engine("--socket", "{socket}")...))
 }
 
 // TestDrainLosesNoRequest drains, resumes and restarts under load.

@@ -194,7 +194,7 @@ func (u *unit) nothingRuns() {
 func (u *unit) crowd(clients int) (stop func() map[outcome]int) {
 	end := make(chan struct{})
 	var mu sync.Mutex
-	seen := map[outcome]int{}
+	seen := make(map[outcome]int)
 	var all sync.WaitGroup
 	for range clients {
 		all.Go(func() {
