@@ -55,6 +55,15 @@
 //
 // A read (Status, Ready) informs, only the owner decides: a request is handed
 // over a channel to the worker's goroutine, which hears it in every state and
-// during every action that takes time. Further requests (drain, restart) are
-// further values of request.
+// during every action that takes time. A request is a wish, or new settings,
+// which hold from the end of the present state on (ready and loading begin
+// anew for them).
+//
+// # Posts
+//
+// A wish only moves forward, and a worker that has ended is never revived. What
+// stays is the post: a name, an index, devices and a member of the upstream
+// pool, at which workers follow each other. Operators' wishes and configurations
+// belong to posts: see operate.go for what operators ask, roll.go for changes
+// one after another, apply.go for a new configuration.
 package supervisor

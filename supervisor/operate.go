@@ -86,9 +86,12 @@ func (s *Supervisor) hold(ctx context.Context, name string, r request) (*Report,
 		q.held = true
 	}
 	s.mu.Unlock()
-	return s.together(t,
+	s.saveHeld()
+	report := s.together(t,
 		func(q *post) MemberReport { return s.endWorker(ctx, q, r) },
-		func(m *remote) MemberReport { return m.drain(ctx, r) }), nil
+		func(m *remote) MemberReport { return m.drain(ctx, r) })
+	s.saveHeld() // servers are held only now
+	return report, nil
 }
 
 // together does the same to all of a target at once.
@@ -136,6 +139,7 @@ func (s *Supervisor) Resume(ctx context.Context, name string) (*Report, error) {
 	}
 	s.log.Info("resumed by an operator", "name", name)
 	s.release(t)
+	defer s.saveHeld()
 	return s.together(t,
 		func(q *post) MemberReport {
 			s.awaitEnd(ctx, q)
@@ -179,6 +183,7 @@ func (s *Supervisor) Restart(ctx context.Context, name string) (*Report, error) 
 	if name != t.pool.name {
 		s.release(t)
 	}
+	defer s.saveHeld()
 	began := time.Now()
 	report := s.together(target{remotes: t.remotes}, nil, func(r *remote) MemberReport { return r.resume() })
 	if len(t.posts) > 0 {

@@ -63,6 +63,8 @@ type Supervisor struct {
 	end     context.CancelFunc // ends the probing of servers, and operations
 	ctx     context.Context    // the servers' life, which Start begins and Stop ends
 	running sync.WaitGroup
+	// held are the wishes of operators on disk.
+	held *held
 	// applying is held by whoever changes the configuration.
 	applying sync.Mutex
 }
@@ -85,6 +87,7 @@ func New(o Options) (*Supervisor, error) {
 		metrics: m,
 		ports:   newPorts(),
 		config:  o.Config,
+		held:    &held{path: heldFile(o.Config.RunDir)},
 		freed:   make(chan struct{}),
 		cleared: make(chan struct{}),
 		hurry:   make(chan struct{}),
@@ -113,6 +116,7 @@ func New(o Options) (*Supervisor, error) {
 			ours[q.name] = true
 		}
 	}
+	s.keepHeld()
 	// The parent of any keeper's directory is the parent of all.
 	root := filepath.Dir(o.Config.KeeperDir("any"))
 	s.leftovers, err = leftoverDirs(root, ours)
@@ -197,6 +201,9 @@ func (s *Supervisor) Stop(ctx context.Context) StopReport {
 		s.hurryOnce.Do(func() { close(s.hurry) })
 		s.askAll(request{wish: wishStop, hurry: true})
 		<-joined
+	}
+	if err := s.held.save(func() []string { return nil }); err != nil {
+		s.log.Warn("what operators had stopped could not be forgotten", "error", err)
 	}
 	report := StopReport{Duration: time.Since(began)}
 	for _, w := range s.workers() {
