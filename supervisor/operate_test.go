@@ -342,7 +342,7 @@ func TestRemoteDrain(t *testing.T) {
 	up := m.pools[0].upstream
 	a := m.pools[0].remote[0].member
 	a.SetReady(true)
-	held, err := up.Acquire(t.Context(), nil)
+	held, err := up.Acquire(t.Context(), upstream.Want{})
 	if err != nil || held.Name() != "a" {
 		t.Fatalf("%v, %v", held, err)
 	}
