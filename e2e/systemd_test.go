@@ -68,6 +68,7 @@ func testInsideSystemd(t *testing.T, address string) {
 		test func(*unit)
 	}{
 		{"a crash costs neither engine nor connection", (*unit).crash},
+		{"upgrades cost nothing at all", (*unit).upgrades},
 		{"stop leaves nothing", (*unit).stopLeavesNothing},
 		{"restart", (*unit).restart},
 		{"a master that hangs is replaced", (*unit).hang},
@@ -246,6 +247,45 @@ func (u *unit) crash() {
 	if n := u.show("NRestarts"); n != strconv.Itoa(crashes) {
 		u.t.Errorf("systemd counts %s restarts, want %d", n, crashes)
 	}
+}
+
+// upgrades: the new process becomes the main one, and after it has died like any
+// other master the next one is systemd's own again.
+func (u *unit) upgrades() {
+	engines, restarts := u.engines(), u.show("NRestarts")
+	stop := u.crowd(8)
+	const times = 5
+	for range times {
+		last := u.mainPID()
+		if out, err := exec.Command(binary, "upgrade", "--run-dir", u.runDir).CombinedOutput(); err != nil {
+			u.t.Fatalf("stoker upgrade: %v: %s", err, out)
+		}
+		u.replaced(last)
+		u.eventually("the generation before has ended", func() bool { return !alive(last) })
+	}
+	if seen := stop(); len(seen) != 1 || seen[complete] == 0 {
+		u.t.Errorf("seen through %d upgrades: %v", times, seen)
+	}
+	if now := u.engines(); !slices.Equal(now, engines) {
+		u.t.Errorf("engines were %v, are %v", engines, now)
+	}
+	if now := u.show("NRestarts"); now != restarts {
+		u.t.Errorf("systemd counts %s restarts, %s before", now, restarts)
+	}
+	if n := u.show("NFileDescriptorStore"); n != "1" {
+		u.t.Errorf("%s sockets are stored, want 1", n)
+	}
+
+	// The watchdog looks after the new process.
+	last := u.mainPID()
+	if err := syscall.Kill(last, syscall.SIGSTOP); err != nil {
+		u.t.Fatal(err)
+	}
+	u.replaced(last)
+	if now := u.engines(); !slices.Equal(now, engines) {
+		u.t.Errorf("after the end of the last generation: engines were %v, are %v", engines, now)
+	}
+	u.served()
 }
 
 func (u *unit) stopLeavesNothing() {

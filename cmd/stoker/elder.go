@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // elder is the generation before this one, as far as this one sees it: who it
@@ -20,6 +23,8 @@ type elder struct {
 	counted     chan struct{}
 	countedOnce sync.Once
 	following   sync.WaitGroup
+	// left is closed when it has gone.
+	left chan struct{}
 }
 
 // olderStatus is a generation in GET /status that finishes its requests.
@@ -31,7 +36,7 @@ type olderStatus struct {
 }
 
 func newElder(m *master, h *inheritance) *elder {
-	return &elder{m: m, link: h.parent, hello: h.hello, gone: h.parent == nil, counted: make(chan struct{})}
+	return &elder{m: m, link: h.parent, hello: h.hello, gone: h.parent == nil, counted: make(chan struct{}), left: make(chan struct{})}
 }
 
 // draining says whether it still lives.
@@ -55,6 +60,7 @@ func (e *elder) status() []olderStatus {
 func (e *elder) follow() {
 	if e.link == nil {
 		close(e.counted)
+		close(e.left)
 		return
 	}
 	e.following.Go(func() {
@@ -89,7 +95,44 @@ func (e *elder) end() {
 	e.mu.Unlock()
 	e.m.setElsewhere(nil)
 	e.countedOnce.Do(func() { close(e.counted) })
+	close(e.left)
 	e.m.log.Info("the generation before has ended", "generation", e.hello.Generation, "pid", e.hello.PID)
+}
+
+// outlast blocks until it has gone, so that engines are not ended under its
+// requests, and nothing of this service outlives it. It began to drain before we
+// did; once ctx ends it is told not to wait any longer.
+func (e *elder) outlast(ctx context.Context) {
+	select {
+	case <-e.left:
+		return
+	case <-ctx.Done():
+	}
+	if err := e.hurry(); err != nil {
+		e.m.log.Warn("cannot hurry the generation before; it ends by itself", "pid", e.hello.PID, "error", err)
+		return
+	}
+	limit := time.NewTimer(2 * cutPatience)
+	defer limit.Stop()
+	select {
+	case <-e.left:
+	case <-limit.C:
+		e.m.log.Warn("the generation before has not ended yet", "pid", e.hello.PID)
+	}
+}
+
+// hurry sends TERM to it, by a handle that is known to be its: its end of the
+// link was open after the handle was.
+func (e *elder) hurry() error {
+	handle, err := unix.PidfdOpen(e.hello.PID, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(handle) //nolint:errcheck // nothing was written
+	if !e.draining() {
+		return nil
+	}
+	return unix.PidfdSendSignal(handle, unix.SIGTERM, nil, 0)
 }
 
 // countedLimit bounds the wait for its counters: it leaves its admin listener

@@ -34,6 +34,8 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	defer reports.end()
 
 	serving, lost := m.awaitSuccessor(patient, a)
+	// Before anything else changes: what it would say is not the service's state.
+	m.notifier.retire()
 	m.enter(draining)
 	m.front.Drain()
 	m.admin.leave()
@@ -47,7 +49,6 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 		m.log.Warn("leave door", "error", err)
 	}
 	m.held.release()
-	m.notifier.retire()
 	if serving != nil {
 		m.log.Info("handed over; finishing the requests that are here", "new_pid", serving.PID, "generation", serving.Generation,
 			"requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())

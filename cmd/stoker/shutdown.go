@@ -38,6 +38,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 		m.log.Warn("close door", "error", err)
 	}
 	dropped := m.drain(ctx, patient)
+	m.elder.outlast(patient)
 
 	m.enter(stopping)
 	for _, pool := range m.pools.all() {

@@ -88,6 +88,18 @@ func (n *notifier) started(v vitals) {
 	n.running.Go(func() { n.keepInformed(ctx, v) })
 }
 
+// takeOver makes this process the main one, and returns when the manager knows:
+// a stop that it asks for from now on comes here. The generation before must not
+// begin to leave earlier, or the stop would reach it alone.
+func (n *notifier) takeOver() {
+	n.tell(systemd.MainPID(os.Getpid()))
+	ctx, cancel := context.WithTimeout(context.Background(), barrierLimit)
+	defer cancel()
+	if err := n.manager.Barrier(ctx); err != nil {
+		n.log.Warn("the service manager may not know the new main process yet", "error", err)
+	}
+}
+
 // reloading says that a change of the configuration has begun; reloaded that it
 // is over, whether it was applied or refused.
 func (n *notifier) reloading() { n.tell(systemd.Reloading()) }
