@@ -154,6 +154,16 @@ func engineHandler(f engineFlags) http.Handler {
 			<-steps
 		}
 	})
+	// drip sends an event every 50 ms, for so many ms, and says when it is whole.
+	mux.HandleFunc("/drip", func(w http.ResponseWriter, r *http.Request) {
+		milliseconds, _ := strconv.Atoi(r.FormValue("ms"))
+		w.Header().Set("Content-Type", "text/event-stream")
+		for until := started.Add(time.Since(started) + time.Duration(milliseconds)*time.Millisecond); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+			fmt.Fprintf(w, "data: %d\n\n", step.Add(1))
+			w.(http.Flusher).Flush()
+		}
+		fmt.Fprint(w, dripEnd)
+	})
 	mux.HandleFunc("/next", func(http.ResponseWriter, *http.Request) { steps <- struct{}{} })
 	// upload notes what has come of the body, as it comes.
 	mux.HandleFunc("/upload", func(w http.ResponseWriter, r *http.Request) {
@@ -185,6 +195,9 @@ func engineHandler(f engineFlags) http.Handler {
 	})
 	return mux
 }
+
+// dripEnd is the last of what /drip sends.
+const dripEnd = "data: [DONE]\n\n"
 
 // wholeAnswer is what /work answers: long enough that a cut one shows.
 var wholeAnswer = strings.Repeat("every byte of this counts; ", 40)

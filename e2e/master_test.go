@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,6 +51,8 @@ type setup struct {
 	below []string
 	// user runs the master; nil: who runs the tests.
 	user *syscall.Credential
+	// binary is run instead of the one under test.
+	binary string
 	// group makes the master the leader of a process group, as a shell does.
 	group bool
 }
@@ -79,7 +82,7 @@ func startAs(t *testing.T, config string, s setup) *master {
 	for i := range args {
 		args[i] = replace.Replace(args[i])
 	}
-	line := append(slices.Clone(s.below), append([]string{binary}, args...)...)
+	line := append(slices.Clone(s.below), append([]string{cmp.Or(s.binary, binary)}, args...)...)
 	m.cmd = exec.Command(line[0], line[1:]...)
 	m.cmd.Env = append(os.Environ(), append([]string{m.mark, "STOKER_E2E_EVENTS=" + m.events}, s.env...)...)
 	m.cmd.Dir = dir

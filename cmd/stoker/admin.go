@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -24,6 +25,8 @@ type admin struct {
 	server    http.Server
 	path      string // of the socket
 	listeners []net.Listener
+	conns     adminConns
+	accepting sync.WaitGroup
 }
 
 // status is the document of GET /status and "stoker status --json".
@@ -47,6 +50,7 @@ func openAdmin(ctx context.Context, m *master) (*admin, error) {
 		server: http.Server{Handler: adminHandlerFor(m), ConnContext: markSocket, ReadHeaderTimeout: 10 * time.Second},
 		path:   m.cfg.AdminSocket(),
 	}
+	a.server.ConnState = a.conns.track
 	socket, err := m.inherit.share(adminFile+a.path, func() (net.Listener, error) { return listenAdminSocket(ctx, a.path) })
 	if err != nil {
 		return nil, fmt.Errorf("open admin socket: %w", err)
@@ -90,8 +94,10 @@ func listenAdminSocket(ctx context.Context, path string) (net.Listener, error) {
 func (a *admin) serve() error {
 	var g errgroup.Group
 	for _, l := range a.listeners {
+		a.accepting.Add(1)
 		g.Go(func() error {
-			if err := a.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			defer a.accepting.Done()
+			if err := a.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 				return fmt.Errorf("serve admin on %s: %w", l.Addr(), err)
 			}
 			return nil
@@ -109,18 +115,12 @@ func (a *admin) close() {
 // leave ends what is being answered after a second, and leaves the sockets to
 // whoever shares them.
 func (a *admin) leave() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if a.server.Shutdown(ctx) != nil {
-		_ = a.server.Close()
-	}
-	a.closeListeners() // for a server that never served
-}
-
-func (a *admin) closeListeners() {
 	for _, l := range a.listeners {
 		_ = l.Close()
 	}
+	a.accepting.Wait() // then every connection that was accepted is known
+	a.conns.wait(time.Second)
+	_ = a.server.Close()
 }
 
 // adminMux answers what only looks; handleControl adds what changes anything.

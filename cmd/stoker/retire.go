@@ -41,7 +41,7 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	m.admin.leave()
 	reports.countersNow()
 	closeDoor := m.door.Leave
-	if lost != nil {
+	if errors.Is(lost, errLost) {
 		// Nobody else accepts: clients shall be refused, not left waiting.
 		closeDoor = func() error { return m.door.Close(ctx) }
 	}
@@ -88,16 +88,16 @@ func (m *master) awaitSuccessor(ctx context.Context, a *attempt) (*servingMessag
 	limit := time.NewTimer(m.cfg.UpgradeTimeout.Std())
 	defer limit.Stop()
 	for {
+		if s := a.serving; s != nil {
+			a.settle(&upgradeResult{
+				PID: s.PID, Generation: s.Generation, Version: s.Version,
+				Adopted: a.observed, Seconds: time.Since(a.began).Seconds(),
+			}, nil)
+			return s, nil
+		}
 		select {
 		case got := <-a.link.incoming:
 			a.hear(got)
-			if s := got.Serving; s != nil {
-				a.settle(&upgradeResult{
-					PID: s.PID, Generation: s.Generation, Version: s.Version,
-					Adopted: a.observed, Seconds: time.Since(a.began).Seconds(),
-				}, nil)
-				return s, nil
-			}
 		case <-a.link.ended:
 			return nil, m.lostSuccessor(a, errLost)
 		case <-limit.C:

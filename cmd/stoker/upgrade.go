@@ -61,6 +61,9 @@ type attempt struct {
 	// observed is what the new process found.
 	observed []supervisor.Observed
 	failure  string // as the new process told it
+	// serving is set once the new process serves, which may be known before
+	// tableflip has told of its Ready.
+	serving *servingMessage
 
 	done   chan struct{} // closed when result or err is set
 	result *upgradeResult
@@ -184,7 +187,7 @@ func (u *upgrades) execute(a *attempt) error {
 	}
 }
 
-// hear takes note of what the new process says before it commits.
+// hear takes note of what the new process says.
 func (a *attempt) hear(m message) {
 	switch {
 	case m.Prepared != nil:
@@ -192,6 +195,8 @@ func (a *attempt) hear(m message) {
 		failpoint.Hit("old-before-ready")
 	case m.Failed != "":
 		a.failure = m.Failed
+	case m.Serving != nil:
+		a.serving = m.Serving
 	}
 }
 

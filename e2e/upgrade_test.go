@@ -1,0 +1,508 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// versions builds two binaries of different versions, with failpoints, once.
+var versions = sync.OnceValues(func() ([2]string, error) {
+	var paths [2]string
+	dir, err := os.MkdirTemp("", "stoker-e2e-versions")
+	if err != nil {
+		return paths, err
+	}
+	for i, version := range []string{"one", "two"} {
+		paths[i] = filepath.Join(dir, version)
+		args := []string{"build", "-trimpath", "-tags", "failpoints", "-ldflags", "-X main.version=" + version, "-o", paths[i]}
+		if os.Getenv("STOKER_E2E_RACE") == "1" {
+			args = append(args, "-race")
+		}
+		cmd := exec.Command("go", append(args, "./cmd/stoker")...)
+		cmd.Dir = ".."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return paths, fmt.Errorf("build version %s: %w: %s", version, err, out)
+		}
+	}
+	return paths, nil
+})
+
+// upgradable is a master whose binary may be replaced.
+type upgradable struct {
+	*master
+	path   string // of its binary
+	points string // of the file that says what fails
+	config string
+	pids   map[string]int // of the engines
+	starts map[int]string // of their processes, as the kernel counts
+}
+
+// startUpgradable runs version one with two workers, and waits for them.
+func startUpgradable(t *testing.T, config string) *upgradable {
+	t.Helper()
+	built, err := versions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := shortDir(t)
+	u := &upgradable{path: filepath.Join(dir, "stoker"), points: filepath.Join(dir, "points"), pids: map[string]int{}, starts: map[int]string{}}
+	u.install(t, built[0])
+	config += "upgrade_timeout = \"15s\"\n[[pools]]\nname = \"p\"\nworkers = 2\nhealth.interval = \"200ms\"\ncommand = " + list(engine("--socket", "{socket}")...) + "\n"
+	u.master = startAs(t, config, setup{args: []string{"run", "-c", "{config}"}, binary: u.path, env: []string{"STOKER_FAILPOINTS=" + u.points}}).allReady()
+	u.config = u.cmd.Args[3]
+	for _, w := range u.workers() {
+		u.pids[w.Name] = w.PID
+		u.starts[w.PID] = startTime(t, w.PID)
+	}
+	t.Cleanup(u.endAll)
+	return u
+}
+
+// install replaces the binary as a package manager does: another file takes its name.
+func (u *upgradable) install(t *testing.T, from string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(u.path+".new", text, 0o755)
+	}
+	if err == nil {
+		err = os.Rename(u.path+".new", u.path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// installVersion installs one (0) or two (1).
+func (u *upgradable) installVersion(i int) {
+	u.t.Helper()
+	built, err := versions()
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	u.install(u.t, built[i])
+}
+
+// fail says what shall fail from now on: "POINT=ACTION" lines.
+func (u *upgradable) fail(lines ...string) {
+	u.t.Helper()
+	if err := os.WriteFile(u.points, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+// upgrade runs "stoker upgrade" and returns what it printed and how it ended.
+func (u *upgradable) upgrade() (string, error) {
+	out, err := exec.Command(u.path, "upgrade", "--run-dir", u.runDir, "--timeout", "60s").CombinedOutput()
+	return string(out), err
+}
+
+// mustUpgrade upgrades and returns the seconds that it took.
+func (u *upgradable) mustUpgrade() float64 {
+	u.t.Helper()
+	out, err := u.upgrade()
+	if err != nil {
+		u.t.Fatalf("upgrade: %v: %s", err, out)
+	}
+	var version string
+	var pid, generation int
+	var took float64
+	if _, err := fmt.Sscanf(out, "upgraded to version %s pid %d, generation %d, after %f s", &version, &pid, &generation, &took); err != nil {
+		u.t.Fatalf("upgrade printed %q: %v", out, err)
+	}
+	return took
+}
+
+// untouched fails unless the engines are those of the beginning, and ready.
+func (u *upgradable) untouched() {
+	u.t.Helper()
+	for _, w := range u.workers() {
+		if w.PID != u.pids[w.Name] || w.Restarts != 0 || w.State != "ready" {
+			u.t.Errorf("worker %s: pid %d, %d restarts, %s; want pid %d, ready", w.Name, w.PID, w.Restarts, w.State, u.pids[w.Name])
+		}
+	}
+	for pid, start := range u.starts {
+		if now := startTime(u.t, pid); now != start {
+			u.t.Errorf("engine %d started at %s, at first %s", pid, now, start)
+		}
+	}
+}
+
+// epoch is the last that a master of the run directory has taken.
+func (u *upgradable) epoch() int {
+	u.t.Helper()
+	text, err := os.ReadFile(filepath.Join(u.runDir, "epoch"))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return n
+}
+
+// serves fails unless a request is answered.
+func (u *upgradable) serves() {
+	u.t.Helper()
+	c := caller{address: u.address}
+	if a := c.get("/work"); a.outcome != complete || a.status != 200 {
+		u.t.Errorf("a request: %v", a)
+	}
+}
+
+// endAll ends the master of the last generation, which is not our child.
+func (u *upgradable) endAll() {
+	out, err := exec.Command(u.path, "shutdown", "--run-dir", u.runDir).CombinedOutput()
+	if err != nil && !u.t.Failed() {
+		u.t.Errorf("shutdown: %v: %s", err, out)
+	}
+	if !u.t.Failed() {
+		u.nothingLeft()
+	}
+}
+
+func startTime(t *testing.T, pid int) string {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	return fields[19] // the 22nd, of which two come before
+}
+
+// streamTime is how long the streams of the load last; STOKER_E2E_STREAM changes it.
+func streamTime(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("STOKER_E2E_STREAM")
+	if text == "" {
+		return time.Second
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestUpgradeUnderLoad upgrades twenty times, between two versions, while
+// clients with and without connections kept alive make short requests and read
+// streams: no request may fail, no stream be cut, no connection be refused or
+// reset, no counter go back, no engine be touched.
+func TestUpgradeUnderLoad(t *testing.T) {
+	u := startUpgradable(t, "shutdown.idle_grace = \"1s\"\n")
+	stream := streamTime(t)
+	seen := newTally()
+	var over atomic.Bool
+	var longest atomic.Int64
+	var answered atomic.Int64
+	callers := make([]caller, 16)
+	for i := range callers {
+		callers[i] = caller{address: u.address, keepAlive: i%2 == 0}
+	}
+	load := crowd(len(callers), func(client, _ int) bool {
+		path := "/work?ms=2"
+		if client%4 == 3 {
+			path = fmt.Sprintf("/drip?ms=%d", stream.Milliseconds())
+		}
+		began := time.Now()
+		a := callers[client].get(path)
+		what := string(a.outcome)
+		switch {
+		case a.outcome == complete && a.status != 200:
+			what = fmt.Sprintf("status %d", a.status)
+		case client%4 == 3 && !strings.HasSuffix(string(a.body), dripEnd):
+			what = "a cut stream"
+		case client%4 != 3:
+			for took := time.Since(began).Nanoseconds(); ; {
+				if max := longest.Load(); took <= max || longest.CompareAndSwap(max, took) {
+					break
+				}
+			}
+		}
+		answered.Add(1)
+		seen.add(what, a.String())
+		return !over.Load()
+	})
+	scraped := u.scrape(&over)
+	var slowest float64
+	for i := range 20 {
+		u.installVersion((i + 1) % 2)
+		slowest = max(slowest, u.mustUpgrade())
+		if got := u.status(); got.Generation != i+2 {
+			t.Errorf("generation %d after %d upgrades", got.Generation, i+1)
+		}
+	}
+	over.Store(true)
+	load.Wait()
+	scraped.Wait()
+	if wrong := seen.except(string(complete)); wrong != "" {
+		t.Errorf("of %d answers: %s", answered.Load(), wrong)
+	}
+	u.untouched()
+	u.eventually("all counted", func() bool { return int64(u.metric("stoker_requests_total")) == answered.Load() })
+	t.Logf("20 upgrades, %d answers; slowest from the order to serving %.3f s (queued behind %v streams), slowest short request %v",
+		answered.Load(), slowest, stream, time.Duration(longest.Load()))
+}
+
+// scrape reads the metrics all the time and fails when a counter goes back.
+func (u *upgradable) scrape(over *atomic.Bool) *sync.WaitGroup {
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		last := map[string]float64{}
+		for !over.Load() {
+			code, text, err := u.admin("/metrics")
+			if err != nil || code != 200 {
+				u.t.Errorf("GET /metrics: %d %v", code, err)
+				return
+			}
+			for line := range strings.Lines(text) {
+				cut := strings.LastIndexByte(strings.TrimSpace(line), ' ')
+				if cut < 0 || strings.HasPrefix(line, "#") {
+					continue
+				}
+				name := line[:cut]
+				bare, _, _ := strings.Cut(name, "{")
+				if !slices.ContainsFunc([]string{"_total", "_bucket", "_count", "_sum"}, func(end string) bool { return strings.HasSuffix(bare, end) }) {
+					continue
+				}
+				value, err := strconv.ParseFloat(strings.TrimSpace(line[cut:]), 64)
+				if err != nil {
+					u.t.Errorf("metrics line %q: %v", line, err)
+				}
+				if value < last[name] {
+					u.t.Errorf("%s went back from %v to %v", name, last[name], value)
+				}
+				last[name] = value
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if len(last) == 0 {
+			u.t.Error("no counter was seen")
+		}
+	})
+	return &wait
+}
+
+// TestUpgradeFails: whatever is wrong with the new binary or configuration, the
+// old master goes on, the command says why, and a good upgrade works afterwards.
+func TestUpgradeFails(t *testing.T) {
+	script := func(text string) func(*upgradable) {
+		return func(u *upgradable) {
+			if err := os.Remove(u.path); err != nil {
+				u.t.Fatal(err)
+			}
+			if err := os.WriteFile(u.path, []byte(text), 0o755); err != nil {
+				u.t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		config string
+		spoil  func(*upgradable)
+		says   string
+	}{
+		{name: "not executable", spoil: func(u *upgradable) { _ = os.Chmod(u.path, 0o644) }, says: "permission denied"},
+		{name: "absent", spoil: func(u *upgradable) { _ = os.Remove(u.path) }, says: "no such file"},
+		{name: "no program", spoil: script("no program"), says: "exec format error"},
+		{name: "another program", spoil: script("#!/bin/sh\nexit 0\n"), says: "no stoker"},
+		{name: "refuses", spoil: script("#!/bin/sh\necho libfoo.so not found >&2; exit 127\n"), says: "libfoo.so not found"},
+		{name: "bad configuration", spoil: func(u *upgradable) { u.appendConfig("nonsense = 1\n") }, says: "nonsense"},
+		{name: "moved run directory", spoil: func(u *upgradable) { u.editConfig("run_dir = \""+u.runDir, "run_dir = \""+u.runDir+"2") }, says: "an upgrade cannot move it"},
+		{name: "other engines", spoil: func(u *upgradable) { u.editConfig("--socket\",", "--load\", \"1ms\", \"--socket\",") }, says: "another configuration"},
+		{name: "dies at its start", spoil: func(u *upgradable) { u.fail("exec=kill") }, says: "ended before it was ready"},
+		{name: "dies with what it inherited", spoil: func(u *upgradable) { u.fail("inherited=kill") }, says: "ended before it was ready"},
+		{name: "dies before it is ready", spoil: func(u *upgradable) { u.fail("before-ready=kill") }, says: "ended before it was ready"},
+		{name: "exits before it is ready", spoil: func(u *upgradable) { u.fail("before-ready=exit") }, says: "ended before it was ready"},
+		{name: "hangs", spoil: func(u *upgradable) { u.fail("before-ready=hang") }, config: "upgrade_timeout = \"1s\"\n", says: "upgrade_timeout 1s"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			u := startUpgradable(t, c.config)
+			before, err := os.ReadFile(u.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid, epoch := u.status().PID, u.epoch()
+			command := u.path + ".command" // the command must run where the binary does not
+			if text, err := os.ReadFile(u.path); err != nil || os.WriteFile(command, text, 0o755) != nil {
+				t.Fatal("copy the command", err)
+			}
+			c.spoil(u)
+			out, err := exec.Command(command, "upgrade", "--run-dir", u.runDir).CombinedOutput()
+			if err == nil || !strings.Contains(string(out), c.says) {
+				t.Errorf("upgrade: %v: %s; want a failure that says %q", err, out, c.says)
+			}
+			u.serves()
+			if s := u.status(); s.PID != pid || s.Generation != 1 || u.epoch() != epoch {
+				t.Errorf("pid %d, generation %d, epoch %d; want %d, 1, %d", s.PID, s.Generation, u.epoch(), pid, epoch)
+			}
+			u.untouched()
+			u.eventually("the log says why", func() bool { return strings.Contains(u.logText(), "upgrade failed") })
+
+			u.fail()
+			if err := os.WriteFile(u.config, before, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			u.installVersion(1)
+			u.mustUpgrade()
+			u.serves()
+			u.untouched()
+		})
+	}
+}
+
+func (u *upgradable) appendConfig(text string) { u.editConfig("listen = ", text+"listen = ") }
+
+func (u *upgradable) editConfig(from, to string) {
+	u.t.Helper()
+	text, err := os.ReadFile(u.config)
+	if err != nil || !strings.Contains(string(text), from) {
+		u.t.Fatalf("no %q in the configuration: %v", from, err)
+	}
+	if err := os.WriteFile(u.config, []byte(strings.Replace(string(text), from, to, 1)), 0o644); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+// TestUpgradeKilled kills one generation, or both, at each point of no return
+// and around it. The service goes on, or comes back with a master that is
+// started by hand; engines are the same; epochs rise.
+func TestUpgradeKilled(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		points []string
+		// comesBack: nobody is left to serve, and another master is started.
+		comesBack bool
+	}{
+		{name: "old before Ready", points: []string{"old-before-ready=kill", "before-ready=pause=300ms"}},
+		{name: "old after Ready", points: []string{"old-after-ready=kill"}},
+		{name: "old after Ready, new slow", points: []string{"old-after-ready=kill", "after-ready=pause=300ms"}},
+		{name: "old in its drain", points: []string{"old-draining=kill"}},
+		{name: "new after Ready", points: []string{"after-ready=kill"}, comesBack: true},
+		{name: "new after Ready, old in its drain", points: []string{"after-ready=kill", "old-draining=kill"}, comesBack: true},
+		{name: "both after Ready", points: []string{"after-ready=kill", "old-after-ready=kill"}, comesBack: true},
+		{name: "both before Ready", points: []string{"old-before-ready=kill", "before-ready=kill"}, comesBack: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			u := startUpgradable(t, "")
+			epoch, old := u.epoch(), u.status().PID
+			u.installVersion(1)
+			u.fail(c.points...)
+			u.signal(syscall.SIGUSR2)
+			<-u.ended
+			u.fail()
+			if c.comesBack {
+				next := *u
+				u.eventually("another master can start", func() bool {
+					next.master = u.again()
+					deadline := time.Now().Add(patience)
+					for time.Now().Before(deadline) && next.running() {
+						if code, _, err := next.admin("/readyz"); err == nil && code == 200 {
+							return true
+						}
+						time.Sleep(5 * time.Millisecond)
+					}
+					return false
+				})
+				u = &next
+			}
+			u.allWorkersReady()
+			u.serves()
+			u.untouched()
+			if now := u.epoch(); now <= epoch {
+				t.Errorf("epoch %d after %d", now, epoch)
+			}
+			if pid := u.status().PID; pid == old {
+				t.Errorf("the master is still %d", pid)
+			}
+			// And on it goes.
+			u.installVersion(0)
+			u.mustUpgrade()
+			u.untouched()
+		})
+	}
+}
+
+// allWorkersReady is allReady for a master that is not our child.
+func (u *upgradable) allWorkersReady() {
+	u.t.Helper()
+	u.eventually("every worker ready", func() bool {
+		code, body, err := u.admin("/status")
+		var s statusDocument
+		if err != nil || code != 200 || json.Unmarshal([]byte(body), &s) != nil {
+			return false
+		}
+		for _, pool := range s.Pools {
+			for _, w := range pool.Workers {
+				if w.State != "ready" {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// TestUpgradeQueued: while a generation finishes a stream, its requests count
+// in the new one, which shows it; an upgrade asked for meanwhile waits for its
+// end; any number of further signals do no harm.
+func TestUpgradeQueued(t *testing.T) {
+	u := startUpgradable(t, "")
+	first := u.status().PID
+	streamed := make(chan answer, 1)
+	go func() {
+		c := caller{address: u.address}
+		streamed <- c.get("/drip?ms=3000")
+	}()
+	inFlight := func() (n int) {
+		for _, w := range u.workers() {
+			n += w.InFlight
+		}
+		return n
+	}
+	u.eventually("the stream runs", func() bool { return inFlight() == 1 })
+	u.mustUpgrade()
+	type older struct {
+		Generation int `json:"generation"`
+		PID        int `json:"pid"`
+		InFlight   int `json:"in_flight"`
+	}
+	var s struct{ Older []older }
+	u.eventually("the older generation shows", func() bool {
+		_, body, _ := u.admin("/status")
+		return json.Unmarshal([]byte(body), &s) == nil && len(s.Older) == 1 && s.Older[0] == older{1, first, 1}
+	})
+	if n := inFlight(); n != 1 {
+		t.Errorf("%d in flight at the workers, want the older generation's 1", n)
+	}
+	second := u.status().PID
+	for range 20 {
+		_ = syscall.Kill(second, syscall.SIGUSR2)
+		_ = syscall.Kill(first, syscall.SIGUSR2)
+	}
+	u.mustUpgrade() // joins
+	if a := <-streamed; a.outcome != complete || !strings.HasSuffix(string(a.body), dripEnd) {
+		t.Errorf("the stream: %v", a)
+	}
+	if got := u.status(); got.Generation != 3 || inFlight() != 0 {
+		t.Errorf("generation %d, %d in flight; want 3, 0", got.Generation, inFlight())
+	}
+	u.untouched()
+}
