@@ -48,6 +48,7 @@ type upgradable struct {
 	config string
 	pids   map[string]int // of the engines
 	starts map[int]string // of their processes, as the kernel counts
+	over   *bool          // endAll was called
 }
 
 // startUpgradable runs version one with two workers, and waits for them.
@@ -58,16 +59,20 @@ func startUpgradable(t *testing.T, config string) *upgradable {
 		t.Fatal(err)
 	}
 	dir := shortDir(t)
-	u := &upgradable{path: filepath.Join(dir, "stoker"), points: filepath.Join(dir, "points"), pids: map[string]int{}, starts: map[int]string{}}
+	u := &upgradable{path: filepath.Join(dir, "stoker"), points: filepath.Join(dir, "points"), pids: map[string]int{}, starts: map[int]string{}, over: new(bool)}
 	u.install(t, built[0])
-	config += "upgrade_timeout = \"15s\"\n[[pools]]\nname = \"p\"\nworkers = 2\nhealth.interval = \"200ms\"\ncommand = " + list(engine("--socket", "{socket}")...) + "\n"
+	config += "[[pools]]\nname = \"p\"\nworkers = 2\nhealth.interval = \"200ms\"\ncommand = " + list(engine("--socket", "{socket}")...) + "\n"
 	u.master = startAs(t, config, setup{args: []string{"run", "-c", "{config}"}, binary: u.path, env: []string{"STOKER_FAILPOINTS=" + u.points}}).allReady()
 	u.config = u.cmd.Args[3]
 	for _, w := range u.workers() {
 		u.pids[w.Name] = w.PID
 		u.starts[w.PID] = startTime(t, w.PID)
 	}
-	t.Cleanup(u.endAll)
+	t.Cleanup(func() {
+		if !*u.over {
+			u.endAll()
+		}
+	})
 	return u
 }
 
@@ -166,6 +171,8 @@ func (u *upgradable) serves() {
 
 // endAll ends the master of the last generation, which is not our child.
 func (u *upgradable) endAll() {
+	u.t.Helper()
+	*u.over = true
 	out, err := exec.Command(u.path, "shutdown", "--run-dir", u.runDir).CombinedOutput()
 	if err != nil && !u.t.Failed() {
 		u.t.Errorf("shutdown: %v: %s", err, out)
@@ -436,6 +443,7 @@ func TestUpgradeKilled(t *testing.T) {
 			u.installVersion(0)
 			u.mustUpgrade()
 			u.untouched()
+			u.endAll()
 		})
 	}
 }

@@ -96,6 +96,11 @@ func (e *elder) end() {
 	e.m.setElsewhere(nil)
 	e.countedOnce.Do(func() { close(e.counted) })
 	close(e.left)
+	select {
+	case <-e.link.closed: // it is we who end
+		return
+	default:
+	}
 	e.m.log.Info("the generation before has ended", "generation", e.hello.Generation, "pid", e.hello.PID)
 }
 

@@ -105,6 +105,14 @@ func inherit(timeout time.Duration) (*inheritance, error) {
 // successor says whether there is a generation before us that we may replace.
 func (h *inheritance) successor() bool { return h.parent != nil }
 
+// giveUp tells the generation before why this process ends, which is of use to
+// it only if it still waits for us to be ready.
+func (h *inheritance) giveUp(why error) {
+	if h.successor() {
+		_ = h.parent.send(message{Failed: why.Error()}) // it may have gone, or be told already
+	}
+}
+
 // generation counts from 1.
 func (h *inheritance) generation() int { return h.hello.Generation + 1 }
 

@@ -101,12 +101,11 @@ func runMaster(ctx context.Context, cfg *config.Config, o runOptions) error {
 		return err
 	}
 	err = runGeneration(ctx, cfg, o, inherit, signals)
-	if inherit.parent != nil {
-		defer inherit.parent.close()
+	if inherit.successor() {
 		if err != nil {
-			// Of use only to a master that still waits for us to be ready.
-			_ = inherit.parent.send(message{Failed: err.Error()})
+			inherit.giveUp(err)
 		}
+		inherit.parent.close()
 	}
 	return err
 }
@@ -192,6 +191,7 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 	m.elder.follow()
 	defer m.elder.close()
 	if err := m.begin(ctx, &serving, broken); err != nil {
+		m.inherit.giveUp(err)
 		return err
 	}
 	m.log.Info("serving", "listen", m.cfg.Listen, "admin", m.cfg.AdminSocket(), "pid", os.Getpid(), "version", version, "generation", m.inherit.generation())
