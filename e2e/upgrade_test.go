@@ -236,7 +236,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 			what = "a cut stream"
 		case client%4 != 3:
 			for took := time.Since(began).Nanoseconds(); ; {
-				if max := longest.Load(); took <= max || longest.CompareAndSwap(max, took) {
+				if before := longest.Load(); took <= before || longest.CompareAndSwap(before, took) {
 					break
 				}
 			}
@@ -339,7 +339,6 @@ func TestUpgradeFails(t *testing.T) {
 		{name: "hangs", spoil: func(u *upgradable) { u.fail("before-ready=hang") }, config: "upgrade_timeout = \"1s\"\n", says: "upgrade_timeout 1s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			u := startUpgradable(t, c.config)
 			before, err := os.ReadFile(u.config)
 			if err != nil {
@@ -401,19 +400,18 @@ func TestUpgradeKilled(t *testing.T) {
 		{name: "old after Ready", points: []string{"old-after-ready=kill"}},
 		{name: "old after Ready, new slow", points: []string{"old-after-ready=kill", "after-ready=pause=300ms"}},
 		{name: "old in its drain", points: []string{"old-draining=kill"}},
-		{name: "new after Ready", points: []string{"after-ready=kill"}, comesBack: true},
-		{name: "new after Ready, old in its drain", points: []string{"after-ready=kill", "old-draining=kill"}, comesBack: true},
-		{name: "both after Ready", points: []string{"after-ready=kill", "old-after-ready=kill"}, comesBack: true},
+		{name: "new after Ready", points: []string{"after-ready=pause=300ms", "after-ready=kill"}, comesBack: true},
+		{name: "new after Ready, old in its drain", points: []string{"after-ready=pause=300ms", "after-ready=kill", "old-draining=kill"}, comesBack: true},
+		{name: "both after Ready", points: []string{"after-ready=pause=300ms", "after-ready=kill", "old-after-ready=kill"}, comesBack: true},
 		{name: "both before Ready", points: []string{"old-before-ready=kill", "before-ready=kill"}, comesBack: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			u := startUpgradable(t, "")
 			epoch, old := u.epoch(), u.status().PID
 			u.installVersion(1)
 			u.fail(c.points...)
 			u.signal(syscall.SIGUSR2)
-			<-u.ended
+			u.eventually("the old master has ended", func() bool { return !u.running() })
 			u.fail()
 			if c.comesBack {
 				next := *u
@@ -446,6 +444,29 @@ func TestUpgradeKilled(t *testing.T) {
 			u.endAll()
 		})
 	}
+}
+
+// TestUpgradeKilledAtReady kills the new generation in the moment of its Ready.
+// The old one may have heard of it or not: it ends, and leaves the engines, or
+// goes on as before.
+func TestUpgradeKilledAtReady(t *testing.T) {
+	u := startUpgradable(t, "")
+	u.installVersion(1)
+	u.fail("after-ready=kill")
+	u.signal(syscall.SIGUSR2)
+	u.eventually("the old master has decided", func() bool {
+		return !u.running() || strings.Contains(u.logText(), "goes on as before")
+	})
+	u.fail()
+	if !u.running() {
+		u.master = u.again()
+	}
+	u.allWorkersReady()
+	u.serves()
+	u.untouched()
+	u.mustUpgrade()
+	u.untouched()
+	u.endAll()
 }
 
 // allWorkersReady is allReady for a master that is not our child.
