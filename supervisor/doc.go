@@ -39,6 +39,8 @@
 //	backoff   nothing runs; waits for its delay, for     all of them over           → starting
 //	          the gone command and its turn to load      wish                       → stopped, released;
 //	                                                       the slot is unclear      → starting
+//	watching  in the pool, and a successor's by now: a   engine ended, keeper lost,
+//	          ready worker after HandOver                Leave                      → released
 //	stopped   nothing runs, as was wished                terminal
 //	failed    given up: too many failures in a row, or   terminal
 //	          an engine that could not be ended
