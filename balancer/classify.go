@@ -48,6 +48,7 @@ type verdict struct {
 //	a busy pool        429                         -                nobody: 503 would have an outside balancer
 //	                                                                take all of us for broken
 //	a pool not ready   503                         -                nobody
+//	a drain            503                         drained          nobody
 //	the deadline       504                         deadline         nobody
 //	an unmade request  404, 400, 501               -                nobody
 //	dial               502, retried                -                the member
@@ -85,6 +86,11 @@ func judge(err error) verdict {
 		return verdict{
 			outcome: exchange.OutcomeQueueTimeout, status: http.StatusTooManyRequests, kind: typeOverloaded, code: "queue_timeout",
 			message: "all workers are busy and none became free in time; try again later", retryAfter: 1,
+		}
+	case errors.Is(err, exchange.ErrDrained):
+		return verdict{
+			outcome: exchange.OutcomeDrained, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "worker_stopped",
+			message: "the worker was stopped before it answered; try again", retryAfter: 1,
 		}
 	case errors.Is(err, exchange.ErrDeadline):
 		return verdict{

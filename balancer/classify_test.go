@@ -52,6 +52,7 @@ func TestClassify(t *testing.T) {
 		{"deadline near", exchange.ErrDeadline, want{exchange.OutcomeDeadline, 504, "timeout", ""}},
 		{"deadline over", fail(upstream.OpCanceled, exchange.ErrDeadline, "sent"), want{exchange.OutcomeDeadline, 504, "timeout", ""}},
 		{"deadline over, begun", fail(upstream.OpCanceled, exchange.ErrDeadline, "begun"), want{exchange.OutcomeDeadline, 504, "timeout", ""}},
+		{"cut by a drain", fail(upstream.OpCanceled, exchange.ErrDrained, "sent"), want{exchange.OutcomeDrained, 503, "server_unavailable", ""}},
 		{"no number of seconds", errTimeoutField, want{exchange.OutcomeClientError, 400, "bad_request", ""}},
 		{"pool closed", upstream.ErrPoolClosed, want{exchange.OutcomeShutdown, 503, "server_unavailable", ""}},
 		{"client left the queue", exchange.ErrClientGone, want{exchange.OutcomeClientGone, 499, "", ""}},

@@ -96,6 +96,9 @@ type Pool struct {
 	ResponseTimeout Duration `toml:"response_timeout"`
 	// DrainTimeout is how long a worker that leaves the pool may finish its requests.
 	DrainTimeout Duration `toml:"drain_timeout"`
+	// Drain is what becomes of the requests on a worker that leaves the pool:
+	// "wait" lets them finish within DrainTimeout, "stop" cuts them at once.
+	Drain string `toml:"drain"`
 
 	// Surge is how many workers more a rolling change may have: 0, or 1 to start
 	// one beside before the first is drained. Two copies rarely fit one GPU.

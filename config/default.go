@@ -32,6 +32,7 @@ func DefaultPool(name string) Pool {
 	return Pool{
 		Name:         name,
 		Policy:       "least_outstanding",
+		Drain:        "wait",
 		MinRemaining: Duration(5 * time.Second),
 		Retry: Retry{
 			Attempts:      3,

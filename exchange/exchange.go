@@ -13,14 +13,17 @@ import (
 	"stoker/internal/rawconn"
 )
 
-// Causes with which an exchange's context ends: the front's, and the balancer's
-// for a deadline. context.Cause
+// Causes with which an exchange's context ends: the front's, a deadline's, or
+// a worker's. context.Cause
 // tells who ended it, and so whom to blame: nobody here is an upstream.
 var (
 	// ErrClientGone: the client hung up or reset its stream.
 	ErrClientGone = errors.New("client went away")
 	// ErrShutdown: the drain limit was over and the master cut the request.
 	ErrShutdown = errors.New("cut by shutdown")
+	// ErrDrained: its worker has left the pool, and the pool's drain policy does
+	// not let requests finish.
+	ErrDrained = errors.New("cut since its worker leaves the pool")
 	// ErrDeadline: the time that the client has given us is over, or too little
 	// of it is left for an answer.
 	ErrDeadline = errors.New("the request's deadline")

@@ -28,6 +28,8 @@ const (
 	OutcomeQueueTimeout Outcome = "queue_timeout"
 	// OutcomeUnavailable: no worker was ready, not even after waiting for one (503).
 	OutcomeUnavailable Outcome = "unavailable"
+	// OutcomeDrained: cut because its worker left the pool, as drain = "stop" wants (503).
+	OutcomeDrained Outcome = "drained"
 	// OutcomeDeadline: the client's deadline was over, or too near to begin (504).
 	OutcomeDeadline Outcome = "deadline"
 	// OutcomeShutdown: refused or cut because the master is shutting down.

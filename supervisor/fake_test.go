@@ -283,6 +283,7 @@ type fakeMember struct {
 	mu       sync.Mutex
 	ready    bool
 	expected bool
+	cuts     int
 	inFlight int
 	idle     chan struct{}
 	moved    func() uint64
@@ -297,6 +298,19 @@ func (m *fakeMember) SetExpected(expected bool) {
 	m.mu.Lock()
 	m.expected = expected
 	m.mu.Unlock()
+}
+
+func (m *fakeMember) isExpected() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.expected
+}
+
+func (m *fakeMember) Cut() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cuts++
+	return m.inFlight
 }
 
 func (m *fakeMember) Breaker() upstream.BreakerState { return upstream.BreakerClosed }

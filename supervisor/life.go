@@ -204,6 +204,10 @@ func (w *worker) interrupted() (next State, why cause, left bool) {
 
 // draining lets the worker's requests finish, out of the pool.
 func (w *worker) draining() (State, cause) {
+	if w.pool.Drain == drainStop && w.wish != wishRelease && w.wish != wishHandOver {
+		w.cut = w.member.Cut()
+		return Stopping, cause{reason: reasonWish, text: "its requests were cut, as drain = stop wants", details: []any{"requests_cut", w.cut}}
+	}
 	limit := w.drainTime()
 	idle := beside(limit, w.member.WaitIdle)
 	defer func() { idle.abandon() }()
@@ -232,6 +236,9 @@ func (w *worker) draining() (State, cause) {
 		}
 	}
 }
+
+// drainStop is the drain policy that lets no request finish.
+const drainStop = "stop"
 
 // drainTime is how long the worker's requests may take to finish.
 func (w *worker) drainTime() time.Duration {

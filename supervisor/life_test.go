@@ -164,6 +164,22 @@ func TestLife(t *testing.T) {
 			want:   "loading 0s, ready 0s, draining 1m0s, stopping 1m30s, stopped 1m31s", starts: 1,
 		},
 		{
+			name:   "drained, and the pool's policy is not to wait",
+			script: []behaviour{{ends: time.Second}},
+			pool:   func(p *config.Pool) { p.Drain = "stop" },
+			acts:   []act{{0, requests(2)}, {time.Minute, drain}},
+			until:  time.Hour,
+			want:   "loading 0s, ready 0s, draining 1m0s, stopping 1m0s, stopped 1m1s", starts: 1,
+		},
+		{
+			name:   "released: nothing is cut, whatever the policy",
+			script: []behaviour{{}},
+			pool:   func(p *config.Pool) { p.Drain = "stop" },
+			acts:   []act{{0, requests(1)}, {time.Minute, release}, {time.Second, requests(0)}},
+			until:  time.Hour,
+			want:   "loading 0s, ready 0s, draining 1m0s, released 1m1s", starts: 1,
+		},
+		{
 			name:   "exit during draining",
 			script: []behaviour{{lives: 65 * time.Second, exit: crash}},
 			acts:   []act{{0, requests(2)}, {time.Minute, drain}},
@@ -261,6 +277,39 @@ func TestLife(t *testing.T) {
 					t.Errorf("%d starts, want %d", got, c.starts)
 				}
 				l.stop(request{wish: wishStop, hurry: true})
+			})
+		})
+	}
+}
+
+// Requests wait for a worker that loads, however long that takes, and for the
+// next engine of one that died once. In a crash loop they do not.
+func TestWhoIsExpected(t *testing.T) {
+	dies := behaviour{lives: 10 * time.Second, loads: time.Hour, exit: crash}
+	for _, c := range []struct {
+		name   string
+		script []behaviour
+		after  time.Duration
+		want   bool
+	}{
+		{"loading for long", []behaviour{{loads: time.Hour}}, 10 * time.Minute, true},
+		{"dead once", []behaviour{dies, {loads: time.Hour}}, 15 * time.Second, true},
+		{"dead twice", []behaviour{dies, dies, {loads: time.Hour}}, 25 * time.Second, false},
+		{"dead after a long life", []behaviour{{lives: time.Hour, exit: crash}, {loads: time.Hour}}, time.Hour + time.Minute, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLife(t, testPool(), c.script...)
+				l.begin()
+				time.Sleep(c.after)
+				synctest.Wait()
+				if got := l.member.isExpected(); got != c.want {
+					t.Errorf("expected: %v, want %v", got, c.want)
+				}
+				l.stop(request{wish: wishStop, hurry: true})
+				if l.member.isExpected() {
+					t.Errorf("expected after the end")
+				}
 			})
 		})
 	}

@@ -79,6 +79,9 @@ func (r *remote) change(p *config.Pool, c config.Server, held bool) {
 	r.member.SetExpected(r.server.State() == ServerUnknown)
 	if r.server.State() != ServerReady {
 		r.member.SetReady(false)
+		if p.Drain == drainStop && (held || c.Down) {
+			r.member.Cut()
+		}
 	}
 	r.start(r.s.ctx)
 }

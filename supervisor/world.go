@@ -78,6 +78,8 @@ type member interface {
 	// SetExpected says whether it will be ready soon, as far as one can tell:
 	// requests then wait for it.
 	SetExpected(expected bool)
+	// Cut ends its requests at once, and returns how many there were.
+	Cut() int
 	// Breaker is how its breaker is.
 	Breaker() upstream.BreakerState
 	InFlight() int

@@ -167,6 +167,15 @@ func (m *Member) whenIdle() <-chan struct{} {
 	return m.idle
 }
 
+// Cut ends the requests in progress on m at once, with exchange.ErrDrained, and
+// returns how many there were. To be taken out of the pool before, or others follow.
+func (m *Member) Cut() int {
+	if t := m.transport.Load(); t != nil {
+		return t.Cut(exchange.ErrDrained)
+	}
+	return 0
+}
+
 // Progress is how many bytes of answers have come from m since the master
 // began: evidence of life when a saturated engine answers probes late.
 func (m *Member) Progress() uint64 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -103,6 +104,18 @@ func (p *Pool) Close() {
 	for _, m := range p.members {
 		p.stopTimers(m)
 	}
+}
+
+// Cut ends the requests in progress on all members at once; see Member.Cut.
+func (p *Pool) Cut() int {
+	p.mu.Lock()
+	members := slices.Clone(p.members)
+	p.mu.Unlock()
+	n := 0
+	for _, m := range members {
+		n += m.Cut()
+	}
+	return n
 }
 
 // Acquire claims one place on the member that the policy prefers and returns

@@ -60,7 +60,7 @@ const (
 	OpClientBody Op = "client_body"
 	// OpClientWrite: the sink did not take the answer.
 	OpClientWrite Op = "client_write"
-	// OpCanceled: the context ended; Err is its cause.
+	// OpCanceled: the context ended, or Cut was called; Err is the cause.
 	OpCanceled Op = "canceled"
 )
 
@@ -171,5 +171,17 @@ func (t *Transport) link(ctx context.Context) (*link, error) {
 	if l := t.idle.take(); l != nil {
 		return l, nil
 	}
-	return t.dial(ctx)
+	l, err := t.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t.idle.mu.Lock()
+	defer t.idle.mu.Unlock()
+	t.idle.engage(l)
+	return l, nil
 }
+
+// Cut ends the exchanges in progress at once: their Do fails with OpCanceled and
+// cause. It returns how many there were. One that is still being dialed is not
+// among them.
+func (t *Transport) Cut(cause error) int { return t.idle.cut(cause) }

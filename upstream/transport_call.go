@@ -100,6 +100,8 @@ func (c *call) run() *Failure {
 func (c *call) fail(op Op, err error) *Failure {
 	if c.ctx.Err() != nil {
 		op, err = OpCanceled, context.Cause(c.ctx)
+	} else if cause := c.cutBy(); cause != nil && op != OpClientWrite && op != OpClientBody {
+		op, err = OpCanceled, cause
 	}
 	f := &Failure{Op: op, Sent: c.sent, Begun: c.begun, Err: err}
 	switch {
@@ -112,6 +114,17 @@ func (c *call) fail(op Op, err error) *Failure {
 		f.Replayable = true
 	}
 	return f
+}
+
+// cutBy is why somebody else has aborted the link, nil if nobody has.
+func (c *call) cutBy() error {
+	if c.link == nil {
+		return nil
+	}
+	if cause := c.link.cut.Load(); cause != nil {
+		return *cause
+	}
+	return nil
 }
 
 func isSmall(length int64) bool { return length > 0 && length <= smallBody }
@@ -172,7 +185,7 @@ func (c *call) settle(reuse bool) {
 		c.t.idle.put(l)
 		return
 	}
-	_ = l.conn.Close()
+	c.t.idle.drop(l)
 }
 
 // talk is the exchange proper.

@@ -112,9 +112,22 @@ var cancelTests = []struct {
 }
 
 func TestCancelIsSeenByTheUpstream(t *testing.T) {
-	for _, network := range transports {
+	ways := []struct {
+		name  string
+		cause error
+		end   func(cancel context.CancelCauseFunc, tr *Transport)
+	}{
+		{"hang-up", exchange.ErrClientGone, func(cancel context.CancelCauseFunc, _ *Transport) { cancel(exchange.ErrClientGone) }},
+		{"cut", exchange.ErrDrained, func(_ context.CancelCauseFunc, tr *Transport) {
+			if n := tr.Cut(exchange.ErrDrained); n != 1 {
+				t.Errorf("%d exchanges were cut", n)
+			}
+		}},
+	}
+	for i := range 2 * len(ways) {
+		way, network := ways[i/2], transports[i%2]
 		for _, test := range cancelTests {
-			t.Run(network+"/"+test.name, func(t *testing.T) {
+			t.Run(way.name+"/"+network+"/"+test.name, func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				var canceled time.Time
 				ready := make(chan struct{})
@@ -135,9 +148,10 @@ func TestCancelIsSeenByTheUpstream(t *testing.T) {
 				go func() { done <- tr.Do(ctx, test.x(), sink) }()
 				<-ready
 				canceled = time.Now()
-				cancel(exchange.ErrClientGone)
+				way.end(cancel, tr)
 				f := asFailure(t, <-done, OpCanceled)
-				if !errors.Is(f, exchange.ErrClientGone) || !f.Sent || f.Begun != test.begun && test.onNth > 0 || sink.ended {
+				cancel(nil)
+				if !errors.Is(f, way.cause) || !f.Sent || f.Begun != test.begun && test.onNth > 0 || sink.ended {
 					t.Errorf("%+v, ended %v", f, sink.ended)
 				}
 				if took := time.Since(canceled); took > promptly {
@@ -145,6 +159,9 @@ func TestCancelIsSeenByTheUpstream(t *testing.T) {
 				}
 				if took := (<-seen).Sub(canceled); took > promptly {
 					t.Errorf("the upstream saw it after %v", took)
+				}
+				if n := tr.Cut(exchange.ErrDrained); n != 0 {
+					t.Errorf("%d exchanges are in progress after the end", n)
 				}
 			})
 		}

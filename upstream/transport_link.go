@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,6 +21,10 @@ type link struct {
 	reused bool
 	// since is when it fell idle.
 	since time.Time
+	// cut is why somebody else has aborted it; nil: nobody has.
+	cut atomic.Pointer[error]
+	// prev and next are those in use beside it, see idleLinks.busy.
+	prev, next *link
 }
 
 // While a unix socket's accept queue is full, connect fails at once with
@@ -67,6 +72,7 @@ type idleLinks struct {
 
 	mu     sync.Mutex
 	links  []*link // by age, oldest first
+	busy   *link   // the first of the list of those in use
 	closed bool
 	// pruner runs while links is not empty. Without it, connections that the
 	// upstream has closed would keep their descriptors until the next request.
@@ -88,7 +94,7 @@ func (i *idleLinks) take() *link {
 		if time.Since(l.since) < i.timeout && l.conn.CheckIdle() == nil {
 			return l
 		}
-		_ = l.conn.Close()
+		i.drop(l)
 	}
 }
 
@@ -102,7 +108,52 @@ func (i *idleLinks) pop() *link {
 	l := i.links[last]
 	i.links[last] = nil
 	i.links = i.links[:last]
+	i.engage(l)
 	return l
+}
+
+// drop closes a connection that was in use.
+func (i *idleLinks) drop(l *link) {
+	i.mu.Lock()
+	i.release(l)
+	i.mu.Unlock()
+	_ = l.conn.Close()
+}
+
+// engage notes that l is in use. The lock is held.
+func (i *idleLinks) engage(l *link) {
+	l.prev, l.next = nil, i.busy
+	if i.busy != nil {
+		i.busy.prev = l
+	}
+	i.busy = l
+}
+
+// release notes that l is not in use any more. The lock is held.
+func (i *idleLinks) release(l *link) {
+	if l.prev != nil {
+		l.prev.next = l.next
+	} else {
+		i.busy = l.next
+	}
+	if l.next != nil {
+		l.next.prev = l.prev
+	}
+	l.prev, l.next = nil, nil
+}
+
+// cut aborts every connection in use, and returns how many there were. Under
+// the lock none of them can be closed, and its descriptor be another's.
+func (i *idleLinks) cut(cause error) int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	n := 0
+	for l := i.busy; l != nil; l = l.next {
+		l.cut.Store(&cause)
+		l.abort()
+		n++
+	}
+	return n
 }
 
 // put keeps a connection for later, or closes it.
@@ -116,7 +167,8 @@ func (i *idleLinks) put(l *link) {
 func (i *idleLinks) push(l *link) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.closed || len(i.links) >= i.max {
+	i.release(l)
+	if i.closed || len(i.links) >= i.max || l.cut.Load() != nil {
 		return false
 	}
 	i.links = append(i.links, l)

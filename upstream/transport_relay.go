@@ -114,7 +114,7 @@ func (c *call) relayUntilClose() *Failure {
 // or the client's broken body. That reads as EOF, and an answer that only EOF
 // ends would look whole.
 func (c *call) aborted() bool {
-	return c.ctx.Err() != nil || c.upload != nil && c.upload.aborted.Load()
+	return c.ctx.Err() != nil || c.cutBy() != nil || c.upload != nil && c.upload.aborted.Load()
 }
 
 // read reads more of the body, once. All that was read before has been relayed.

@@ -37,6 +37,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 	if err := m.door.Close(ctx); err != nil {
 		m.log.Warn("close door", "error", err)
 	}
+	m.cutImpatient()
 	dropped := m.drain(ctx, patient)
 	m.elder.outlast(patient)
 
@@ -53,6 +54,22 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 		return errForced
 	}
 	return nil
+}
+
+// cutImpatient cuts the requests of the pools whose drain policy is not to
+// wait. That is as their operator wants it, so it makes no end a forced one.
+func (m *master) cutImpatient() {
+	cfg, dropped := m.current.Load(), 0
+	for _, pool := range m.pools.all() {
+		if p := cfg.Pool(pool.Name()); p != nil && p.Drain == "stop" {
+			pool.Close() // or those who wait would take the places of those who are cut
+			dropped += pool.Cut()
+		}
+	}
+	if dropped > 0 {
+		m.metrics.dropped.Add(float64(dropped))
+		m.log.Info("requests cut, as drain = stop wants", "requests", dropped)
+	}
 }
 
 // cutPatience is how long cut requests may take to tell their clients.
