@@ -17,6 +17,9 @@ import (
 // the engine that misbehaves on demand. Both are set once, by TestMain.
 var binary, self string
 
+// scratch is a directory that is removed after the last test; set once, by TestMain.
+var scratch string
+
 // raced says that the binary has the race detector in it: then nothing is said
 // about memory, and a process takes a second longer to end.
 var raced = os.Getenv("STOKER_E2E_RACE") == "1"
@@ -44,6 +47,7 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	scratch = dir
 	// Another user runs the binary in one test.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -21,12 +21,8 @@ import (
 // versions builds two binaries of different versions, with failpoints, once.
 var versions = sync.OnceValues(func() ([2]string, error) {
 	var paths [2]string
-	dir, err := os.MkdirTemp("", "stoker-e2e-versions")
-	if err != nil {
-		return paths, err
-	}
 	for i, version := range []string{"one", "two"} {
-		paths[i] = filepath.Join(dir, version)
+		paths[i] = filepath.Join(scratch, version)
 		args := []string{"build", "-trimpath", "-tags", "failpoints", "-ldflags", "-X main.version=" + version, "-o", paths[i]}
 		if os.Getenv("STOKER_E2E_RACE") == "1" {
 			args = append(args, "-race")
