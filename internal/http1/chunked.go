@@ -181,7 +181,7 @@ func (d *Chunked) stepTrailer(c byte) error {
 	if n > 2 && d.trailers[n-3] != '\n' {
 		return nil
 	}
-	fields, err := parseFields(d.Trailers[:0], d.trailers[:n-2])
+	fields, err := parseFields(d.Trailers[:0], d.trailers[:n-2], MaxFields)
 	if err != nil {
 		return err
 	}

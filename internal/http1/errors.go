@@ -1,5 +1,7 @@
 package http1
 
+import "net/http"
+
 // SyntaxError says what of HTTP/1.1 the peer's bytes broke. It holds none of
 // those bytes, so that it may go into any log. Who gets one has lost track of
 // the connection's framing and must close it.
@@ -11,8 +13,9 @@ func (e SyntaxError) Error() string { return string(e) }
 const (
 	// ErrHeadTooLarge: a head is longer than MaxHead.
 	ErrHeadTooLarge = SyntaxError("head is larger than 64 KiB")
-	// ErrTooManyFields: a head or trailer section holds more than MaxFields.
-	ErrTooManyFields = SyntaxError("more than 128 fields")
+	// ErrTooManyFields: a section holds more than MaxFields, or a request's
+	// head more than MaxRequestFields.
+	ErrTooManyFields = SyntaxError("too many fields")
 )
 
 const (
@@ -29,6 +32,20 @@ const (
 	errCoding        = SyntaxError("transfer coding other than one final chunked")
 	errCodingOld     = SyntaxError("Transfer-Encoding in HTTP/1.0")
 	errLengthCoding  = SyntaxError("Content-Length together with Transfer-Encoding")
+	errCodingUnknown = SyntaxError("transfer coding before the final chunked")
+	errLengthTwice   = SyntaxError("several Content-Lengths")
+	errLineSize      = SyntaxError("request line is larger than 16 KiB")
+	errSectionSize   = SyntaxError("fields are larger than 16 KiB")
+	errLine          = SyntaxError("request line is not METHOD TARGET VERSION with single spaces")
+	errMethodToken   = SyntaxError("method is not a token")
+	errVersion       = SyntaxError("version is not HTTP/1.1 or HTTP/1.0")
+	errTargetChar    = SyntaxError("target holds a control character or a fragment")
+	errTargetForm    = SyntaxError("target is neither a path nor an http URL")
+	errHostMissing   = SyntaxError("no Host")
+	errHosts         = SyntaxError("several Hosts")
+	errHost          = SyntaxError("Host is not a host with an optional port")
+	errHostDiffers   = SyntaxError("target and Host name different hosts")
+	errExpectation   = SyntaxError("expectation other than 100-continue")
 	errInterimBody   = SyntaxError("interim answer with a body")
 	errChunkSize     = SyntaxError("chunk size is not a hexadecimal number")
 	errChunkHuge     = SyntaxError("chunk size is too large")
@@ -38,4 +55,24 @@ const (
 	errChunkOverhead = SyntaxError("chunked body is almost all framing")
 	errTrailerSize   = SyntaxError("trailer section is too large")
 	errUnwritable    = SyntaxError("request holds a line break, a NUL or a space where none may be")
+
+	errUnwritableAnswer = SyntaxError("answer holds a line break or a NUL where none may be, or no status")
 )
+
+// Status is what a server answers to a request that broke HTTP like this:
+// RFC 9110's own status where it has one, else 400.
+func (e SyntaxError) Status() int {
+	switch e {
+	case errLineSize:
+		return http.StatusRequestURITooLong
+	case errSectionSize, ErrTooManyFields, ErrHeadTooLarge:
+		return http.StatusRequestHeaderFieldsTooLarge
+	case errVersion:
+		return http.StatusHTTPVersionNotSupported
+	case errCodingUnknown:
+		return http.StatusNotImplemented
+	case errExpectation:
+		return http.StatusExpectationFailed
+	}
+	return http.StatusBadRequest
+}

@@ -159,10 +159,11 @@ func stripTrailers(f Fields) Fields {
 }
 
 // parseFields appends the fields of section to f. The section consists of
-// whole lines, each ended by CRLF, without the empty line after them.
-func parseFields(f Fields, section []byte) (Fields, error) {
+// whole lines, each ended by CRLF, without the empty line after them, and of
+// no more than limit.
+func parseFields(f Fields, section []byte, limit int) (Fields, error) {
 	for count := 0; len(section) > 0; count++ {
-		if count == MaxFields {
+		if count == limit {
 			return f, ErrTooManyFields
 		}
 		end := bytes.IndexByte(section, '\n')

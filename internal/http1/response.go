@@ -52,7 +52,7 @@ func ParseResponse(buf []byte, seen int, method string, h *ResponseHead) (int, e
 	if err := h.parseStatusLine(buf[:eol-1]); err != nil {
 		return 0, err
 	}
-	h.Fields, err = parseFields(h.Fields[:0], buf[eol+1:n-2])
+	h.Fields, err = parseFields(h.Fields[:0], buf[eol+1:n-2], MaxFields)
 	if err != nil {
 		return 0, err
 	}
