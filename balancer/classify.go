@@ -43,7 +43,7 @@ type verdict struct {
 // outcome.
 //
 //	ended by           before the answer           after it began   blamed
-//	the client         499, or 400 for no HTTP     client_gone      nobody
+//	the client         499, 400 for no HTTP, 408   client_gone      nobody
 //	shutdown           503                         shutdown         nobody
 //	a busy pool        429                         -                nobody: 503 would have an outside balancer
 //	                                                                take all of us for broken
@@ -159,6 +159,12 @@ func nothingSent(f *upstream.Failure) bool { return !f.Sent && !f.Begun && f.Rep
 func judgeBody(err error) verdict {
 	if errors.Is(err, exchange.ErrClientGone) || errors.Is(err, exchange.ErrShutdown) {
 		return judge(err)
+	}
+	if errors.Is(err, exchange.ErrClientSlow) {
+		return verdict{
+			outcome: exchange.OutcomeClientError, status: http.StatusRequestTimeout, kind: typeTimeout, code: "body_timeout",
+			message: "the request's body did not arrive in time",
+		}
 	}
 	return verdict{
 		outcome: exchange.OutcomeClientError, status: http.StatusBadRequest, kind: typeBadRequest, code: "bad_body",

@@ -19,6 +19,9 @@ import (
 var (
 	// ErrClientGone: the client hung up or reset its stream.
 	ErrClientGone = errors.New("client went away")
+	// ErrClientSlow: the client took too long to send its body. It is what
+	// reading the body says, no cause of a context's end.
+	ErrClientSlow = errors.New("client sends its body too slowly")
 	// ErrShutdown: the drain limit was over and the master cut the request.
 	ErrShutdown = errors.New("cut by shutdown")
 	// ErrDrained: its worker has left the pool, and the pool's drain policy does

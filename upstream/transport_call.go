@@ -154,9 +154,7 @@ func (c *call) compose() *Failure {
 // carry runs the exchange over l and decides what becomes of l.
 func (c *call) carry(l *link) *Failure {
 	c.link, c.heard, c.writeErr = l, false, nil
-	if c.ctx.Done() != nil {
-		c.disarm = context.AfterFunc(c.ctx, l.abort)
-	}
+	c.disarm = onEnd(c.ctx, l.abort)
 	failure := c.talk()
 	if c.link != nil {
 		c.settle(false)
@@ -169,6 +167,21 @@ func (c *call) carry(l *link) *Failure {
 		return c.blameUpload(failure)
 	}
 	return failure
+}
+
+// onEnd is context.AfterFunc. A context that has an AfterFunc of its own, as a
+// front's has, is asked directly: package context would make another context
+// around it, for every request.
+func onEnd(ctx context.Context, f func()) (stop func() bool) {
+	if own, ok := ctx.(interface {
+		AfterFunc(f func()) (stop func() bool)
+	}); ok {
+		return own.AfterFunc(f)
+	}
+	if ctx.Done() == nil {
+		return nil
+	}
+	return context.AfterFunc(ctx, f)
 }
 
 // settle ends the use of the link: it goes back to the idle ones, or is closed.

@@ -2,13 +2,11 @@ package front
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -16,8 +14,8 @@ import (
 )
 
 const (
-	// lingerTime and lingerBytes bound how much of an unwanted request body is
-	// read after the answer, see conn.Close.
+	// lingerTime and lingerBytes bound how much of what a client still sends is
+	// read after the last answer, see conn.linger.
 	lingerTime  = 500 * time.Millisecond
 	lingerBytes = 8 << 20
 )
@@ -33,31 +31,30 @@ const (
 	gone
 )
 
-// conn is a client's connection as net/http sees it. net/http's own states do
-// not do: they count a half-received head as idle.
+// conn is a client's connection: a session's, or, once it has turned out to be
+// HTTP/2, net/http's.
 type conn struct {
 	*rawconn.Conn
 	front  *Front
 	client netip.AddrPort
 
-	// replay is what the HTTP/1 server had read of an HTTP/2 connection.
+	// replay is what a session had read of an HTTP/2 connection.
 	replay []byte
 	// phase changes under front.mu.
 	phase atomic.Int32
-	// ahead: a byte of the next request came while one was being served.
-	ahead atomic.Bool
-	// hungUp: the client has closed its side.
-	hungUp atomic.Bool
-	// watched: hungUp will be told. Used by the serving goroutine alone.
+	// hurried: the deadlines are set for good, see hurry.
+	hurried atomic.Bool
+	// watched: hungUp will be told. Used by the session alone.
 	watched bool
-	// spoiled: a request's body was not read to its end, so what comes next on
-	// this connection is no request.
-	spoiled atomic.Bool
+
+	// The deadlines as last set by those who read and write.
+	readDeadline, writeDeadline time.Time
 
 	// Guarded by front.mu.
-	since time.Time // idle since
-	open  bool      // streams: some are open
-	now   *request  // HTTP/1: being served
+	hungUp bool      // the client has closed its side
+	since  time.Time // idle since
+	open   bool      // streams: some are open
+	now    *flight   // HTTP/1.1: being served
 }
 
 func newConn(f *Front, nc net.Conn) (*conn, error) {
@@ -70,76 +67,51 @@ func newConn(f *Front, nc net.Conn) (*conn, error) {
 		at := tcp.AddrPort()
 		c.client = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	}
+	raw.OnSplice(c.writeSoon)
 	return c, nil
 }
 
 func (c *conn) is(p phase) bool { return phase(c.phase.Load()) == p }
 
-// Read notices the first byte of a request.
+// Read gives net/http what has been read before, first.
 func (c *conn) Read(p []byte) (int, error) {
 	if len(c.replay) > 0 {
 		n := copy(p, c.replay)
 		c.replay = c.replay[n:]
 		return n, nil
 	}
-	if c.spoiled.Load() && !c.is(serving) {
-		return 0, io.EOF
-	}
-	n, err := c.Conn.Read(p)
-	if n > 0 && !c.received(len(p)) {
-		return 0, io.EOF
-	}
-	return n, asRead(err)
+	return c.Conn.Read(p)
 }
 
-// received notes that bytes came into a buffer of the given size. It is false
-// when CloseIdle has decided a moment ago that the connection ends.
-func (c *conn) received(size int) bool {
-	switch phase(c.phase.Load()) {
-	case idle:
-		return c.front.move(c, reading)
-	case serving:
-		// Between a body's end and the answer's, net/http watches the
-		// connection by reads of one byte; all its other buffers are larger.
-		if size == 1 {
-			c.ahead.Store(true)
-		}
-	case gone:
-		return false
-	case reading, streams:
+// readUntil bounds reads by t, or up to slack earlier: moving a timer for each
+// request costs more than the precision is worth.
+func (c *conn) readUntil(t time.Time, slack time.Duration) {
+	if early := t.Sub(c.readDeadline); early >= 0 && early <= slack {
+		return
 	}
-	return true
+	c.readDeadline = t
+	_ = c.SetReadDeadline(t) // fails on a closed connection only, as the read will
 }
 
-// asRead gives a failed read the form by which net/http knows a client that
-// went away; to any other it answers "400 Bad Request".
-func asRead(err error) error {
-	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
+// writeSoon bounds the next write. It is called before each, and moves the
+// timer only now and then.
+func (c *conn) writeSoon() {
+	limit := c.front.limits.write
+	now := time.Now()
+	if c.writeDeadline.Sub(now) > limit-limit/8 || c.hurried.Load() {
+		return
 	}
-	return &net.OpError{Op: "read", Net: "client", Err: err}
+	c.writeDeadline = now.Add(limit)
+	_ = c.SetWriteDeadline(c.writeDeadline) // as above
+	if c.hurried.Load() {                   // between the two: its deadline has been overwritten
+		_ = c.SetWriteDeadline(now.Add(cutGrace))
+	}
 }
 
-// Write refuses what net/http would say after the answer to a spoiled request:
-// it may take the rest of a body for a bad request and answer that too.
-func (c *conn) Write(p []byte) (int, error) {
-	if c.spoiled.Load() && !c.is(serving) {
-		return 0, net.ErrClosed
-	}
-	return c.Conn.Write(p)
-}
-
-// Close ends the connection. Where the client may still be sending a body that
-// nobody wanted, it reads on for a moment: the kernel answers bytes on a closed
-// socket with a reset, which also wipes out what the client has not read of the
-// answer.
-func (c *conn) Close() error {
-	if c.spoiled.Swap(false) && !c.front.closed.Load() && !c.is(gone) {
-		c.linger()
-	}
-	return c.Conn.Close()
-}
-
+// linger lets the client have the whole answer when it may still be sending:
+// the kernel answers bytes on a closed socket with a reset, which also wipes
+// out what the client has not read yet. So it says that nothing more will come,
+// and reads on for a moment before the connection is closed.
 func (c *conn) linger() {
 	if c.CloseWrite() != nil || c.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return
@@ -202,69 +174,58 @@ func (f *Front) whenChanged() <-chan struct{} {
 	return f.changed
 }
 
+// welcome registers a new connection, unless the front is closed or full.
+func (f *Front) welcome(c *conn) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.closed.Load():
+		return net.ErrClosed
+	case f.maxConns > 0 && len(f.conns) >= f.maxConns:
+		return errTooMany
+	}
+	f.conns[c] = struct{}{}
+	f.moveLocked(c, idle)
+	return nil
+}
+
+// bye forgets a connection that was closed.
+func (f *Front) bye(c *conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.moveLocked(c, gone)
+	delete(f.conns, c)
+	f.hangups.forget(c)
+	f.recount(false, false) // gone it may have been before
+}
+
 type connKey struct{}
 
 func withConn(ctx context.Context, nc net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, nc)
 }
 
-// connState is net/http's hook, called by the goroutine that serves nc, or by
-// the one that accepted it.
+// connState is net/http's hook for HTTP/2, called by the goroutine that serves
+// nc.
 func connState(nc net.Conn, state http.ConnState) {
 	c := nc.(*conn)
-	f := c.front
+	switch state {
+	case http.StateActive, http.StateIdle:
+		c.front.openStreams(c, state == http.StateActive)
+	case http.StateClosed:
+		c.front.bye(c)
+	case http.StateNew, http.StateHijacked:
+	}
+}
+
+// openStreams notes whether an HTTP/2 connection has any.
+func (f *Front) openStreams(c *conn, open bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch state {
-	case http.StateNew:
-		f.welcome(c)
-	case http.StateActive:
-		f.openStreams(c, true)
-	case http.StateIdle:
-		if c.is(streams) {
-			f.openStreams(c, false)
-			return
-		}
-		f.answered(c)
-	case http.StateHijacked:
-		f.moveLocked(c, streams)
-	case http.StateClosed:
-		f.moveLocked(c, gone)
-		delete(f.conns, c)
-		f.hangups.forget(c)
-		f.recount(false, false) // gone it may have been before
-	}
-}
-
-// welcome registers a new connection; an HTTP/2 one is new only to its second
-// server. f.mu is held.
-func (f *Front) welcome(c *conn) {
-	if c.is(streams) {
-		return
-	}
-	f.conns[c] = struct{}{}
-	f.moveLocked(c, idle)
-	if f.closed.Load() {
-		_ = c.Conn.Close() // accepted while Close ran, which has not seen it
-	}
-}
-
-// openStreams notes whether an HTTP/2 connection has any. f.mu is held.
-func (f *Front) openStreams(c *conn, open bool) {
 	if !c.is(streams) {
 		return
 	}
 	was := c.busy()
 	c.open = open
 	f.recount(was, open)
-}
-
-// answered is called when an answer is on the wire and its connection stays.
-// f.mu is held.
-func (f *Front) answered(c *conn) {
-	if c.ahead.Swap(false) {
-		f.moveLocked(c, reading)
-		return
-	}
-	f.moveLocked(c, idle)
 }

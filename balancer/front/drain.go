@@ -86,7 +86,7 @@ func (f *Front) closeDue(began time.Time, may func(*conn) time.Duration) (next t
 
 // closeQuiet closes an idle connection unless bytes of a request have just
 // come: those are found by the reader, which makes the connection busy.
-// net/http takes the connection out of f.conns when it sees the end. f.mu is held.
+// The session takes the connection out of f.conns when it sees the end. f.mu is held.
 func (f *Front) closeQuiet(c *conn) {
 	if c.waiting() {
 		return
@@ -155,7 +155,7 @@ func (f *Front) Cut(cause error) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for q := f.requests.first; q != nil; q = q.next {
-		q.cancel(cause)
+		q.life.end(cause)
 	}
 	for c := range f.conns {
 		if c.is(serving) {
@@ -166,8 +166,10 @@ func (f *Front) Cut(cause error) int {
 }
 
 // hurry ends reads from the client, and soon writes to it: a cancelled context
-// wakes nobody who waits for a client that neither sends nor reads.
+// wakes nobody who waits for a client that neither sends nor reads. The
+// connection ends with the request.
 func (c *conn) hurry() {
+	c.hurried.Store(true) // before: who sets deadlines meanwhile looks at it after
 	now := time.Now()
 	// Errors: the connection is closed already.
 	_ = c.SetReadDeadline(now)
@@ -178,8 +180,8 @@ func (c *conn) hurry() {
 func (c *conn) clientLeft() {
 	c.front.mu.Lock()
 	defer c.front.mu.Unlock()
-	c.hungUp.Store(true)
+	c.hungUp = true
 	if c.now != nil {
-		c.now.leave()
+		c.now.left()
 	}
 }

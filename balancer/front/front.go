@@ -1,7 +1,8 @@
 // Package front reads requests from clients and gives each to a handler as an
-// exchange. It speaks HTTP/1.1 and HTTP/2 with prior knowledge by means of
-// net/http, knows every connection it has, and ends them gently. It knows
-// nothing of routes, pools or upstreams.
+// exchange. It speaks HTTP/1.1 by itself, a session for each connection, and HTTP/2
+// with prior knowledge on the same listeners by means of net/http. It knows
+// every connection it has, and ends them gently. It knows nothing of routes,
+// pools or upstreams.
 //
 // A connection is in one of these phases; conn.go moves it:
 //
@@ -11,17 +12,25 @@
 //	streams  HTTP/2: busy while any stream is open
 //	gone     closed, or about to be; terminal
 //
-// What net/http decides and a front must not leave to it is undone here, each
-// with its reason: see answer.go and request.go.
+// A session is one goroutine that reads a head, parses it in place, lends it to
+// the handler as views of its buffer, and writes the answer by as few system
+// calls as there are moments at which nothing more is to be had:
+//
+//	await ──▶ begin ──▶ Handler.Serve ──▶ observe ──▶ settle the body ──▶ leave ──▶ flush ──▶ await
+//	  │ no HTTP, too slow: refused as JSON                 │ broken, closing, body unread
+//	  ▼                                                    ▼
+//	linger: read on for a moment, so that the client gets to read the answer, then close
 package front
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -30,15 +39,25 @@ import (
 )
 
 const (
-	// readHeaderTimeout bounds the time from a request's first byte to the end of its head.
-	readHeaderTimeout = 10 * time.Second
-	// idleTimeout bounds the wait for the next request on a connection.
-	idleTimeout = 75 * time.Second
-	// maxHeadBytes bounds a request's head; net/http adds 4 KiB of slack.
+	// maxHeadBytes bounds a request's head in HTTP/2; net/http adds 4 KiB of
+	// slack. HTTP/1.1's limits are http1's.
 	maxHeadBytes = 16 << 10
 	// maxStreams is how many requests one HTTP/2 connection may have at a time.
 	maxStreams = 256
 )
+
+// limits bound what clients may take their time for.
+type limits struct {
+	head  time.Duration // from a request's first byte to the end of its head
+	idle  time.Duration // for the next request on a connection
+	body  time.Duration // for some more of a body
+	rate  int64         // of a body on the whole, bytes per second, after that time
+	write time.Duration // for an answer's bytes to leave our socket's buffer
+}
+
+func usualLimits() limits {
+	return limits{head: 10 * time.Second, idle: 75 * time.Second, body: 60 * time.Second, rate: 64, write: 60 * time.Second}
+}
 
 // Handler carries one request. When it returns, the answer has been ended or
 // broken on x.Sink, and nobody uses x any more.
@@ -55,6 +74,9 @@ type Observer interface {
 type Options struct {
 	Handler   Handler
 	Observers []Observer
+	// MaxConns is how many connections there may be; a further one is answered
+	// 503 and closed. 0: as many as the system gives.
+	MaxConns int
 	// Log gets what a person would act on; nil: nobody is told.
 	Log hclog.Logger
 }
@@ -65,17 +87,15 @@ type Front struct {
 	handler   Handler
 	observers []Observer
 	log       hclog.Logger
+	limits    limits
+	maxConns  int
 
-	http1 *http.Server
-	// http2 serves what http1 found to be HTTP/2. It is a server of its own
-	// because http.Server.Shutdown, which alone sends GOAWAY on idle
-	// connections, would make an HTTP/1.1 server drop requests whose head ends
-	// after it began.
+	// http2 serves what sessions found to be HTTP/2.
 	http2    *http.Server
 	handover *handover
 	hangups  *hangups
 
-	pool      sync.Pool // of *request
+	pool      sync.Pool // of *stream
 	draining  atomic.Bool
 	closed    atomic.Bool
 	goroutine sync.WaitGroup
@@ -104,25 +124,27 @@ func New(o Options) (*Front, error) {
 		handler:   o.Handler,
 		observers: o.Observers,
 		log:       o.Log,
+		limits:    usualLimits(),
+		maxConns:  o.MaxConns,
 		handover:  newHandover(),
 		hangups:   watch,
 		conns:     make(map[*conn]struct{}),
-		pool:      sync.Pool{New: func() any { return new(request) }},
+		pool:      sync.Pool{New: func() any { return new(stream) }},
 	}
-	f.http1 = f.newServer(func(p *http.Protocols) { p.SetHTTP1(true) })
-	f.http2 = f.newServer(func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })
-	f.http2.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams}
+	f.http2 = f.newServer()
 	f.goroutine.Go(func() { f.hangups.run() })
 	f.goroutine.Go(func() { _ = f.http2.Serve(f.handover) }) // ends with the handover, and says only that
 	return f, nil
 }
 
-func (f *Front) newServer(protocols func(*http.Protocols)) *http.Server {
+// newServer makes the server for HTTP/2.
+func (f *Front) newServer() *http.Server {
 	s := &http.Server{
 		Handler:           f,
 		Protocols:         new(http.Protocols),
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ReadHeaderTimeout: f.limits.head,
+		IdleTimeout:       f.limits.idle,
 		MaxHeaderBytes:    maxHeadBytes,
 		ConnContext:       withConn,
 		ConnState:         connState,
@@ -131,7 +153,7 @@ func (f *Front) newServer(protocols func(*http.Protocols)) *http.Server {
 		// net/http reports what clients do wrong; nobody acts on that.
 		ErrorLog: f.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
-	protocols(s.Protocols)
+	s.Protocols.SetUnencryptedHTTP2(true)
 	return s
 }
 
@@ -139,11 +161,72 @@ func (f *Front) newServer(protocols func(*http.Protocols)) *http.Server {
 // closed; then it returns nil. It may be called for several listeners. It
 // closes l when it returns.
 func (f *Front) Serve(l net.Listener) error {
-	err := f.http1.Serve(&accepting{Listener: l, front: f})
-	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
-		return nil
+	defer l.Close()
+	var wait backoff
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			wait = 0
+			f.admit(nc)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case !isTemporary(err):
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		default:
+			// Most often descriptors have run out. Those who wait are not lost.
+			f.log.Error("cannot accept connections; trying again", "listener", l.Addr(), "error", err)
+			time.Sleep(wait.next())
+		}
 	}
-	return err
+}
+
+// backoff is the wait after failed accepts.
+type backoff time.Duration
+
+func (b *backoff) next() time.Duration {
+	*b = min(max(2*(*b), backoff(5*time.Millisecond)), backoff(time.Second))
+	return time.Duration(*b)
+}
+
+// isTemporary says whether accept may succeed later: the connection went away
+// before it was accepted, or descriptors or memory are short.
+func isTemporary(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.ECONNABORTED, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// admit serves a new connection.
+func (f *Front) admit(nc net.Conn) {
+	c, err := newConn(f, nc)
+	if err != nil {
+		// The listener is of a kind that we cannot serve; every connection says so.
+		f.log.Error("connection refused", "error", err)
+		_ = nc.Close()
+		return
+	}
+	if err := f.welcome(c); err != nil {
+		f.turnAway(c, err)
+		return
+	}
+	go newSession(c).run() // until bye, which waitGone awaits
+}
+
+// turnAway closes a connection that cannot be served. What it says fits into an
+// empty socket's buffer, so that nobody waits here; a client that has already
+// sent its request may still see a reset instead.
+func (f *Front) turnAway(c *conn, err error) {
+	if errors.Is(err, errTooMany) {
+		f.log.Debug("connection refused", "client", c.client, "error", err)
+		c.writeSoon()
+		_, _ = c.Conn.Write(refusalOf(err).append(nil, err.Error()))
+		_ = c.CloseWrite()
+	}
+	_ = c.Conn.Close()
 }
 
 // Close cuts whatever is left, with exchange.ErrShutdown, and waits until every
@@ -151,13 +234,24 @@ func (f *Front) Serve(l net.Listener) error {
 func (f *Front) Close() {
 	f.closed.Store(true)
 	f.Cut(exchange.ErrShutdown)
+	f.abort()
 	// Errors are those of listeners, which are not ours.
 	_ = f.handover.Close()
-	_ = f.http1.Close()
 	_ = f.http2.Close()
 	f.waitGone()
 	f.hangups.close()
 	f.goroutine.Wait()
+}
+
+// abort ends every session's connection; the sessions close them.
+func (f *Front) abort() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		if !c.is(streams) {
+			c.Abort()
+		}
+	}
 }
 
 // waitGone waits until no connection and so no handler is left.
@@ -170,27 +264,5 @@ func (f *Front) waitGone() {
 			return
 		}
 		<-changed
-	}
-}
-
-// accepting gives net/http connections of our own kind.
-type accepting struct {
-	net.Listener
-	front *Front
-}
-
-func (a *accepting) Accept() (net.Conn, error) {
-	for {
-		nc, err := a.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		c, err := newConn(a.front, nc)
-		if err == nil {
-			return c, nil
-		}
-		// The listener is of a kind that we cannot serve; every connection says so.
-		a.front.log.Error("connection refused", "error", err)
-		_ = nc.Close()
 	}
 }

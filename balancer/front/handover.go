@@ -2,16 +2,16 @@ package front
 
 import (
 	"net"
-	"net/http"
 	"sync"
+	"time"
 )
 
-// preface is how an HTTP/2 connection begins: the part that an HTTP/1 server
-// takes for a request. The rest, "SM\r\n\r\n", is left unread by it.
+// preface is how an HTTP/2 connection begins: the part that looks like a request.
+// The rest is "SM\r\n\r\n".
 const preface = "PRI * HTTP/2.0\r\n\r\n"
 
 // handover is the listener of the HTTP/2 server: it accepts the connections on
-// which the HTTP/1 server found the preface.
+// which sessions found the preface.
 type handover struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -41,25 +41,25 @@ func (h *handover) Close() error {
 // Addr implements net.Listener.
 func (h *handover) Addr() net.Addr { return &net.UnixAddr{Name: "handover", Net: "unix"} }
 
-// isPreface says whether net/http took the beginning of HTTP/2 for a request.
-func isPreface(r *http.Request) bool {
-	return r.Method == "PRI" && r.ProtoMajor == 2 && r.RequestURI == "*" && len(r.Header) == 0
-}
-
-// handOver gives the connection under w to the HTTP/2 server, with what has
-// been read of it.
-func (f *Front) handOver(w http.ResponseWriter, c *conn) {
-	_, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		f.log.Debug("http/2 connection lost", "error", err)
-		return
+// preface hands the connection over when HTTP/2 begins on it, and says so.
+func (s *session) preface() bool {
+	got := s.in.unread()
+	if s.begun || len(got) < len(preface) || string(got[:len(preface)]) != preface {
+		return false
 	}
-	rest, _ := buffered.Peek(buffered.Reader.Buffered()) // never more than there is
-	c.replay = append([]byte(preface), rest...)
+	c, f := s.conn, s.conn.front
+	if !f.move(c, streams) {
+		return true
+	}
+	s.handed = true
+	c.replay = append([]byte(nil), got...)
+	_ = c.SetReadDeadline(time.Time{}) // fails on a closed connection only
+	_ = c.SetWriteDeadline(time.Time{})
 	select {
 	case f.handover.conns <- c:
 	case <-f.handover.done:
 		_ = c.Close()
-		connState(c, http.StateClosed)
+		f.bye(c)
 	}
+	return true
 }

@@ -11,9 +11,9 @@ import (
 )
 
 // hangups tells of clients that close their side, also while bytes of theirs
-// are still unread. net/http notices a hang-up only by reading, and reads nothing
-// before the body has been taken: a client that leaves while its prompt waits in
-// a queue would go unseen until a worker had been given to it.
+// are still unread. Reading finds a hang-up too, but nothing is read while a
+// request is served but its body: a client that leaves while its prompt waits in
+// a queue, or during a silent prefill, would go unseen.
 //
 // It is an epoll instance that asks for nothing but the end of input, once per
 // connection, so that data costs it nothing. The instance itself is polled by

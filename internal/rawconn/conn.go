@@ -78,6 +78,7 @@ type writing struct {
 
 	// drain is the callback of Splice's second half.
 	drain func(fd uintptr) bool
+	piece func() // runs before each
 	pipe  int
 	left  int
 }
@@ -117,6 +118,11 @@ func Wrap(c net.Conn) (*Conn, error) {
 
 // CountReceived adds the number of every byte read from now on to n.
 func (c *Conn) CountReceived(n *atomic.Uint64) { c.received = n }
+
+// OnSplice lets f run before each piece that Splice writes to c, a quarter of a
+// megabyte at most: the moment to move a deadline that bounds progress, not the
+// whole.
+func (c *Conn) OnSplice(f func()) { c.out.piece = f }
 
 // Read reads what is there, and waits only when nothing is.
 func (c *Conn) Read(p []byte) (int, error) { return c.ReadIdle(p, nil) }

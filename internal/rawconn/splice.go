@@ -130,6 +130,9 @@ func (c *Conn) tryFill(fd uintptr) bool {
 
 // drainPipe moves n bytes, which the pipe holds, to c.
 func (c *Conn) drainPipe(pipe, n int) (int, error) {
+	if c.out.piece != nil {
+		c.out.piece()
+	}
 	c.out.pipe, c.out.left = pipe, n
 	err := c.raw.Write(c.out.drain)
 	done, werr := c.out.n, c.out.err

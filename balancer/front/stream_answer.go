@@ -2,39 +2,32 @@ package front
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"net/textproto"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"stoker/exchange"
 	"stoker/internal/http1"
 	"stoker/internal/rawconn"
 )
 
-// errNoUpgrade: 101 ends HTTP on a connection, and nobody here goes on from there.
-var errNoUpgrade = errors.New("101 Switching Protocols was not asked for")
+// streamAnswer is the sink of one HTTP/2 request, on top of net/http's ResponseWriter.
+type streamAnswer struct {
+	w      http.ResponseWriter
+	stream *stream
 
-// answer is the sink of one request, on top of net/http's ResponseWriter.
-type answer struct {
-	w       http.ResponseWriter
-	request *request
-
-	length int64 // as given to Head
 	begun  bool
 	ended  bool
 	broken bool
 }
 
-var _ exchange.Sink = (*answer)(nil)
+var _ exchange.Sink = (*streamAnswer)(nil)
 
 // Interim passes on a 1xx head. 100 is net/http's to send, when the body is
-// first read; HTTP/1.0 knows no 1xx.
-func (a *answer) Interim(status int, fields http1.Fields) error {
-	if status == http.StatusContinue || a.request.Request.Proto == 10 {
+// first read.
+func (a *streamAnswer) Interim(status int, fields http1.Fields) error {
+	if status == http.StatusContinue {
 		return nil
 	}
 	h := a.w.Header()
@@ -45,11 +38,11 @@ func (a *answer) Interim(status int, fields http1.Fields) error {
 }
 
 // Head implements exchange.Sink.
-func (a *answer) Head(r *http1.Response, length int64) error {
+func (a *streamAnswer) Head(r *http1.Response, length int64) error {
 	if r.Status == http.StatusSwitchingProtocols {
 		return errNoUpgrade
 	}
-	a.begun, a.length = true, length
+	a.begun = true
 	h := a.w.Header()
 	addFields(h, r.Fields, "")
 	if _, given := h["Content-Type"]; !given {
@@ -58,7 +51,7 @@ func (a *answer) Head(r *http1.Response, length int64) error {
 	if length >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
-	if a.request.conn.front.draining.Load() || a.request.body.failed.Load() {
+	if a.stream.conn.front.draining.Load() {
 		h["Connection"] = []string{"close"}
 	}
 	a.w.WriteHeader(r.Status)
@@ -66,29 +59,19 @@ func (a *answer) Head(r *http1.Response, length int64) error {
 }
 
 // Write implements exchange.Sink.
-func (a *answer) Write(p []byte) (int, error) { return a.w.Write(p) }
+func (a *streamAnswer) Write(p []byte) (int, error) { return a.w.Write(p) }
 
 // Flush implements exchange.Sink.
-func (a *answer) Flush() error { return http.NewResponseController(a.w).Flush() }
+func (a *streamAnswer) Flush() error { return http.NewResponseController(a.w).Flush() }
 
-// Splice moves bytes from socket to socket where nothing has to be put between
-// them: in HTTP/1 with a length. Else it copies, chunk by chunk. An error of
-// src is a *rawconn.SourceError.
-func (a *answer) Splice(src *rawconn.Conn, n int64) (int64, error) {
-	if a.request.Request.Proto == 20 || a.length < 0 {
-		return rawconn.Copy(flushing{a}, src, n)
-	}
-	// With the head still in its buffer, net/http would copy the first bytes by
-	// hand to guess their type.
-	if err := a.Flush(); err != nil {
-		return 0, err
-	}
-	// The connection splices, see rawconn.Conn.ReadFrom.
-	return a.w.(io.ReaderFrom).ReadFrom(&io.LimitedReader{R: src, N: n})
+// Splice copies, piece by piece: each goes into frames. An error of src is a
+// *rawconn.SourceError.
+func (a *streamAnswer) Splice(src *rawconn.Conn, n int64) (int64, error) {
+	return rawconn.Copy(flushing{a}, src, n)
 }
 
 // flushing writes through.
-type flushing struct{ a *answer }
+type flushing struct{ a *streamAnswer }
 
 func (f flushing) Write(p []byte) (int, error) {
 	n, err := f.a.w.Write(p)
@@ -100,7 +83,7 @@ func (f flushing) Write(p []byte) (int, error) {
 
 // End implements exchange.Sink. net/http writes the end when the handler has
 // returned.
-func (a *answer) End(trailers http1.Fields) error {
+func (a *streamAnswer) End(trailers http1.Fields) error {
 	if len(trailers) > 0 {
 		// Once a part of the body is out, net/http can no longer decide to send
 		// it by its length, and so without trailers.
@@ -113,27 +96,17 @@ func (a *answer) End(trailers http1.Fields) error {
 	return nil
 }
 
-// Break implements exchange.Sink. The framing shows that something is missing,
-// but for a body that HTTP/1.0 ends by closing: there only a reset shows it.
-//
-// What has been written so far goes out before: a client that got nothing at
-// all on a connection that it had used before would take that for a connection
-// closed as it was idle, and send the request again by itself.
-func (a *answer) Break(cause error) {
+// Break implements exchange.Sink: the stream is reset, when the handler has
+// returned. What has been written so far goes out before.
+func (a *streamAnswer) Break(cause error) {
 	a.broken = true
 	if a.begun && !errors.Is(cause, exchange.ErrClientGone) {
 		_ = a.Flush() // who cannot be written to will see it broken all the same
 	}
-	if a.request.Request.Proto == 10 && a.length < 0 {
-		// A unix socket knows no reset; there is no other way to tell.
-		_ = a.request.conn.control(func(fd int) {
-			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		})
-	}
 }
 
 // whole says whether the answer ended as it should.
-func (a *answer) whole() bool { return a.ended && !a.broken }
+func (a *streamAnswer) whole() bool { return a.ended && !a.broken }
 
 // addFields copies fields into h. They are views into a buffer that is reused
 // once the exchange has ended, and net/http writes some heads only after that:

@@ -1,0 +1,171 @@
+package front
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+// session serves one HTTP/1.1 connection: request after request, each answered
+// before the next is looked at, in one goroutine. The request in flight and all
+// that belongs to it are used again for the next one.
+type session struct {
+	flight
+
+	in     input
+	head   http1.RequestHead
+	body   body
+	answer answer
+	// trailersOf is body.trailers, bound once.
+	trailersOf func() http1.Fields
+
+	begun  bool      // a head was complete: this is no HTTP/2
+	headBy time.Time // when a head that has begun must have ended
+	// unwanted: the client may still be sending what nobody will read.
+	unwanted bool
+	// handed: the connection is somebody else's now.
+	handed bool
+}
+
+func newSession(c *conn) *session {
+	s := &session{flight: flight{conn: c}}
+	s.body.session, s.answer.session = s, s
+	s.trailersOf = s.body.trailers
+	return s
+}
+
+// run serves until the connection ends or turns out to be HTTP/2.
+func (s *session) run() {
+	for s.await() && s.exchange() {
+	}
+	s.answer.free()
+	s.in.free()
+	if s.handed {
+		return
+	}
+	if s.unwanted && !s.conn.front.closed.Load() && !s.conn.is(gone) {
+		s.conn.linger()
+	}
+	_ = s.conn.Conn.Close() // nothing more can be done about it
+	s.conn.front.bye(s.conn)
+}
+
+// await reads up to the end of the next head. It is false when there will be none.
+func (s *session) await() bool {
+	s.headBy = time.Time{}
+	for seen := 0; ; {
+		if string(s.in.unread()) == "\r\n" && seen == 0 {
+			s.in.start = s.in.end // some clients end their bodies so; it begins nothing
+			s.in.next()
+		}
+		if s.preface() {
+			return false
+		}
+		got := s.in.unread()
+		n, err := http1.ParseRequest(got, seen, &s.head)
+		if err != nil {
+			s.refuse(err)
+			return false
+		}
+		if n > 0 {
+			s.begun = true
+			s.in.start += n
+			return true
+		}
+		seen = len(got)
+		if !s.receive(seen > 0) {
+			return false
+		}
+	}
+}
+
+// receive reads more of a head, once; begun says whether there is some already.
+func (s *session) receive(begun bool) bool {
+	c := s.conn
+	limits := &c.front.limits
+	switch {
+	case !begun:
+		c.readUntil(time.Now().Add(limits.idle), limits.idle/16)
+	case s.headBy.IsZero():
+		if !c.front.move(c, reading) {
+			return false // CloseIdle has decided a moment ago that the connection ends
+		}
+		s.headBy = time.Now().Add(limits.head)
+		c.readUntil(s.headBy, 0)
+	}
+	n, err := c.Conn.Read(s.in.room())
+	s.in.end += n
+	if err != nil && begun && errors.Is(err, os.ErrDeadlineExceeded) {
+		s.refuse(errHeadSlow)
+	}
+	return err == nil
+}
+
+// exchange serves the request whose head was parsed, and says whether the
+// connection goes on.
+func (s *session) exchange() bool {
+	f := s.conn.front
+	s.begin()
+	if !f.enter(&s.flight) {
+		return false
+	}
+	f.carry(&s.flight)
+	f.observe(&s.flight)
+	whole := s.answer.whole()
+	settled := s.settleBody(whole)
+	s.life.over()
+	f.leave(&s.flight)
+	if whole {
+		whole = s.answer.flush() == nil
+	}
+	if !whole || s.answer.close || !settled || s.conn.hurried.Load() {
+		s.unwanted = !settled || len(s.in.unread()) > 0 || s.conn.waiting()
+		return false
+	}
+	s.in.next()
+	to := idle
+	if len(s.in.unread()) > 0 {
+		to = reading
+	}
+	return f.move(s.conn, to)
+}
+
+// begin makes an exchange of the head.
+func (s *session) begin() {
+	c := s.conn
+	s.Exchange.Request = s.head.Request
+	s.Request.Scheme = "http"
+	s.Length = s.head.Length
+	s.Body, s.Trailers = nil, nil
+	s.body.reset()
+	if s.Length != 0 {
+		s.Body, s.Trailers = &s.body, s.trailersOf
+	}
+	s.answer.reset()
+	s.Sink = &s.answer
+	s.Client = c.client
+	s.Record = exchange.Record{Start: time.Now()}
+	s.life = newLife()
+	if !c.watched {
+		// Without it, for want of memory in the kernel, a hang-up is seen only
+		// when something is written: better late than never.
+		c.watched = c.front.hangups.watch(c) == nil
+	}
+}
+
+// settleBody makes sure that what the handler left of a body is not taken for
+// the next request, and says whether that could be. A small rest is read; else
+// the connection ends after the answer.
+func (s *session) settleBody(whole bool) bool {
+	switch {
+	case s.Body == nil, s.body.over():
+		return true
+	case !whole, s.body.failed.Load(), s.body.interrupted.Load(), s.answer.close:
+		return false
+	}
+	// The client has all of the answer before, but perhaps its end.
+	return s.answer.Flush() == nil && s.body.readRest()
+}

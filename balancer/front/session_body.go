@@ -1,0 +1,215 @@
+package front
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+const (
+	// restBytes and restTime bound what is read of a body that the handler left
+	// unread, so that its connection may serve another request.
+	restBytes = 256 << 10
+	restTime  = 100 * time.Millisecond
+)
+
+// errInterrupted is what an interrupted body says.
+var errInterrupted = errors.New("body is not wanted any more")
+
+// body reads a request's body from its session's connection. A transport may
+// read it in a goroutine of its own while it answers; nobody else reads then.
+type body struct {
+	session *session
+
+	left    int64 // of a sized one
+	chunked http1.Chunked
+	began   time.Time
+	taken   int64 // bytes read, framing included
+	until   time.Time
+	err     error
+
+	ended       atomic.Bool // nothing of it is left on the connection
+	failed      atomic.Bool // it broke off or is no HTTP
+	interrupted atomic.Bool
+}
+
+func (b *body) reset() {
+	b.chunked.Reset()
+	b.left, b.taken, b.err = b.session.head.Length, 0, nil
+	b.began, b.until = time.Time{}, time.Time{}
+	b.ended.Store(false)
+	b.failed.Store(false)
+	b.interrupted.Store(false)
+}
+
+// Read implements io.Reader. An error that comes of the client's leaving is
+// exchange.ErrClientGone, of its being too slow exchange.ErrClientSlow; of the
+// others, the request itself is wrong.
+func (b *body) Read(p []byte) (int, error) {
+	switch {
+	case b.interrupted.Load():
+		return 0, errInterrupted
+	case b.err != nil:
+		return 0, b.err
+	case len(p) == 0:
+		return 0, nil
+	}
+	var n int
+	var err error
+	if b.session.head.Framing == http1.Chunks {
+		n, err = b.readChunks(p)
+	} else {
+		n, err = b.readSized(p)
+	}
+	b.session.Record.BytesIn += int64(n)
+	if err != nil {
+		err = b.explain(err)
+		b.err = err
+	}
+	return n, err
+}
+
+func (b *body) readSized(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := b.receive(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	if b.left == 0 {
+		b.ended.Store(true)
+	}
+	return n, err
+}
+
+// readChunks decodes in p itself. What it has read of the next request goes
+// back to the session.
+func (b *body) readChunks(p []byte) (int, error) {
+	for !b.chunked.Done() {
+		n, err := b.receive(p)
+		if err != nil {
+			return 0, err
+		}
+		data, used, err := b.chunked.Decode(p[:n])
+		if err == nil && b.chunked.Done() {
+			b.giveBack(p[used:n])
+			b.ended.Store(true)
+		}
+		if len(data) > 0 || err != nil {
+			return len(data), err
+		}
+	}
+	return 0, io.EOF
+}
+
+func (b *body) giveBack(p []byte) {
+	in := &b.session.in
+	if len(p) == 0 {
+		return
+	}
+	if len(in.unread()) > 0 {
+		in.start -= len(p) // from where it was taken
+		return
+	}
+	in.putBack(p)
+}
+
+// receive reads what comes of the body, framing and all.
+func (b *body) receive(p []byte) (int, error) {
+	s := b.session
+	if n := s.in.take(p); n > 0 {
+		b.taken += int64(n)
+		return n, nil
+	}
+	if err := s.answer.goAhead(); err != nil {
+		return 0, err
+	}
+	s.conn.readUntil(b.deadline(), s.conn.front.limits.body/16)
+	if b.interrupted.Load() || s.conn.hurried.Load() {
+		return 0, os.ErrDeadlineExceeded // the deadline that says so may just have been overwritten
+	}
+	n, err := s.conn.Conn.Read(p)
+	b.taken += int64(n)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// deadline is when more must have come: progress within limits.body, and on
+// the whole no less than limits.rate. A client that sends one byte now and then
+// would else hold a worker for as long as it likes.
+func (b *body) deadline() time.Time {
+	if !b.until.IsZero() {
+		return b.until
+	}
+	limits := &b.session.conn.front.limits
+	now := time.Now()
+	if b.began.IsZero() {
+		b.began = now
+	}
+	progress := now.Add(limits.body)
+	rate := b.began.Add(limits.body + time.Duration(b.taken/limits.rate)*time.Second)
+	if rate.Before(progress) {
+		return rate
+	}
+	return progress
+}
+
+// explain says whose doing an error is.
+func (b *body) explain(err error) error {
+	var syntax http1.SyntaxError
+	switch {
+	case errors.Is(err, io.EOF):
+		return err
+	case b.interrupted.Load():
+		return errInterrupted
+	case errors.As(err, &syntax):
+		b.failed.Store(true)
+		return err
+	}
+	b.failed.Store(true)
+	if cause := b.session.life.Err(); cause != nil {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w: %w", exchange.ErrClientSlow, err)
+	}
+	return fmt.Errorf("%w: %w", exchange.ErrClientGone, err)
+}
+
+// Interrupt makes a Read in progress, and every later one, return an error
+// soon. Another goroutine may call it.
+func (b *body) Interrupt() {
+	b.interrupted.Store(true)
+	_ = b.session.conn.SetReadDeadline(time.Now()) // fails on a closed connection only
+}
+
+// over says whether nothing of the body is left on the connection, and the
+// connection's deadline is one that the session knows of.
+func (b *body) over() bool { return b.ended.Load() && !b.interrupted.Load() }
+
+// trailers are the fields after the body, once it has ended.
+func (b *body) trailers() http1.Fields { return b.chunked.Trailers }
+
+// readRest reads a small rest of the body and says whether it has ended.
+func (b *body) readRest() bool {
+	if b.err != nil {
+		return false
+	}
+	b.until = time.Now().Add(restTime)
+	buf := smallInputs.Get().(*[smallInput]byte)
+	defer smallInputs.Put(buf)
+	taken := b.session.Record.BytesIn
+	for !b.ended.Load() && b.session.Record.BytesIn-taken <= restBytes {
+		if _, err := b.Read(buf[:]); err != nil {
+			break
+		}
+	}
+	return b.ended.Load()
+}

@@ -1,0 +1,181 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+// stream is a request of HTTP/2, which net/http serves.
+type stream struct {
+	flight
+
+	from   *http.Request
+	answer streamAnswer
+	body   streamBody
+	fields http1.Fields // room for Request.Fields
+	// How begin's provisions are taken back.
+	unwatch, unhurry func() bool
+	hurried          chan struct{}
+}
+
+// ServeHTTP carries one request of HTTP/2; net/http calls it.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := r.Context().Value(connKey{}).(*conn) // withConn put it there
+	q := f.newStream(c, w, r)
+	q.begin()
+	f.enter(&q.flight)
+	f.carry(&q.flight)
+	f.observe(&q.flight)
+	q.end()
+	f.leave(&q.flight)
+	whole := q.answer.whole()
+	f.forget(q)
+	if !whole {
+		panic(http.ErrAbortHandler) // this is how net/http is told to reset the stream
+	}
+}
+
+// newStream translates r.
+func (f *Front) newStream(c *conn, w http.ResponseWriter, r *http.Request) *stream {
+	q := f.pool.Get().(*stream)
+	q.conn, q.from, q.life = c, r, newLife()
+	q.Record.Start = time.Now()
+	q.Client = c.client
+	q.Request = http1.Request{
+		Method:    r.Method,
+		Target:    originForm(r.Method, r.RequestURI),
+		Authority: r.Host,
+		Scheme:    "http",
+		Proto:     r.ProtoMajor*10 + r.ProtoMinor,
+		Fields:    appendFields(q.fields, r.Header),
+	}
+	if r.TLS != nil {
+		q.Request.Scheme = "https"
+	}
+	if r.ContentLength != 0 {
+		q.Length = r.ContentLength
+		q.body.stream = q
+		q.Body = &q.body
+		q.Trailers = q.trailers
+	}
+	q.answer = streamAnswer{w: w, stream: q}
+	q.Sink = &q.answer
+	return q
+}
+
+// forget makes q ready for another request. Nobody else has it any more.
+func (f *Front) forget(q *stream) {
+	fields := q.Request.Fields[:0]
+	clear(fields[:cap(fields)])
+	*q = stream{fields: fields}
+	f.pool.Put(q)
+}
+
+// appendFields turns net/http's map back into a list, without framing. Names
+// come in canonical spelling and in any order, since net/http keeps neither;
+// fields of one name are in the order of arrival.
+func appendFields(fields http1.Fields, h http.Header) http1.Fields {
+	for name, values := range h {
+		switch name {
+		case "Content-Length", "Transfer-Encoding", "Host":
+			continue
+		}
+		for _, v := range values {
+			fields = append(fields, http1.Field{Name: name, Value: v})
+		}
+	}
+	return fields
+}
+
+// originForm is the path and query of a target, byte for byte as the client
+// sent it, also when it came in absolute form (RFC 9112 3.2.2). What is neither
+// is returned as it is.
+func originForm(method, target string) string {
+	if strings.HasPrefix(target, "/") {
+		return target
+	}
+	_, rest, absolute := strings.Cut(target, "://")
+	if !absolute {
+		return target
+	}
+	at := strings.IndexAny(rest, "/?")
+	switch {
+	case at < 0 && method == http.MethodOptions:
+		return "*"
+	case at < 0:
+		return "/"
+	case rest[at] == '?':
+		return "/" + rest[at:]
+	default:
+		return rest[at:]
+	}
+}
+
+// begin ends the request's life, with its cause, when the client goes away, and
+// hurries it when that ends: a stream that waits for its client's window is
+// woken by a deadline alone. end must be called.
+func (q *stream) begin() {
+	life := q.life
+	q.unwatch = context.AfterFunc(q.from.Context(), func() { life.end(exchange.ErrClientGone) })
+	control, hurried := http.NewResponseController(q.answer.w), make(chan struct{})
+	q.hurried = hurried
+	q.unhurry = life.AfterFunc(func() {
+		defer close(hurried)
+		_ = control.SetReadDeadline(time.Now())
+		_ = control.SetWriteDeadline(time.Now().Add(cutGrace))
+	})
+}
+
+// end takes back what begin has provided. The ResponseWriter must not be used
+// once the handler has returned.
+func (q *stream) end() {
+	q.unwatch()
+	if !q.unhurry() {
+		<-q.hurried
+	}
+	q.life.over()
+}
+
+// streamBody reads a stream's body. A transport may read it in a goroutine of its
+// own while it answers. What is left of it is no business of other streams.
+type streamBody struct {
+	stream      *stream
+	interrupted atomic.Bool
+}
+
+// Read implements io.Reader. An error that comes of the client's leaving is
+// exchange.ErrClientGone.
+func (b *streamBody) Read(p []byte) (int, error) {
+	if b.interrupted.Load() {
+		return 0, errInterrupted
+	}
+	n, err := b.stream.from.Body.Read(p)
+	b.stream.Record.BytesIn += int64(n)
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+	case b.interrupted.Load():
+		err = errInterrupted
+	default:
+		err = fmt.Errorf("%w: %w", exchange.ErrClientGone, err)
+	}
+	return n, err
+}
+
+// Interrupt makes a Read in progress, and every later one, return an error
+// soon. Another goroutine may call it.
+func (b *streamBody) Interrupt() {
+	b.interrupted.Store(true)
+	_ = b.stream.from.Body.Close() // which has nothing to report
+}
+
+// trailers are the fields after the body, once it has ended.
+func (q *stream) trailers() http1.Fields { return appendFields(nil, q.from.Trailer) }
