@@ -39,11 +39,18 @@ type fixture struct {
 
 func start(tb testing.TB, serve handlerFunc) *fixture {
 	tb.Helper()
+	return startAs(tb, serve, func(*Front) {})
+}
+
+// startAs changes the front before it serves.
+func startAs(tb testing.TB, serve handlerFunc, change func(f *Front)) *fixture {
+	tb.Helper()
 	fx := &fixture{records: make(observed, 1000)}
 	f, err := New(Options{Handler: serve, Observers: []Observer{fx.records}})
 	if err != nil {
 		tb.Fatal(err)
 	}
+	change(f)
 	fx.Front = f
 	fx.listen, err = net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,6 +1,9 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"errors"
+)
 
 // Limits of a request's head. An answer's is the word of an engine that we
 // run, a request's that of anybody.
@@ -194,7 +197,7 @@ func (h *RequestHead) takeFields() (host string, err error) {
 // one before the final chunked that might be known elsewhere, 400 when the
 // body's end could not be found at all (RFC 9112 6.3).
 func requestCoding(err error, field Field) error {
-	if err != error(errCoding) {
+	if !errors.Is(err, errCoding) {
 		return err
 	}
 	codings, chunks, last := 0, 0, ""

@@ -14,7 +14,8 @@ func TestAppendResponse(t *testing.T) {
 		{"no usual reason", Response{Status: 599}, "", "HTTP/1.1 599 \r\n\r\n"},
 		{"fields in order and spelling", Response{Status: 200, Fields: Fields{{"x-B", "2"}, {"A", ""}, {"x-b", "1"}}}, "", "HTTP/1.1 200 OK\r\nx-B: 2\r\nA: \r\nx-b: 1\r\n\r\n"},
 		{
-			"fields that are the connection's", Response{Status: 200, Fields: Fields{{"connection", "x"}, {"content-length", "5"}, {"X", "y"}, {"TRANSFER-ENCODING", "gzip"}}},
+			"fields that are the connection's",
+			Response{Status: 200, Fields: Fields{{"connection", "x"}, {"content-length", "5"}, {"X", "y"}, {"TRANSFER-ENCODING", "gzip"}}},
 			"Transfer-Encoding: chunked\r\n", "HTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n",
 		},
 	}

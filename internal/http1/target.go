@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"net/http"
 	"net/netip"
 	"strings"
 )
@@ -13,11 +14,11 @@ func (h *RequestHead) resolve(target, host string) error {
 	}
 	h.Authority = host
 	switch {
-	case h.Method == "CONNECT":
+	case h.Method == http.MethodConnect:
 		// Whatever is said to it, what follows may be a tunnel's bytes.
 		h.Target, h.Close = target, true
 		return h.agree(target)
-	case target[0] == '/', target == "*" && h.Method == "OPTIONS":
+	case target[0] == '/', target == "*" && h.Method == http.MethodOptions:
 		h.Target = target
 		return nil
 	}
@@ -30,7 +31,7 @@ func (h *RequestHead) resolve(target, host string) error {
 		authority, path = rest[:end], rest[end:]
 	}
 	switch {
-	case path == "" && h.Method == "OPTIONS":
+	case path == "" && h.Method == http.MethodOptions:
 		path = "*"
 	case path == "":
 		path = "/"
@@ -61,12 +62,12 @@ func (h *RequestHead) agree(authority string) error {
 // 3.2.3). User information is none, nor is a colon without a port: readers
 // disagree on what it means.
 func isAuthority(s string) bool {
-	host, port := s, ""
+	host := s
 	if colon := strings.LastIndexByte(s, ':'); colon >= 0 && strings.IndexByte(s[colon:], ']') < 0 {
-		host, port = s[:colon], s[colon+1:]
-		if !isPort(port) {
+		if !isPort(s[colon+1:]) {
 			return false
 		}
+		host = s[:colon]
 	}
 	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
 		a, err := netip.ParseAddr(host[1 : len(host)-1])

@@ -1,0 +1,281 @@
+package front
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+// brief is a limit that is meant to be reached.
+const brief = 100 * time.Millisecond
+
+// trickle writes text a byte at a time until the connection ends or all is said.
+func (c *client) trickle(text string) {
+	for i := range len(text) {
+		if _, err := io.WriteString(c, text[i:i+1]); err != nil {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestHeadsThatTakeTooLong(t *testing.T) {
+	fx := startAs(t, echo, func(f *Front) { f.limits.head = brief })
+	for name, say := range map[string]func(c *client){
+		"silence after the first bytes":             func(c *client) { c.send(t, "GET / HT") },
+		"silence after the first bytes, kept alive": func(c *client) { c.send(t, get("/")); c.answer(t, "GET"); c.send(t, "G") },
+		"silence behind a whole request":            func(c *client) { c.send(t, get("/")+"GET /"); c.answer(t, "GET") },
+		"a byte now and then":                       func(c *client) { go c.trickle("GET / HTTP/1.1\r\n" + strings.Repeat("A: b\r\n", 90)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := fx.dial(t)
+			say(c)
+			r, body := c.answer(t, "GET")
+			if r.StatusCode != http.StatusRequestTimeout || !r.Close || !strings.Contains(body, "head_timeout") {
+				t.Errorf("got %d %s, close %v", r.StatusCode, body, r.Close)
+			}
+			_ = c.Conn.(*net.TCPConn).CloseWrite()
+		})
+	}
+}
+
+func TestIdleConnectionsAreClosedInSilence(t *testing.T) {
+	fx := startAs(t, echo, func(f *Front) { f.limits.idle = brief })
+	silent := fx.dial(t)
+	used := fx.dial(t)
+	used.send(t, get("/"))
+	used.answer(t, "GET")
+	blank := fx.dial(t)
+	blank.send(t, "\r\n") // begins nothing
+	for _, c := range []*client{silent, used, blank} {
+		c.closed(t)
+	}
+}
+
+// The limits are for clients that wait, not for those who are made to.
+func TestSlowEnginesAreNotTheClientsFault(t *testing.T) {
+	fx := startAs(t, func(ctx context.Context, x *exchange.Exchange) {
+		<-time.After(3 * brief)
+		echo(ctx, x)
+	}, func(f *Front) { f.limits.idle, f.limits.head, f.limits.body = brief, brief, brief })
+	c := fx.dial(t)
+	c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"+get("/next"))
+	for range 2 {
+		if r, body := c.answer(t, "POST"); r.StatusCode != http.StatusOK {
+			t.Errorf("got %d %s", r.StatusCode, body)
+		}
+	}
+}
+
+func TestBodiesThatTakeTooLong(t *testing.T) {
+	failed := make(chan error, 1)
+	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
+		_, err := io.ReadAll(x.Body)
+		failed <- err
+		respond(x, 408, "slow")
+	}, func(f *Front) { f.limits.body, f.limits.rate = brief, 1<<20 })
+	for name, body := range map[string]string{
+		"silence":                "Content-Length: 3\r\n\r\na",
+		"silence in chunks":      "Transfer-Encoding: chunked\r\n\r\n3\r\na",
+		"asked for, never comes": "Expect: 100-continue\r\nContent-Length: 3\r\n\r\n",
+		"a byte now and then":    "Content-Length: 100000\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := fx.dial(t)
+			c.send(t, "POST / HTTP/1.1\r\nHost: a\r\n"+body)
+			if name == "a byte now and then" {
+				go c.trickle(strings.Repeat("x", 10000))
+			}
+			if err := wait(t, failed, "the body's end"); !errors.Is(err, exchange.ErrClientSlow) {
+				t.Errorf("the body ended with %v", err)
+			}
+			r, _ := c.answer(t, "POST")
+			if r.StatusCode == http.StatusContinue {
+				r, _ = c.answer(t, "POST")
+			}
+			if r.StatusCode != http.StatusRequestTimeout || !r.Close {
+				t.Errorf("got %d, close %v", r.StatusCode, r.Close)
+			}
+		})
+	}
+}
+
+func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
+	failed := make(chan error, 1)
+	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
+		_ = x.Sink.Head(&http1.Response{Status: 200}, -1)
+		var err error
+		for err == nil {
+			_, err = x.Sink.Write(make([]byte, 64<<10))
+		}
+		failed <- err
+		x.Sink.Break(err)
+	}, func(f *Front) { f.limits.write = brief })
+	c := fx.dial(t)
+	c.send(t, get("/"))
+	wait(t, failed, "the write's error")
+	if _, err := http.ReadResponse(c.in, nil); err != nil {
+		t.Fatal(err)
+	}
+	if all, _ := io.ReadAll(c.in); bytes.HasSuffix(all, []byte("0\r\n\r\n")) {
+		t.Error("looks whole")
+	}
+}
+
+// A transfer may take as long as it likes while it moves.
+func TestSlowReaderIsServed(t *testing.T) {
+	const size = 16 << 20
+	engine, src := pair(t)
+	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
+		_ = x.Sink.Head(&http1.Response{Status: 200}, size)
+		if _, err := x.Sink.Splice(src, size); err != nil {
+			x.Sink.Break(err)
+			return
+		}
+		_ = x.Sink.End(nil)
+	}, func(f *Front) { f.limits.write = 5 * brief })
+	go func() { _, _ = engine.Write(make([]byte, size)) }()
+	c := fx.dial(t)
+	_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	c.send(t, get("/"))
+	r, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	began, got := time.Now(), 0
+	for buf := make([]byte, 1<<20); ; {
+		n, err := io.ReadFull(r.Body, buf)
+		got += n
+		if err != nil {
+			break
+		}
+		time.Sleep(brief)
+	}
+	if took := time.Since(began); got != size || took < 5*brief {
+		t.Errorf("%d bytes of %d in %v", got, size, took)
+	}
+}
+
+func TestTooManyConnections(t *testing.T) {
+	fx := startAs(t, echo, func(f *Front) { f.maxConns = 2 })
+	var held []*client
+	for range 2 {
+		c := fx.dial(t)
+		c.send(t, get("/"))
+		c.answer(t, "GET")
+		held = append(held, c)
+	}
+	c := fx.dial(t)
+	if r, body := c.answer(t, "GET"); r.StatusCode != http.StatusServiceUnavailable || !r.Close || !strings.Contains(body, "too_many_connections") {
+		t.Errorf("got %d %s", r.StatusCode, body)
+	}
+	c.closed(t)
+	_ = held[0].Close()
+	fx.until(t, "one connection", func() bool { return len(fx.conns) == 1 })
+	c = fx.dial(t)
+	c.send(t, get("/"))
+	c.answer(t, "GET")
+}
+
+// Byte for byte: what the client gets of an answer.
+func TestAnswersOnTheWire(t *testing.T) {
+	const date = "\r\nDate: Mon, 02 Jan 2006 15:04:05 GMT\r\n"
+	fields := http1.Fields{{Name: "x-B", Value: "2"}, {Name: "Date", Value: "Mon, 02 Jan 2006 15:04:05 GMT"}, {Name: "X-a", Value: "1"}}
+	lines := "x-B: 2" + date + "X-a: 1\r\n"
+	fx := start(t, func(_ context.Context, x *exchange.Exchange) {
+		length, body := int64(-1), "abc"
+		fmt.Sscanf(x.Request.Target, "/%d", &length)
+		if length >= 0 {
+			body = body[:min(length, 3)]
+		}
+		status := 200
+		if strings.HasSuffix(x.Request.Target, "no") {
+			status = 204
+		}
+		_ = x.Sink.Interim(103, http1.Fields{{Name: "link", Value: "x"}})
+		_ = x.Sink.Head(&http1.Response{Status: status, Reason: "Fine", Fields: fields}, length)
+		if x.Request.Method != http.MethodHead && status == 200 {
+			_, _ = x.Sink.Write([]byte(body))
+		}
+		if err := x.Sink.End(nil); err != nil {
+			x.Sink.Break(err)
+		}
+	})
+	const hints = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+	for _, tc := range []struct{ name, request, want string }{
+		{"sized", "GET /3 HTTP/1.1", hints + "HTTP/1.1 200 Fine\r\n" + lines + "Content-Length: 3\r\nConnection: close\r\n\r\nabc"},
+		{"chunked", "GET / HTTP/1.1", hints + "HTTP/1.1 200 Fine\r\n" + lines + "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n"},
+		{"HEAD", "HEAD /3 HTTP/1.1", hints + "HTTP/1.1 200 Fine\r\n" + lines + "Content-Length: 3\r\nConnection: close\r\n\r\n"},
+		{"204", "GET /0no HTTP/1.1", hints + "HTTP/1.1 204 Fine\r\n" + lines + "Connection: close\r\n\r\n"},
+		{"too little", "GET /5 HTTP/1.1", hints + "HTTP/1.1 200 Fine\r\n" + lines + "Content-Length: 5\r\nConnection: close\r\n\r\nabc"},
+		{"HTTP/1.0, sized", "GET /3 HTTP/1.0", "HTTP/1.1 200 Fine\r\n" + lines + "Content-Length: 3\r\nConnection: close\r\n\r\nabc"},
+		{"HTTP/1.0, until close", "GET / HTTP/1.0", "HTTP/1.1 200 Fine\r\n" + lines + "Connection: close\r\n\r\nabc"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := fx.dial(t)
+			c.send(t, tc.request+"\r\nHost: a\r\nConnection: close\r\n\r\n")
+			if all, err := io.ReadAll(c.in); string(all) != tc.want {
+				t.Errorf("got  %q, %v\nwant %q", all, err, tc.want)
+			}
+		})
+	}
+	t.Run("HTTP/1.0, kept", func(t *testing.T) {
+		c := fx.dial(t)
+		for range 2 {
+			c.send(t, "GET /3 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+			if r, body := c.answer(t, "GET"); body != "abc" || r.Header.Get("Connection") != "keep-alive" {
+				t.Errorf("got %q, %v", body, r.Header)
+			}
+		}
+		c.send(t, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+		c.answer(t, "GET")
+		c.closed(t)
+	})
+	t.Run("a Date where there is none", func(t *testing.T) {
+		fx := start(t, func(_ context.Context, x *exchange.Exchange) { respond(x, 200, "") })
+		c := fx.dial(t)
+		c.send(t, get("/"))
+		r, _ := c.answer(t, "GET")
+		if at, err := http.ParseTime(r.Header.Get("Date")); err != nil || time.Since(at) > time.Minute {
+			t.Errorf("Date %q, %v", r.Header.Get("Date"), err)
+		}
+	})
+}
+
+// Mistakes of who answers break the answer; they never shift it into the next.
+func TestAnswersThatDoNotFitTheirHead(t *testing.T) {
+	errs := make(chan error, 2)
+	fx := start(t, func(_ context.Context, x *exchange.Exchange) {
+		if x.Request.Target != "/none" {
+			_ = x.Sink.Head(&http1.Response{Status: 200}, 3)
+		}
+		_, err := x.Sink.Write([]byte("abcdef"))
+		errs <- err
+		err = x.Sink.End(nil)
+		errs <- err
+		x.Sink.Break(err)
+	})
+	for _, target := range []string{"/none", "/more"} {
+		c := fx.dial(t)
+		c.send(t, get(target))
+		for range 2 {
+			if err := wait(t, errs, "error"); err == nil {
+				t.Errorf("%s was taken", target)
+			}
+		}
+		if all, _ := io.ReadAll(c.in); bytes.Contains(all, []byte("def")) {
+			t.Errorf("%s: got %q", target, all)
+		}
+	}
+}
