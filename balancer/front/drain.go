@@ -93,7 +93,7 @@ func (f *Front) closeQuiet(c *conn) {
 	}
 	f.moveLocked(c, gone)
 	// It cannot fail in a way that leaves the connection open.
-	_ = c.Conn.Close()
+	_ = c.Close()
 }
 
 // waiting says whether bytes wait to be read on c.

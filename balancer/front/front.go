@@ -161,7 +161,7 @@ func (f *Front) newServer() *http.Server {
 // closed; then it returns nil. It may be called for several listeners. It
 // closes l when it returns.
 func (f *Front) Serve(l net.Listener) error {
-	defer l.Close()
+	defer func() { _ = l.Close() }() // most often closed already
 	var wait backoff
 	for {
 		nc, err := l.Accept()
@@ -223,10 +223,10 @@ func (f *Front) turnAway(c *conn, err error) {
 	if errors.Is(err, errTooMany) {
 		f.log.Debug("connection refused", "client", c.client, "error", err)
 		c.writeSoon()
-		_, _ = c.Conn.Write(refusalOf(err).append(nil, err.Error()))
+		_, _ = c.Write(refusalOf(err).append(nil, err.Error()))
 		_ = c.CloseWrite()
 	}
-	_ = c.Conn.Close()
+	_ = c.Close()
 }
 
 // Close cuts whatever is left, with exchange.ErrShutdown, and waits until every

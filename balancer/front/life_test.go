@@ -68,7 +68,7 @@ func TestLifeForgetsStoppedFunctions(t *testing.T) {
 	}
 }
 
-func TestLifeUnderRace(t *testing.T) {
+func TestLifeUnderRace(_ *testing.T) {
 	for range 100 {
 		l := newLife()
 		var wg sync.WaitGroup

@@ -124,9 +124,11 @@ func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
 	c := fx.dial(t)
 	c.send(t, get("/"))
 	wait(t, failed, "the write's error")
-	if _, err := http.ReadResponse(c.in, nil); err != nil {
+	r, err := http.ReadResponse(c.in, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer r.Body.Close()
 	if all, _ := io.ReadAll(c.in); bytes.HasSuffix(all, []byte("0\r\n\r\n")) {
 		t.Error("looks whole")
 	}

@@ -136,7 +136,7 @@ func (s *session) exchange() bool {
 // begin makes an exchange of the head.
 func (s *session) begin() {
 	c := s.conn
-	s.Exchange.Request = s.head.Request
+	s.Request = s.head.Request
 	s.Request.Scheme = "http"
 	s.Length = s.head.Length
 	s.Body, s.Trailers = nil, nil

@@ -104,6 +104,9 @@ func over(t *testing.T, in *bufio.Reader) {
 	}
 }
 
+// reply is what came of an answer whose body has been read.
+type reply struct{ *http.Response }
+
 // What is no request is answered, as JSON; the connection ends; the engine never
 // hears of it, whatever comes before or behind it, in one piece or in many.
 func TestNoRequestReachesTheEngine(t *testing.T) {
@@ -139,7 +142,8 @@ func TestNoRequestReachesTheEngine(t *testing.T) {
 	}
 }
 
-func status(t *testing.T, in *bufio.Reader, want int) (*http.Response, string) {
+// status reads a whole answer.
+func status(t *testing.T, in *bufio.Reader, want int) (reply, string) {
 	t.Helper()
 	r, err := http.ReadResponse(in, nil)
 	if err != nil {
@@ -150,7 +154,7 @@ func status(t *testing.T, in *bufio.Reader, want int) (*http.Response, string) {
 	if err != nil || r.StatusCode != want {
 		t.Fatalf("status %d, %q, %v, want %d", r.StatusCode, body, err, want)
 	}
-	return r, string(body)
+	return reply{r}, string(body)
 }
 
 // Bodies that are none: the engine never gets to see a whole request.

@@ -62,16 +62,16 @@ const (
 // Status is what a server answers to a request that broke HTTP like this:
 // RFC 9110's own status where it has one, else 400.
 func (e SyntaxError) Status() int {
-	switch { // by hand: nearly all are 400
-	case e == errLineSize:
+	switch string(e) { // as a string: nearly all are 400, and need no case of their own
+	case string(errLineSize):
 		return http.StatusRequestURITooLong
-	case e == errSectionSize, e == ErrTooManyFields, e == ErrHeadTooLarge:
+	case string(errSectionSize), string(ErrTooManyFields), string(ErrHeadTooLarge):
 		return http.StatusRequestHeaderFieldsTooLarge
-	case e == errVersion:
+	case string(errVersion):
 		return http.StatusHTTPVersionNotSupported
-	case e == errCodingUnknown:
+	case string(errCodingUnknown):
 		return http.StatusNotImplemented
-	case e == errExpectation:
+	case string(errExpectation):
 		return http.StatusExpectationFailed
 	}
 	return http.StatusBadRequest
