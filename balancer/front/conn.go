@@ -42,6 +42,8 @@ type conn struct {
 	replay []byte
 	// phase changes under front.mu.
 	phase atomic.Int32
+	// heard: bytes came while it was idle, and will make it busy in a moment.
+	heard atomic.Bool
 	// hurried: the deadlines are set for good, see hurry.
 	hurried atomic.Bool
 	// watched: hungUp will be told. Used by the session alone.
@@ -134,6 +136,7 @@ func (f *Front) moveLocked(c *conn, to phase) bool {
 	was := c.busy()
 	c.phase.Store(int32(to))
 	if to == idle {
+		c.heard.Store(false)
 		c.since = time.Now()
 	}
 	f.recount(was, c.busy())

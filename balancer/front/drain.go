@@ -88,7 +88,7 @@ func (f *Front) closeDue(began time.Time, may func(*conn) time.Duration) (next t
 // come: those are found by the reader, which makes the connection busy.
 // The session takes the connection out of f.conns when it sees the end. f.mu is held.
 func (f *Front) closeQuiet(c *conn) {
-	if c.waiting() {
+	if c.heard.Load() || c.waiting() {
 		return
 	}
 	f.moveLocked(c, gone)

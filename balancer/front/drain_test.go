@@ -137,13 +137,19 @@ func (fx *fixture) until(tb testing.TB, what string, check func() bool) {
 
 func TestCloseIdleWithoutGrace(t *testing.T) {
 	fx := start(t, echo)
-	c := fx.dial(t)
-	c.send(t, get("/"))
-	c.answer(t, "GET")
-	if err := fx.CloseIdle(t.Context(), 0); err != nil {
+	c, blank := fx.dial(t), fx.dial(t)
+	for _, c := range []*client{c, blank} {
+		c.send(t, get("/"))
+		c.answer(t, "GET")
+	}
+	blank.send(t, "\r\n") // begins nothing
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := fx.CloseIdle(ctx, brief); err != nil {
 		t.Error(err)
 	}
 	c.closed(t)
+	blank.closed(t)
 }
 
 func TestCloseIdleEndsWithItsContext(t *testing.T) {

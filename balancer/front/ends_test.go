@@ -172,6 +172,11 @@ func TestBrokenAnswerLooksBroken(t *testing.T) {
 		if all, err := io.ReadAll(c.in); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("got %q, %v, want a reset", all, err)
 		}
+		c = fx.dial(t)
+		c.send(t, "POST /chunked HTTP/1.0\r\nContent-Length: 1000\r\n\r\nand a body that nobody reads")
+		if all, err := io.ReadAll(c.in); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("with a body: got %q, %v, want a reset", all, err)
+		}
 	})
 }
 

@@ -59,7 +59,7 @@ func (s *session) refuse(err error) {
 	}
 	out := refusalOf(err).append(nil, err.Error())
 	c.writeSoon()
-	_, _ = c.Conn.Write(out) // it may have gone
+	_, _ = c.Write(out) // it may have gone
 	s.unwanted = true
 }
 

@@ -30,10 +30,14 @@ type session struct {
 	handed bool
 }
 
+// usualFields is room for what clients send and what the balancer adds to it.
+const usualFields = 24
+
 func newSession(c *conn) *session {
 	s := &session{flight: flight{conn: c}}
 	s.body.session, s.answer.session = s, s
 	s.trailersOf = s.body.trailers
+	s.head.Fields = make(http1.Fields, 0, usualFields)
 	return s
 }
 
@@ -46,10 +50,10 @@ func (s *session) run() {
 	if s.handed {
 		return
 	}
-	if s.unwanted && !s.conn.front.closed.Load() && !s.conn.is(gone) {
+	if s.unwanted && !s.answer.reset && !s.conn.front.closed.Load() && !s.conn.is(gone) {
 		s.conn.linger()
 	}
-	_ = s.conn.Conn.Close() // nothing more can be done about it
+	_ = s.conn.Close() // nothing more can be done about it
 	s.conn.front.bye(s.conn)
 }
 
@@ -60,6 +64,7 @@ func (s *session) await() bool {
 		if string(s.in.unread()) == "\r\n" && seen == 0 {
 			s.in.start = s.in.end // some clients end their bodies so; it begins nothing
 			s.in.next()
+			s.conn.front.move(s.conn, idle) // as it is, but CloseIdle was kept from closing it
 		}
 		if s.preface() {
 			return false
@@ -98,6 +103,9 @@ func (s *session) receive(begun bool) bool {
 	}
 	n, err := c.Conn.Read(s.in.room())
 	s.in.end += n
+	if n > 0 {
+		s.conn.heard.Store(true)
+	}
 	if err != nil && begun && errors.Is(err, os.ErrDeadlineExceeded) {
 		s.refuse(errHeadSlow)
 	}
@@ -144,7 +152,7 @@ func (s *session) begin() {
 	if s.Length != 0 {
 		s.Body, s.Trailers = &s.body, s.trailersOf
 	}
-	s.answer.reset()
+	s.answer.start()
 	s.Sink = &s.answer
 	s.Client = c.client
 	s.Record = exchange.Record{Start: time.Now()}

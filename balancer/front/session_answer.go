@@ -49,6 +49,8 @@ type answer struct {
 	ended   bool
 	broken  bool
 	close   bool // the connection ends with this answer
+	// reset: closing the connection resets it; nothing must end it in peace before.
+	reset bool
 
 	// The 100 (Continue) is written by who reads the body, perhaps another
 	// goroutine than the one that answers.
@@ -59,7 +61,7 @@ type answer struct {
 
 var _ exchange.Sink = (*answer)(nil)
 
-func (a *answer) reset() {
+func (a *answer) start() {
 	a.free()
 	a.err, a.left = nil, -1
 	a.chunked, a.bare, a.begun, a.ended, a.broken = false, false, false, false, false
@@ -98,7 +100,7 @@ func (a *answer) goAhead() error {
 		return nil
 	}
 	a.session.conn.writeSoon()
-	_, err := a.session.conn.Conn.Write(goAheadLine)
+	_, err := a.session.conn.Write(goAheadLine)
 	return err
 }
 
@@ -298,6 +300,7 @@ func (a *answer) Break(cause error) {
 	}
 	a.free()
 	if a.begun && !a.bare && !a.chunked && a.left < 0 {
+		a.reset = true
 		// A unix socket knows no reset; there is no other way to tell.
 		_ = a.session.conn.control(func(fd int) {
 			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})

@@ -124,6 +124,7 @@ func (b *body) receive(p []byte) (int, error) {
 	s := b.session
 	if n := s.in.take(p); n > 0 {
 		b.taken += int64(n)
+		s.answer.awaited.Store(false) // it was not waited for
 		return n, nil
 	}
 	if err := s.answer.goAhead(); err != nil {
