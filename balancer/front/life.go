@@ -31,6 +31,9 @@ type hook struct {
 var (
 	_ context.Context = (*life)(nil)
 
+	// ofItself is how nearly all end.
+	ofItself = &ended{context.Canceled}
+
 	// closed is what Done returns when it is first asked after the end.
 	closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 )
@@ -42,13 +45,18 @@ func newLife() *life {
 }
 
 // end ends l with cause; only the first call counts.
-func (l *life) end(cause error) {
+func (l *life) end(cause error) { l.endAs(&ended{cause}) }
+
+// over is called when the request has ended by itself.
+func (l *life) over() { l.endAs(ofItself) }
+
+func (l *life) endAs(how *ended) {
 	l.mu.Lock()
 	if l.err != nil {
 		l.mu.Unlock()
 		return
 	}
-	l.err = &ended{cause}
+	l.err = how
 	if l.done == nil {
 		l.done = closed
 	} else {
@@ -61,9 +69,6 @@ func (l *life) end(cause error) {
 		go h.run() // as context.AfterFunc promises
 	}
 }
-
-// over is called when the request has ended by itself.
-func (l *life) over() { l.end(context.Canceled) }
 
 // Deadline implements context.Context: there is none.
 func (l *life) Deadline() (time.Time, bool) { return time.Time{}, false }

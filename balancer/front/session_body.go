@@ -68,11 +68,14 @@ func (b *body) Read(p []byte) (int, error) {
 		n, err = b.readSized(p)
 	}
 	b.session.Record.BytesIn += int64(n)
-	if err != nil {
-		err = b.explain(err)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
 		b.err = err
+	default:
+		b.err = b.explain(err)
 	}
-	return n, err
+	return n, b.err
 }
 
 func (b *body) readSized(p []byte) (int, error) {
@@ -166,8 +169,6 @@ func (b *body) deadline() time.Time {
 func (b *body) explain(err error) error {
 	var syntax http1.SyntaxError
 	switch {
-	case errors.Is(err, io.EOF):
-		return err
 	case b.interrupted.Load():
 		return errInterrupted
 	case errors.As(err, &syntax):
