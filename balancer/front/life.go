@@ -31,8 +31,8 @@ type hook struct {
 var (
 	_ context.Context = (*life)(nil)
 
-	// ofItself is how nearly all end.
-	ofItself = &ended{context.Canceled}
+	// errOver is how nearly all end: by themselves.
+	errOver = &ended{context.Canceled}
 
 	// closed is what Done returns when it is first asked after the end.
 	closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
@@ -48,7 +48,7 @@ func newLife() *life {
 func (l *life) end(cause error) { l.endAs(&ended{cause}) }
 
 // over is called when the request has ended by itself.
-func (l *life) over() { l.endAs(ofItself) }
+func (l *life) over() { l.endAs(errOver) }
 
 func (l *life) endAs(how *ended) {
 	l.mu.Lock()

@@ -89,7 +89,8 @@ func (a *answer) hold() {
 var goAheadLine = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
 // goAhead tells a client that waits for it to send the body, unless the answer
-// has begun. It is called when the body is wanted and nothing of it has come.
+// has begun. It is called whenever the body is wanted, also when some of it has
+// come already: to know that, a client would have to know how fast it was.
 func (a *answer) goAhead() error {
 	if !a.awaited.Load() {
 		return nil

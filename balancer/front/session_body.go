@@ -125,13 +125,12 @@ func (b *body) giveBack(p []byte) {
 // receive reads what comes of the body, framing and all.
 func (b *body) receive(p []byte) (int, error) {
 	s := b.session
-	if n := s.in.take(p); n > 0 {
-		b.taken += int64(n)
-		s.answer.awaited.Store(false) // it was not waited for
-		return n, nil
-	}
 	if err := s.answer.goAhead(); err != nil {
 		return 0, err
+	}
+	if n := s.in.take(p); n > 0 {
+		b.taken += int64(n)
+		return n, nil
 	}
 	s.conn.readUntil(b.deadline(), s.conn.front.limits.body/16)
 	if b.interrupted.Load() || s.conn.hurried.Load() {
