@@ -171,7 +171,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		return nil, err
 	}
 	if m.door, err = openDoor(ctx, cfg.Listen, handed, inherit, m.log.Named("door")); err != nil {
-		m.admin.leave()
+		m.giveUpAdmin()
 		return nil, err
 	}
 	m.listeners = map[string]*door.Listener{}
@@ -214,12 +214,22 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 	return errors.Join(failure, err, serving.Wait())
 }
 
+// giveUpAdmin leaves no trace of the admin listener: a successor's is still its
+// elder's, anyone else's socket would be left behind.
+func (m *master) giveUpAdmin() {
+	if m.inherit.successor() {
+		m.admin.leave()
+		return
+	}
+	m.admin.close()
+}
+
 // begin opens for clients. Up to its commit an error leaves no trace, so that
 // the master whose place this one was to take goes on undisturbed.
 func (m *master) begin(ctx context.Context, serving *errgroup.Group, broken chan error) error {
 	observed, err := m.commit(ctx)
 	if err != nil {
-		m.admin.leave()
+		m.giveUpAdmin()
 		m.front.Close()
 		return errors.Join(err, m.door.Leave())
 	}
