@@ -1,0 +1,106 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestOverload: four times as many requests come as the workers can take. All
+// their capacity is used, who is answered is so within the queue's time-out and
+// two services, and the others are told to come again within the time-out.
+func TestOverload(t *testing.T) {
+	const (
+		workers, limit = 2, 4
+		service        = 200 * time.Millisecond
+		queueTimeout   = time.Second
+		length         = 4 * time.Second
+		slack          = 500 * time.Millisecond // of a loaded machine
+	)
+	m := start(t, "[[pools]]\nname = \"p\"\nworkers = 2\nmax_concurrency = 4\nqueue.timeout = \"1s\"\ncommand = "+
+		list(engine("--socket", "{socket}")...)+"\n").allReady()
+
+	var mu sync.Mutex
+	var answered []time.Duration
+	seen := newTally()
+	var clients sync.WaitGroup
+	pause := service / (4 * workers * limit)
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for range int(length / pause) {
+		<-tick.C
+		clients.Go(func() {
+			begin := time.Now()
+			a := (&caller{address: m.address}).get("/work?ms=200")
+			took := time.Since(begin)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case a.outcome == complete && a.status == 200 && string(a.body) == wholeAnswer:
+				answered = append(answered, took)
+				seen.add("answered", "")
+			case a.outcome == complete && a.status == 429 && a.header.Get("Retry-After") != "" &&
+				strings.Contains(string(a.body), `"overloaded"`) && took <= queueTimeout+slack:
+				seen.add("refused", "")
+			default:
+				seen.add("odd", took.String()+": "+a.String())
+			}
+		})
+	}
+	clients.Wait()
+	if odd := seen.except("answered", "refused"); odd != "" {
+		t.Error(odd)
+	}
+	if could := workers * limit * int(length/service); len(answered) < could*8/10 {
+		t.Errorf("%d were answered, the workers could do %d", len(answered), could)
+	}
+	slices.Sort(answered)
+	if p99 := answered[len(answered)*99/100]; p99 > queueTimeout+2*service+slack {
+		t.Errorf("p99 of the answered is %v", p99)
+	}
+	if n := m.metric("stoker_requests_rejected_total", `reason="queue_timeout"`); int(n) != seen.count("refused") {
+		t.Errorf("%v rejected by the metric, %d by the clients", n, seen.count("refused"))
+	}
+	if n := m.metric("stoker_queue_wait_seconds_count", `pool="p"`); int(n) != len(answered)+seen.count("refused") {
+		t.Errorf("%v waits by the metric", n)
+	}
+	t.Logf("answered %d, p50 %v, p99 %v, refused %d", len(answered), answered[len(answered)/2], answered[len(answered)*99/100], seen.count("refused"))
+	m.stop()
+}
+
+// TestDeadline: the engine is told what is left, and what comes too late is not begun.
+func TestDeadline(t *testing.T) {
+	m := start(t, "[[pools]]\nname = \"p\"\nmin_remaining = \"1s\"\ncommand = "+list(engine("--socket", "{socket}")...)+"\n").allReady()
+	c := &caller{address: m.address}
+	if a := c.get("/head", "X-Request-Timeout: 30"); a.status != 200 || !strings.Contains(string(a.body), `"X-Request-Timeout":["29.99`) && !strings.Contains(string(a.body), `"X-Request-Timeout":["30.000`) {
+		t.Errorf("the engine saw %v", a)
+	}
+	for timeout, path := range map[string]string{"0.5": "/work", "1.2": "/work?ms=5000"} {
+		begin := time.Now()
+		a := c.get(path, "X-Request-Timeout: "+timeout)
+		if a.outcome != complete || a.status != 504 || !strings.Contains(string(a.body), `"timeout"`) || time.Since(begin) > 3*time.Second {
+			t.Errorf("%s s for %s: %v after %v", timeout, path, a, time.Since(begin))
+		}
+	}
+	if n := m.metric("stoker_requests_rejected_total", `reason="deadline"`); n != 1 {
+		t.Errorf("%v refused for their deadline", n)
+	}
+	m.stop()
+}
+
+// TestDrainStop: a worker that leaves takes its requests with it, visibly and at once.
+func TestDrainStop(t *testing.T) {
+	m := start(t, "[[pools]]\nname = \"p\"\nworkers = 1\ndrain = \"stop\"\ncommand = "+list(engine("--socket", "{socket}")...)+"\n").allReady()
+	ended := make(chan answer, 1)
+	go func() { ended <- (&caller{address: m.address}).get("/work?ms=15000") }()
+	m.eventually("the request in flight", func() bool { return m.metric("stoker_requests_in_flight") == 1 })
+	begin := time.Now()
+	m.stop()
+	if a := <-ended; a.outcome != complete || a.status != 503 || !strings.Contains(string(a.body), `"worker_stopped"`) || time.Since(begin) > 10*time.Second {
+		t.Errorf("%v after %v", a, time.Since(begin))
+	}
+}
