@@ -13,9 +13,9 @@ import (
 func TestCountersGoOn(t *testing.T) {
 	generation := func(label string) (*carried, prometheus.Histogram) {
 		r := prometheus.NewRegistry()
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "c_total"}, []string{"l"})
-		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "h", Buckets: []float64{1, 2}})
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"})
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "c_total", Help: "c"}, []string{"l"})
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "h", Help: "h", Buckets: []float64{1, 2}})
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "g", Help: "g"})
 		r.MustRegister(c, h, g)
 		c.WithLabelValues("same").Add(2)
 		c.WithLabelValues(label).Inc()
