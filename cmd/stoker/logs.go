@@ -164,6 +164,9 @@ func (l *logs) reopen() error {
 			errs = append(errs, err)
 			continue
 		}
+		// What was logged before the rotation belongs to the renamed file; if that
+		// takes no more (a full disk), the new one gets it.
+		_ = place.writer.Flush(flushLimit)
 		old := place.file
 		place.file = file
 		place.writer.Reopen(file)
