@@ -1,12 +1,15 @@
 package balancer
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
+	"stoker/balancer/recorder"
 	"stoker/exchange"
 	"stoker/internal/http1"
 	"stoker/internal/rawconn"
+	"stoker/upstream"
 )
 
 // attempt is the sink that members answer to. It stands between a transport
@@ -14,6 +17,7 @@ import (
 // share it, since only the first answer that begins can be sent.
 type attempt struct {
 	x      *exchange.Exchange
+	record *recorder.Recording // nil: nothing is recorded
 	begun  bool
 	head   http1.Response
 	fields http1.Fields // of head, ours
@@ -23,12 +27,13 @@ var _ exchange.Sink = (*attempt)(nil)
 
 func (b *Balancer) newAttempt(x *exchange.Exchange) *attempt {
 	a := b.attempts.Get().(*attempt)
-	a.x = x
+	a.x, a.record = x, b.recorder.Begin(x)
 	return a
 }
 
 // free forgets everything but the room for fields.
 func (b *Balancer) free(a *attempt) {
+	a.record.End(a.x)
 	clear(a.fields)
 	*a = attempt{fields: a.fields[:0]}
 	b.attempts.Put(a)
@@ -57,11 +62,13 @@ func (a *attempt) Head(r *http1.Response, length int64) error {
 	}
 	a.fields = append(a.fields, http1.Field{Name: requestIDField, Value: a.x.Record.ID})
 	a.head = http1.Response{Status: r.Status, Reason: r.Reason, Fields: a.fields}
+	a.record.Head(&a.head)
 	return a.x.Sink.Head(&a.head, length)
 }
 
 // Write implements exchange.Sink.
 func (a *attempt) Write(p []byte) (int, error) {
+	a.record.Write(p)
 	n, err := a.x.Sink.Write(p)
 	a.x.Record.BytesOut += int64(n)
 	return n, err
@@ -74,6 +81,7 @@ func (a *attempt) Flush() error { return a.x.Sink.Flush() }
 func (a *attempt) Splice(src *rawconn.Conn, n int64) (int64, error) {
 	moved, err := a.x.Sink.Splice(src, n)
 	a.x.Record.BytesOut += moved
+	a.record.Skip(moved)
 	return moved, err
 }
 
@@ -82,3 +90,18 @@ func (a *attempt) End(trailers http1.Fields) error { return a.x.Sink.End(trailer
 
 // Break implements exchange.Sink. Transports do not call it.
 func (a *attempt) Break(cause error) { a.x.Sink.Break(cause) }
+
+// isFault says, for the record, whether a member had something of the request
+// and failed: what it may have died of. Blame is another matter, see classify.
+func isFault(err error) bool {
+	var failure *upstream.Failure
+	if !errors.As(err, &failure) {
+		return false
+	}
+	switch failure.Op {
+	case upstream.OpCanceled, upstream.OpClientBody, upstream.OpClientWrite:
+		return false
+	default:
+		return failure.Sent
+	}
+}

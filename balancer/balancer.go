@@ -26,6 +26,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"stoker/balancer/recorder"
 	"stoker/config"
 	"stoker/exchange"
 )
@@ -40,6 +41,8 @@ type Options struct {
 	Routes []config.Route
 	// TrustedProxies are the networks whose word on a request's origin counts.
 	TrustedProxies []netip.Prefix
+	// Recorder keeps what passes, for who asks later; nil: nobody does.
+	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
 	Log hclog.Logger
 }
@@ -48,6 +51,7 @@ type Options struct {
 // since, and the count of what is under way; it is safe for use by many goroutines.
 type Balancer struct {
 	table    atomic.Pointer[table] // replaced whole
+	recorder *recorder.Recorder
 	log      hclog.Logger
 	attempts sync.Pool // of *attempt
 }
@@ -58,6 +62,7 @@ func New(o Options) (*Balancer, error) {
 		o.Log = hclog.NewNullLogger()
 	}
 	b := &Balancer{
+		recorder: o.Recorder,
 		log:      o.Log,
 		attempts: sync.Pool{New: func() any { return new(attempt) }},
 	}
@@ -138,7 +143,9 @@ func try(ctx context.Context, lease Lease, x *exchange.Exchange, a *attempt) ver
 	defer lease.Release()
 	x.Record.Attempts++
 	x.Record.Worker = lease.Name()
+	a.record.Try(x.Record.Pool, lease.Name())
 	v := classify(lease.Do(ctx, x, a))
+	a.record.Tried(v.err, isFault(v.err))
 	switch {
 	case v.refused:
 		lease.Refused()

@@ -43,6 +43,7 @@ type Config struct {
 	UpgradeTimeout Duration `toml:"upgrade_timeout"`
 
 	Shutdown Shutdown `toml:"shutdown"`
+	Recorder Recorder `toml:"recorder"`
 	Pools    []Pool   `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`
@@ -59,6 +60,22 @@ type Shutdown struct {
 	IdleGrace Duration `toml:"idle_grace"`
 	// HardLimit bounds the whole shutdown; past it everything is killed.
 	HardLimit Duration `toml:"hard_limit"`
+}
+
+// Recorder says what is kept of the requests that pass, in memory.
+type Recorder struct {
+	// Enabled is false where nothing may be kept.
+	Enabled bool `toml:"enabled"`
+	// Keep is how many exchanges that have ended are kept for each worker.
+	Keep int `toml:"keep"`
+	// BodyKiB is how much of each body is kept: three quarters its beginning.
+	BodyKiB int `toml:"body_kib"`
+	// MemoryMiB is the budget for all of it.
+	MemoryMiB int `toml:"memory_mib"`
+	// RedactFields are names of header fields that are secret, beside the usual ones.
+	RedactFields []string `toml:"redact_fields"`
+	// RedactPatterns are regular expressions (RE2) of further secrets.
+	RedactPatterns []string `toml:"redact_patterns"`
 }
 
 // Route sends what it matches to a pool.

@@ -23,6 +23,7 @@ func Default() *Config {
 			IdleGrace:    Duration(time.Second),
 			HardLimit:    Duration(120 * time.Second),
 		},
+		Recorder: Recorder{Enabled: true, Keep: 20, BodyKiB: 64, MemoryMiB: 64},
 	}
 }
 

@@ -32,7 +32,10 @@ type Change struct {
 }
 
 // masterKeys are read once, when a master begins.
-var masterKeys = []string{"run_dir", "admin"}
+var masterKeys = []string{
+	"run_dir", "admin",
+	"recorder.enabled", "recorder.keep", "recorder.body_kib", "recorder.memory_mib", "recorder.redact_fields", "recorder.redact_patterns",
+}
 
 // Diff compares two validated configurations. Secrets are not in the plan.
 func Diff(from, to *Config) Plan {

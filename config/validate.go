@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -70,6 +71,7 @@ func (v *validator) validate() {
 	v.duration("orphan_timeout", v.config.OrphanTimeout, 0)
 	v.duration("upgrade_timeout", v.config.UpgradeTimeout, Duration(100*time.Millisecond))
 	v.validateShutdown()
+	v.validateRecorder()
 	v.validatePools()
 	v.validateRoutes()
 	if v.host != nil {
@@ -172,6 +174,28 @@ func (v *validator) validateShutdown() {
 	if ok && s.HardLimit <= needs {
 		v.report("shutdown.hard_limit", fmt.Sprintf("%s is too short: delay, drain_timeout and the longest stop.grace may take %s together; write %q or more, or leave it out",
 			s.HardLimit, needs, (needs+hardLimitMargin).String()))
+	}
+}
+
+// validateRecorder checks the bounds of what is kept, and that the patterns are ones.
+func (v *validator) validateRecorder() {
+	r := v.config.Recorder
+	v.number("recorder.keep", r.Keep, 0, 10000)
+	v.number("recorder.body_kib", r.BodyKiB, 1, 64<<10)
+	v.number("recorder.memory_mib", r.MemoryMiB, 1, 1<<20)
+	for i, name := range r.RedactFields {
+		if name == "" || strings.ContainsAny(name, " :\t\r\n") {
+			v.report(indexPath("recorder.redact_fields", i), fmt.Sprintf("%q is not the name of a header field: write it as in \"X-Api-Key\"", name))
+		}
+	}
+	for i, pattern := range r.RedactPatterns {
+		at := indexPath("recorder.redact_patterns", i)
+		switch p, err := regexp.Compile(pattern); {
+		case err != nil:
+			v.report(at, "is not a regular expression: "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		case p.MatchString(""):
+			v.report(at, "matches nothing at all as well: write a pattern that a secret alone matches")
+		}
 	}
 }
 

@@ -133,6 +133,7 @@ func adminMux(m *master) *http.ServeMux {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, m.status())
 	})
+	mux.HandleFunc("GET /requests", m.answerRequests)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.carried, promhttp.HandlerOpts{}))
 	return mux
 }

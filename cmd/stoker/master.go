@@ -18,6 +18,7 @@ import (
 
 	"stoker/balancer"
 	"stoker/balancer/front"
+	"stoker/balancer/recorder"
 	"stoker/config"
 	"stoker/internal/door"
 	"stoker/supervisor"
@@ -49,6 +50,7 @@ type master struct {
 	pools    poolSet
 	sup      *supervisor.Supervisor
 	balancer *balancer.Balancer
+	recorder *recorder.Recorder // nil: off
 	front    *front.Front
 	door     *door.Door
 	admin    *admin
@@ -154,7 +156,12 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	registry.MustRegister(upstream.NewCollector(m.pools.all))
 
 	var err error
-	if m.balancer, err = balancer.New(balancerOptions(cfg, inOrder, m.log)); err != nil {
+	if m.recorder, err = newRecorder(&cfg.Recorder); err != nil {
+		return nil, err
+	}
+	carry := balancerOptions(cfg, inOrder, m.log)
+	carry.Recorder = m.recorder
+	if m.balancer, err = balancer.New(carry); err != nil {
 		return nil, err
 	}
 	observers := []front.Observer{balancer.NewMetrics(registry), &logs.access}

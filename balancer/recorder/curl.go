@@ -1,0 +1,95 @@
+package recorder
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// ours are fields that stoker adds, or that whoever sends anew makes itself.
+var ours = map[string]bool{
+	"x-request-id": true, "x-forwarded-for": true, "x-forwarded-proto": true, "x-forwarded-host": true,
+	"accept-encoding": true, "connection": true, "content-length": true, "host": true,
+}
+
+// Resendable are the fields that belong to the request itself. Those that were
+// redacted are left out, since a placeholder proves nothing to anybody.
+func (q *Request) Resendable() (fields []Field, redacted []string) {
+	for _, f := range q.Fields {
+		switch {
+		case ours[strings.ToLower(f.Name)]:
+		case strings.Contains(f.Value, Redacted):
+			redacted = append(redacted, f.Name)
+		default:
+			fields = append(fields, f)
+		}
+	}
+	return fields, redacted
+}
+
+// Lacks says what of the request was not kept, so that it cannot be sent again
+// as it was; empty when all is there.
+func (q *Request) Lacks() string {
+	switch {
+	case q.Body.Omitted > 0:
+		return fmt.Sprintf("%d of its body's %d bytes were not kept; raise recorder.body_kib", q.Body.Omitted, q.Body.Size)
+	case q.Unfinished:
+		return "its client had not sent all of its body"
+	case strings.Contains(q.Target, Redacted):
+		return "its target held a secret, which was not kept"
+	}
+	return ""
+}
+
+// Curl is a command for a POSIX shell that sends the request to base (such as
+// "http://127.0.0.1:8000"), with comments about what it lacks.
+func (q *Request) Curl(base string) string {
+	var b strings.Builder
+	if lacks := q.Lacks(); lacks != "" {
+		fmt.Fprintf(&b, "# not the whole request: %s\n", lacks)
+	}
+	if q.Body.Redacted > 0 {
+		fmt.Fprintf(&b, "# secrets in the body were replaced by %s\n", Redacted)
+	}
+	fields, redacted := q.Resendable()
+	if len(redacted) > 0 {
+		fmt.Fprintf(&b, "# secret fields, to be added by hand: %s\n", strings.Join(redacted, ", "))
+	}
+	body, _ := q.Body.Bytes()
+	encoded := q.Body.Base64 || bytes.ContainsFunc(body, unprintable)
+	if encoded {
+		fmt.Fprintf(&b, "printf %%s %s | base64 -d | ", quote(encode(body)))
+	}
+	b.WriteString("curl -sS -N")
+	switch {
+	case q.Method == "HEAD":
+		b.WriteString(" -I")
+	case q.Method != "GET" && (q.Method != "POST" || len(body) == 0):
+		b.WriteString(" -X " + quote(q.Method))
+	case q.Method == "GET" && len(body) > 0:
+		b.WriteString(" -X GET")
+	}
+	b.WriteString(" " + quote(base+q.Target))
+	typed := false
+	for _, f := range fields {
+		typed = typed || strings.EqualFold(f.Name, "content-type")
+		b.WriteString(" -H " + quote(f.Name+": "+f.Value))
+	}
+	if len(body) > 0 && !typed {
+		b.WriteString(" -H " + quote("Content-Type:")) // or curl invents one
+	}
+	switch {
+	case encoded:
+		b.WriteString(" --data-binary @-")
+	case len(body) > 0:
+		b.WriteString(" --data-raw " + quote(string(body)))
+	}
+	return b.String()
+}
+
+// unprintable is what no shell's word can hold (NUL), or a terminal would obey.
+func unprintable(r rune) bool { return r != '\n' && r != '\t' && unicode.IsControl(r) }
+
+// quote makes one word of s for a shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,0 +1,404 @@
+package recorder
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+func newRecorder(tb testing.TB, o Options) *Recorder {
+	tb.Helper()
+	if o.Redactor == nil {
+		var err error
+		if o.Redactor, err = NewRedactor([]string{"X-Own"}, []string{`(?i)(customer-)[0-9]+`}); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if o.BodyLimit == 0 {
+		o.BodyLimit = 64 << 10
+	}
+	if o.Memory == 0 {
+		o.Memory = 8 << 20
+	}
+	return New(o)
+}
+
+func newExchange(id, body string, fields ...http1.Field) *exchange.Exchange {
+	x := &exchange.Exchange{
+		Request: http1.Request{Method: "POST", Target: "/v1/completions", Authority: "a.test", Scheme: "http", Proto: 11, Fields: fields},
+		Length:  int64(len(body)),
+		Record:  exchange.Record{ID: id, ClientIP: "192.0.2.1", Start: time.Now()},
+	}
+	if body != "" {
+		x.Body = strings.NewReader(body)
+	}
+	return x
+}
+
+// pass is one exchange's whole life on a worker.
+func pass(tb testing.TB, r *Recorder, x *exchange.Exchange, worker, answer string, err error) {
+	tb.Helper()
+	rec := r.Begin(x)
+	x.Record.Pool, x.Record.Worker = "p", worker
+	rec.Try("p", worker)
+	if x.Body != nil {
+		if _, err := io.Copy(io.Discard, x.Body); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	rec.Head(&http1.Response{Status: 200, Fields: http1.Fields{{Name: "Content-Type", Value: "text/plain"}}})
+	rec.Write([]byte(answer))
+	rec.Tried(err, err != nil)
+	x.Record.Status, x.Record.Outcome, x.Record.Err = 200, exchange.OutcomeOK, err
+	rec.End(x)
+}
+
+func TestAnExchangeIsKeptWhole(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 20})
+	x := newExchange("one", `{"prompt":"hi"}`, http1.Field{Name: "Content-Type", Value: "application/json"}, http1.Field{Name: "Empty"})
+	pass(t, r, x, "p-0", "data: {}\n\n", nil)
+	all := r.Exchanges(Filter{ID: "one", Bodies: true})
+	if len(all) != 1 {
+		t.Fatalf("%d exchanges", len(all))
+	}
+	got := all[0]
+	if got.ID != "one" || got.Client != "192.0.2.1" || got.Worker != "p-0" || got.Pool != "p" || got.End == nil || got.First == nil || got.Status != 200 || got.Outcome != "ok" {
+		t.Errorf("%+v", got)
+	}
+	q := got.Request
+	if q.Method != "POST" || q.Target != "/v1/completions" || q.Authority != "a.test" || q.Scheme != "http" || q.Proto != "HTTP/1.1" || q.Unfinished ||
+		fmt.Sprint(q.Fields) != "[{Content-Type application/json} {Empty }]" || q.Body != (Body{Size: 15, Head: `{"prompt":"hi"}`}) {
+		t.Errorf("request %+v", q)
+	}
+	if p := got.Response; p == nil || p.Status != 200 || p.Body.Head != "data: {}\n\n" || len(p.Fields) != 1 {
+		t.Errorf("response %+v", p)
+	}
+	if _, still := x.Body.(*strings.Reader); !still {
+		t.Errorf("the exchange's body is %T afterwards", x.Body)
+	}
+	if brief := r.Exchanges(Filter{ID: "one"})[0]; brief.Request.Body.Head != "" || brief.Request.Body.Size != 15 {
+		t.Errorf("without bodies: %+v", brief.Request.Body)
+	}
+	if len(r.Exchanges(Filter{Worker: "p-1"})) != 0 || len(r.Exchanges(Filter{Worker: "p-0"})) != 1 {
+		t.Error("not filtered by worker")
+	}
+}
+
+func TestLongBodiesKeepHeadAndTail(t *testing.T) {
+	for _, size := range []int{1, 100, 2031, 2032, 2033, 8191, 8192, 8193, 12000, 100_000} {
+		r := newRecorder(t, Options{Keep: 5, BodyLimit: 8 << 10})
+		var text strings.Builder
+		for i := 0; text.Len() < size; i++ {
+			fmt.Fprintf(&text, "%d ", i)
+		}
+		body := text.String()[:size]
+		rec := r.Begin(newExchange("x", ""))
+		rec.Head(&http1.Response{Status: 200})
+		for rest := []byte(body); len(rest) > 0; {
+			n := min(len(rest), 700)
+			rec.Write(rest[:n])
+			rest = rest[n:]
+		}
+		b := r.Exchanges(Filter{Bodies: true})[0].Response.Body
+		if int(b.Size) != size || int(b.Omitted) != size-len(b.Head)-len(b.Tail) {
+			t.Errorf("%d bytes: size %d, omitted %d, kept %d+%d", size, b.Size, b.Omitted, len(b.Head), len(b.Tail))
+		}
+		if !strings.HasPrefix(body, b.Head) || !strings.HasSuffix(body, b.Tail) {
+			t.Errorf("%d bytes: what was kept is not head and tail", size)
+		}
+		if whole := size <= 8<<10; whole && b.Head != body || !whole && (len(b.Head) < 6000 || len(b.Tail) < 2000 || len(b.Head)+len(b.Tail) > 8<<10) {
+			t.Errorf("%d bytes: kept %d+%d", size, len(b.Head), len(b.Tail))
+		}
+	}
+}
+
+func TestSplicedBytesAreCounted(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 5})
+	rec := r.Begin(newExchange("x", ""))
+	rec.Head(&http1.Response{Status: 200})
+	rec.Write([]byte("the beginning, "))
+	rec.Skip(1 << 20)
+	rec.Write([]byte("the end"))
+	b := r.Exchanges(Filter{Bodies: true})[0].Response.Body
+	if b.Head != "the beginning, " || b.Tail != " end" || b.Size != 22+1<<20 {
+		t.Errorf("%+v", b)
+	}
+}
+
+func TestKeepsTheLastOfEachWorker(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 3})
+	for i := range 10 {
+		pass(t, r, newExchange(fmt.Sprint("a", i), "body"), "a", "", nil)
+	}
+	pass(t, r, newExchange("b0", "body"), "b", "", nil)
+	r.Begin(newExchange("flying", ""))
+	if got := ids(r.Exchanges(Filter{})); got != "a7 a8 a9 b0 flying" {
+		t.Error(got)
+	}
+}
+
+func ids(all []Exchange) string {
+	var names []string
+	for _, x := range all {
+		names = append(names, x.ID)
+	}
+	return strings.Join(names, " ")
+}
+
+// TestBudgetHolds: whatever passes, no more blocks are made than the budget
+// has, and the oldest that has ended is given up first.
+func TestBudgetHolds(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 1000, Memory: 64 << 10})
+	big := strings.Repeat("word ", 2000)
+	for i := range 50 {
+		pass(t, r, newExchange(fmt.Sprint(i), big), "w", big, nil)
+	}
+	all := r.Exchanges(Filter{Bodies: true})
+	if len(all) == 0 || len(all) > 6 || all[len(all)-1].ID != "49" || all[0].ID != fmt.Sprint(50-len(all)) {
+		t.Fatalf("kept %s", ids(all))
+	}
+	if b := all[len(all)-1].Request.Body; b.Head != big {
+		t.Errorf("the last one's body was not kept whole: %d of %d", len(b.Head), b.Size)
+	}
+	blocks := 0
+	for b := r.free; b != nil; b = b.next {
+		blocks++
+	}
+	for rec := r.ended.first; rec != nil; rec = rec.next {
+		for _, c := range []*capture{&rec.head, &rec.request, &rec.answer, &rec.response} {
+			blocks += c.head.blocks + c.tail.blocks
+		}
+	}
+	if most := 64 << 10 / blockSize; blocks+r.unmade != most {
+		t.Errorf("%d blocks, %d unmade, budget of %d", blocks, r.unmade, most)
+	}
+	// With nothing that has ended, what comes is counted.
+	for range 20 {
+		rec := r.Begin(newExchange("f", ""))
+		rec.Head(&http1.Response{Status: 200})
+		rec.Write([]byte(big))
+	}
+	if b := r.Exchanges(Filter{ID: "f", Bodies: true}); len(b) > 0 && b[len(b)-1].Response != nil && b[len(b)-1].Response.Body.Omitted == 0 {
+		t.Error("nothing was omitted without memory")
+	}
+}
+
+func TestSuspects(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 1})
+	failed := errors.New("read answer: EOF")
+	pass(t, r, newExchange("well before", ""), "w", "", nil)
+	gone := newExchange("client gone", "")
+	rec := r.Begin(gone)
+	rec.Try("p", "w")
+	rec.Tried(errors.New("client went away"), false)
+	gone.Record.Worker = "w"
+	rec.End(gone)
+	rec = r.Begin(newExchange("in flight", ""))
+	rec.Try("p", "w")
+	other := r.Begin(newExchange("elsewhere", ""))
+	other.Try("p", "v")
+	for i := range 3 { // more than Keep: all end at once
+		pass(t, r, newExchange(fmt.Sprint("broken", i), ""), "w", "half", failed)
+	}
+	retried := newExchange("retried", "")
+	rec = r.Begin(retried)
+	rec.Try("p", "w")
+	rec.Tried(failed, true)
+	rec.Try("p", "v")
+	retried.Record.Worker = "v"
+	rec.End(retried)
+	answered := newExchange("answered 500", "")
+	rec = r.Begin(answered)
+	rec.Try("p", "w")
+	rec.Head(&http1.Response{Status: 500})
+	rec.Tried(nil, false)
+	answered.Record.Worker, answered.Record.Status = "v", 500
+	rec.End(answered)
+
+	at := time.Now()
+	late := r.Begin(newExchange("after the death", ""))
+	late.Try("p", "w")
+	if got := ids(r.Suspects("w", at)); got != "in flight broken0 broken1 broken2 retried answered 500" {
+		t.Errorf("suspects: %s", got)
+	}
+	if got := ids(r.Suspects("w", at.Add(time.Minute))); got != "in flight after the death" {
+		t.Errorf("suspects of a later death: %s", got)
+	}
+}
+
+func TestNoRecorder(t *testing.T) {
+	var r *Recorder
+	x := newExchange("x", "body")
+	before := x.Body
+	if n := testing.AllocsPerRun(10, func() {
+		rec := r.Begin(x)
+		rec.Try("p", "w")
+		rec.Head(nil)
+		rec.Write(nil)
+		rec.Skip(1)
+		rec.Tried(nil, false)
+		rec.End(x)
+	}); n != 0 || x.Body != before || r.Exchanges(Filter{}) != nil || r.Suspects("w", time.Now()) != nil {
+		t.Errorf("%v allocations, body %T", n, x.Body)
+	}
+}
+
+// TestReadersAndWriters lets everything happen at once; the race detector and
+// the content of what is read judge.
+func TestReadersAndWriters(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 4, Memory: 256 << 10, BodyLimit: 16 << 10})
+	var writers, readers sync.WaitGroup
+	stop := make(chan struct{})
+	for w := range 4 {
+		writers.Go(func() {
+			for i := range 300 {
+				id := fmt.Sprintf("%d-%d", w, i)
+				body := strings.Repeat(id+" ", 1+i*7%3000)
+				pass(t, r, newExchange(id, body), fmt.Sprint("w", w), body, nil)
+			}
+		})
+	}
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, x := range r.Exchanges(Filter{Bodies: true}) {
+					if b := x.Request.Body; strings.ReplaceAll(b.Head+b.Tail, x.ID+" ", "") != "" && b.Omitted == 0 {
+						t.Errorf("%s holds another's bytes", x.ID)
+					}
+				}
+				r.Suspects("w1", time.Now())
+			}
+		})
+	}
+	writers.Wait()
+	close(stop)
+	readers.Wait()
+}
+
+// TestCurlIsTheRequest runs the command in a shell in which curl prints its words.
+func TestCurlIsTheRequest(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 20})
+	for _, body := range []string{"", `{"a":"it's $HOME \ "}`, "\xff\x00binary", "text with \x00 and \x1b[2J"} {
+		x := newExchange("c", body, http1.Field{Name: "Content-Type", Value: "application/json"}, http1.Field{Name: "Authorization", Value: "Bearer hidden"},
+			http1.Field{Name: "X-Request-Id", Value: "c"})
+		pass(t, r, x, "w", "", nil)
+		all := r.Exchanges(Filter{Bodies: true})
+		q := all[len(all)-1].Request
+		command := q.Curl("http://h:1")
+		if strings.Contains(command, "hidden") || !strings.Contains(command, "# secret fields") {
+			t.Error(command)
+		}
+		out, err := exec.Command("sh", "-c", "curl() { printf '[%s]' \"$@\"; case \"$*\" in *@-*) cat;; esac; }\n"+command).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := "[-sS][-N][http://h:1/v1/completions][-H][Content-Type: application/json]"
+		switch {
+		case body == "":
+			want = "[-sS][-N][-X][POST][http://h:1/v1/completions][-H][Content-Type: application/json]"
+		case strings.Contains(body, "\x00"):
+			want += "[--data-binary][@-]" + body
+		default:
+			want += "[--data-raw][" + body + "]"
+		}
+		if string(out) != want {
+			t.Errorf("%s\n got %q\nwant %q", command, out, want)
+		}
+	}
+}
+
+func TestLacks(t *testing.T) {
+	for _, c := range []struct {
+		q    Request
+		want string
+	}{
+		{Request{}, ""},
+		{Request{Body: Body{Size: 9, Omitted: 3}}, "3 of its body's 9 bytes"},
+		{Request{Unfinished: true}, "client had not sent"},
+		{Request{Target: "/?key=" + Redacted}, "target held a secret"},
+	} {
+		if got := c.q.Lacks(); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%+v: %q", c.q, got)
+		}
+	}
+}
+
+func TestHAR(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 20})
+	pass(t, r, newExchange("h", `{"a":1}`), "w", "answer", nil)
+	r.Begin(newExchange("flying", ""))
+	text, err := json.Marshal(HAR("1", r.Exchanges(Filter{Bodies: true})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Log struct {
+			Version string
+			Entries []struct {
+				StartedDateTime time.Time
+				Request         struct {
+					URL      string
+					PostData struct{ Text string }
+				}
+				Response struct {
+					Status  int
+					Content struct{ Text string }
+				}
+			}
+		}
+	}
+	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	if e := doc.Log.Entries; doc.Log.Version != "1.2" || len(e) != 2 || e[0].Request.URL != "http://a.test/v1/completions" || e[0].Request.PostData.Text != `{"a":1}` ||
+		e[0].Response.Status != 200 || e[0].Response.Content.Text != "answer" || e[1].Response.Status != 0 {
+		t.Errorf("%s", text)
+	}
+}
+
+func BenchmarkExchange(b *testing.B) {
+	body, chunk := strings.Repeat("prompt ", 150), []byte("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}]}\n\n")
+	fields := http1.Fields{
+		{Name: "Content-Type", Value: "application/json"},
+		{Name: "Authorization", Value: "Bearer sk-x"},
+		{Name: "User-Agent", Value: "bench"},
+		{Name: "X-Request-Id", Value: "id"},
+	}
+	buf := make([]byte, 4096)
+	for name, r := range map[string]*Recorder{"off": nil, "on": newRecorder(b, Options{Keep: 20})} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			x, in := newExchange("id", "x", fields...), strings.NewReader(body)
+			x.Length = int64(len(body))
+			head := &http1.Response{Status: 200, Fields: fields[:1]}
+			for b.Loop() {
+				in.Reset(body)
+				x.Body = in
+				rec := r.Begin(x)
+				rec.Try("p", "w")
+				_, _ = x.Body.Read(buf)
+				rec.Head(head)
+				for range 100 {
+					rec.Write(chunk)
+				}
+				rec.Tried(nil, false)
+				rec.End(x)
+			}
+		})
+	}
+}

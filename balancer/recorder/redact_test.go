@@ -1,0 +1,127 @@
+package recorder
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"stoker/internal/http1"
+)
+
+func TestRedactText(t *testing.T) {
+	r := newRecorder(t, Options{}).redact
+	for _, c := range []struct{ in, want string }{
+		{"plain words, task-force, risk-free", "plain words, task-force, risk-free"},
+		{"key sk-abcdef1234567890 here", "key [redacted] here"},
+		{"at the end sk-ab", "at the end [redacted]"},
+		{"Bearer abc.def-ghi", "Bearer [redacted]"},
+		{"bearer  x", "bearer  [redacted]"},
+		{"Basic dXNlcjpwYXNz", "Basic [redacted]"},
+		{`{"api_key": "se\"cret", "token": "hello"}`, `{"api_key": "[redacted]", "token": "hello"}`},
+		{`{"password":"open to the end`, `{"password":"[redacted]`},
+		{`{"apiKey":"x","prompt":"p"}`, `{"apiKey":"[redacted]","prompt":"p"}`},
+		{"hf_abcdefghijklmnop", "[redacted]"},
+		{"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig", "[redacted]"},
+		{"Customer-4711 pays", "Customer-[redacted] pays"},
+		{"AKIAIOSFODNN7EXAMPLE", "[redacted]"},
+	} {
+		got, n := r.Text([]byte(c.in))
+		if string(got) != c.want || (n > 0) != (c.in != c.want) {
+			t.Errorf("%q: got %q (%d), want %q", c.in, got, n, c.want)
+		}
+		if again, n := r.Text(bytes.Clone(got)); string(again) != c.want || n != 0 {
+			t.Errorf("%q: redacted twice: %q", c.in, again)
+		}
+	}
+	for in, want := range map[string]string{
+		"/v1/models":                     "/v1/models",
+		"/v1?key=abc&x=1":                "/v1?key=[redacted]&x=1",
+		"/v1?x=1&api_key=abc&api-key=d":  "/v1?x=1&api_key=[redacted]&api-key=[redacted]",
+		"/v1?monkey=1&access_token=a%20": "/v1?monkey=1&access_token=[redacted]",
+	} {
+		if got := r.target(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestSecretFieldsAreNeverKept(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 5})
+	names := []string{"Authorization", "COOKIE", "Set-Cookie", "x-api-key", "Api-Key", "Proxy-Authorization", "x-own"}
+	var fields http1.Fields
+	for _, name := range names {
+		fields = append(fields, http1.Field{Name: name, Value: "hush"})
+	}
+	fields = append(fields, http1.Field{Name: "X-Note", Value: "my key is sk-hushhushhush"})
+	rec := r.Begin(newExchange("x", "", fields...))
+	rec.Head(&http1.Response{Status: 200, Fields: fields})
+	if kept := string(rec.head.head.bytes()) + string(rec.answer.head.bytes()); strings.Count(kept, "hush") != 6 {
+		t.Errorf("kept: %s", kept)
+	}
+	x := r.Exchanges(Filter{})[0]
+	for _, f := range append(x.Request.Fields, x.Response.Fields...) {
+		if strings.Contains(f.Value, "hush") || !strings.Contains(f.Value, Redacted) {
+			t.Errorf("%s: %s", f.Name, f.Value)
+		}
+	}
+}
+
+// TestSecretsInTwoChunks: what is looked for when it is read is found however it came.
+func TestSecretsInTwoChunks(t *testing.T) {
+	const secret = "sk-0123456789abcdefghij"
+	for cut := range len(secret) {
+		r := newRecorder(t, Options{Keep: 5, BodyLimit: 4000})
+		rec := r.Begin(newExchange("x", ""))
+		rec.Head(&http1.Response{Status: 200})
+		rec.Write([]byte(strings.Repeat("a ", 1500-cut/2) + secret[:cut])) // across head and tail
+		rec.Write([]byte(secret[cut:] + " "))
+		rec.Write(bytes.Repeat([]byte("b "), 300*cut))
+		b := r.Exchanges(Filter{Bodies: true})[0].Response.Body
+		if text := b.Head + "|" + b.Tail; strings.Contains(text, "0123") || strings.Contains(text, "ghij") {
+			t.Errorf("cut at %d: %q", cut, text[2900:])
+		}
+	}
+}
+
+func TestCutsLeaveWholeCharacters(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 5, BodyLimit: 1000})
+	for shift := range 4 {
+		rec := r.Begin(newExchange("x", ""))
+		rec.Head(&http1.Response{Status: 200})
+		rec.Write([]byte(strings.Repeat("-", shift) + strings.Repeat("語", 900)))
+		all := r.Exchanges(Filter{Bodies: true})
+		if b := all[len(all)-1].Response.Body; b.Base64 || !strings.HasSuffix(b.Head, "語") || !strings.HasPrefix(b.Tail, "語") {
+			t.Errorf("shift %d: %+v", shift, b)
+		}
+	}
+}
+
+// FuzzRedact: no bytes make it panic, nothing that was secret once is found
+// again, and what holds none stays as it is.
+func FuzzRedact(f *testing.F) {
+	for _, s := range []string{"", "sk-abcdefgh", "Bearer x", `"api_key":"x"`, "\xff sk-", "?key=x", "Bearer [redacted]", "eyJaaaaaaaaa.b"} {
+		f.Add([]byte(s), uint16(3))
+	}
+	r, err := NewRedactor(nil, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, in []byte, cut uint16) {
+		before := bytes.Clone(in)
+		out, n := r.Text(bytes.Clone(in))
+		if n == 0 && !bytes.Equal(out, before) {
+			t.Errorf("changed without a secret: %q", in)
+		}
+		at := min(int(cut), len(in))
+		head, tail := trimCut(in[:at:at], in[at:])
+		if len(head)+len(tail) > len(in) || !bytes.HasPrefix(in, head) || !bytes.HasSuffix(in, tail) {
+			t.Errorf("cut %q at %d: %q, %q", in, at, head, tail)
+		}
+		r.target(string(in))
+		secret := append(append([]byte(" sk-"), "0123456789abcdef"...), ' ')
+		out, _ = r.Text(append(bytes.Clone(in), secret...))
+		if bytes.Contains(out, []byte("0123456789abcdef")) && !bytes.Contains(in, []byte("0123456789abcdef")) {
+			t.Errorf("a secret stayed behind %q: %q", in, out)
+		}
+	})
+}
