@@ -95,13 +95,8 @@ func (a *attempt) Break(cause error) { a.x.Sink.Break(cause) }
 // and failed: what it may have died of. Blame is another matter, see classify.
 func isFault(err error) bool {
 	var failure *upstream.Failure
-	if !errors.As(err, &failure) {
+	if !errors.As(err, &failure) || !failure.Sent {
 		return false
 	}
-	switch failure.Op {
-	case upstream.OpCanceled, upstream.OpClientBody, upstream.OpClientWrite:
-		return false
-	default:
-		return failure.Sent
-	}
+	return failure.Op != upstream.OpCanceled && failure.Op != upstream.OpClientBody && failure.Op != upstream.OpClientWrite
 }

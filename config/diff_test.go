@@ -73,6 +73,11 @@ func TestDiff(t *testing.T) {
 			"workers: 2 (chat-0 chat-1) kept, none restarted, none added, none removed\n" +
 				"not now, it needs a restart of the master: run_dir: \"" + DefaultRunDir() + "\" → \"/other\"\n",
 		},
+		{
+			"the recorder is made once", "listen =", "recorder.keep = 5\nlisten =",
+			"workers: 2 (chat-0 chat-1) kept, none restarted, none added, none removed\n" +
+				"not now, it needs a restart of the master: recorder.keep: 20 → 5\n",
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

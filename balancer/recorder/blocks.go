@@ -135,7 +135,7 @@ func (c *capture) skip(n int64, give func(*block)) {
 func (c *capture) parts(l limits) (head, tail []byte, omitted int64) {
 	head, tail = c.head.bytes(), c.tail.bytes()
 	omitted = c.size - int64(len(head)) - int64(len(tail))
-	if over := int64(len(tail)) - l.tail; omitted > 0 && over > 0 {
+	if over := int64(len(tail)) - l.tail; over > 0 {
 		tail, omitted = tail[over:], omitted+over
 	}
 	return head, tail, omitted

@@ -3,6 +3,7 @@ package recorder
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"strings"
 	"unicode"
 )
@@ -63,11 +64,11 @@ func (q *Request) Curl(base string) string {
 	}
 	b.WriteString("curl -sS -N")
 	switch {
-	case q.Method == "HEAD":
+	case q.Method == http.MethodHead:
 		b.WriteString(" -I")
-	case q.Method != "GET" && (q.Method != "POST" || len(body) == 0):
+	case q.Method != http.MethodGet && (q.Method != http.MethodPost || len(body) == 0):
 		b.WriteString(" -X " + quote(q.Method))
-	case q.Method == "GET" && len(body) > 0:
+	case q.Method == http.MethodGet && len(body) > 0:
 		b.WriteString(" -X GET")
 	}
 	b.WriteString(" " + quote(base+q.Target))

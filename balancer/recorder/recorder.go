@@ -8,7 +8,9 @@
 //
 // Bodies and heads lie in blocks of 2 KiB. Blocks are made until the budget is
 // used up; then the exchange that ended longest ago gives its blocks up, and
-// when none has ended, what comes is counted and not kept.
+// when none has ended, what comes is counted and not kept. The Recordings
+// themselves, 1 KiB each, come on top: their number is bounded by Keep and by what
+// is in flight.
 //
 // # Locks
 //
@@ -51,6 +53,10 @@ const headLimit = 32 << 10
 // and its death is reported only when the last of its processes has gone.
 const pinTime = time.Minute
 
+// pinMost is how many are kept for that beyond Keep: an upstream that fails
+// everything would fill the memory with one kind of request.
+const pinMost = 1024
+
 // Recorder keeps exchanges. A nil one records nothing and costs nothing. Its
 // methods may be called by anybody at any time.
 type Recorder struct {
@@ -67,6 +73,8 @@ type Recorder struct {
 	inFlight list
 	ended    list             // in the order of their ends
 	rings    map[string]*ring // ended ones by worker
+
+	scratch sync.Pool // of *[]byte: heads on their way into blocks
 }
 
 // New returns a recorder that has recorded nothing.
@@ -79,6 +87,8 @@ func New(o Options) *Recorder {
 		redact: o.Redactor,
 		unmade: int(o.Memory / blockSize),
 		rings:  map[string]*ring{},
+
+		scratch: sync.Pool{New: func() any { return new([]byte) }},
 	}
 }
 
@@ -122,7 +132,7 @@ func (r *Recorder) conclude(rec *Recording, worker string) {
 	rec.ring = q
 	q.add(rec)
 	var oldest *Recording
-	for q.length > r.keep && !q.first.pinned(rec.end) {
+	for q.length > r.keep+pinMost || q.length > r.keep && !q.first.pinned(rec.end) {
 		victim := r.detachLocked(q.first)
 		victim.next, oldest = oldest, victim
 	}

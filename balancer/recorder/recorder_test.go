@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os/exec"
 	"strings"
 	"sync"
@@ -76,7 +77,7 @@ func TestAnExchangeIsKeptWhole(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	q := got.Request
-	if q.Method != "POST" || q.Target != "/v1/completions" || q.Authority != "a.test" || q.Scheme != "http" || q.Proto != "HTTP/1.1" || q.Unfinished ||
+	if q.Method != http.MethodPost || q.Target != "/v1/completions" || q.Authority != "a.test" || q.Scheme != "http" || q.Proto != "HTTP/1.1" || q.Unfinished ||
 		fmt.Sprint(q.Fields) != "[{Content-Type application/json} {Empty }]" || q.Body != (Body{Size: 15, Head: `{"prompt":"hi"}`}) {
 		t.Errorf("request %+v", q)
 	}
@@ -400,5 +401,43 @@ func BenchmarkExchange(b *testing.B) {
 				rec.End(x)
 			}
 		})
+	}
+}
+
+// TestFailuresAreKeptLonger: for a death that may ask for them, but not without bound.
+func TestFailuresAreKeptLonger(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 2, Memory: 64 << 20})
+	for i := range pinMost + 10 {
+		pass(t, r, newExchange(fmt.Sprint(i), ""), "w", "", errors.New("reset"))
+	}
+	if n := r.rings["w"].length; n != pinMost+2 {
+		t.Errorf("%d are kept", n)
+	}
+}
+
+// TestChunksAllocateNothing: once its memory is made, a recorder lives in it. The
+// race detector has a sync.Pool forget what it is given at times.
+func TestChunksAllocateNothing(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 2})
+	x, in, chunk, p := newExchange("x", "body"), strings.NewReader(""), bytes.Repeat([]byte("word "), 100), make([]byte, 100)
+	head := &http1.Response{Status: 200}
+	one := func() {
+		in.Reset("body")
+		x.Body = in
+		rec := r.Begin(x)
+		rec.Try("p", "w")
+		_, _ = x.Body.Read(p)
+		rec.Head(head)
+		for range 300 { // head and tail
+			rec.Write(chunk)
+		}
+		rec.Tried(nil, false)
+		rec.End(x)
+	}
+	for range 10 {
+		one()
+	}
+	if n := testing.AllocsPerRun(50, one); n >= 10 {
+		t.Errorf("%v allocations for each exchange", n)
 	}
 }

@@ -44,7 +44,6 @@ type Recording struct {
 	bytesOut int64
 	outcome  exchange.Outcome
 	failure  string
-	scratch  []byte
 }
 
 // attempt is one upstream's share in an exchange.
@@ -66,15 +65,17 @@ func (rec *Recording) begin(seq uint64, x *exchange.Exchange) {
 		rec.start = time.Now()
 	}
 	rec.whole = x.Body == nil
-	rec.scratch = rec.recorder.redact.appendHead(rec.scratch[:0], x)
-	rec.head.write(rec.scratch, rec.recorder.heads, rec.recorder)
+	room := rec.recorder.scratch.Get().(*[]byte)
+	*room = rec.recorder.redact.appendHead((*room)[:0], x)
+	rec.head.write(*room, rec.recorder.heads, rec.recorder)
+	rec.recorder.scratch.Put(room)
 	if x.Body != nil {
 		rec.body = body{from: x.Body, rec: rec}
 		x.Body = &rec.body
 	}
 }
 
-// release forgets everything but the room for heads.
+// release forgets everything.
 func (rec *Recording) release(give func(*block)) {
 	for _, c := range []*capture{&rec.head, &rec.request, &rec.answer, &rec.response} {
 		c.release(give)
@@ -120,9 +121,11 @@ func (rec *Recording) Head(r *http1.Response) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	rec.first, rec.status = time.Now(), r.Status
-	rec.scratch = append(strconv.AppendInt(rec.scratch[:0], int64(r.Status), 10), '\n')
-	rec.scratch = rec.recorder.redact.appendFields(rec.scratch, r.Fields)
-	rec.answer.write(rec.scratch, rec.recorder.heads, rec.recorder)
+	room := rec.recorder.scratch.Get().(*[]byte)
+	*room = append(strconv.AppendInt((*room)[:0], int64(r.Status), 10), '\n')
+	*room = rec.recorder.redact.appendFields(*room, r.Fields)
+	rec.answer.write(*room, rec.recorder.heads, rec.recorder)
+	rec.recorder.scratch.Put(room)
 }
 
 // Write records bytes of the answer's body.

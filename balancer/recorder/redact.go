@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -23,7 +24,7 @@ var secretFields = []string{
 }
 
 // secretWords are the names under which secrets stand in queries and JSON.
-const secretWords = `(?:x[-_])?api[-_]?key|key|password|passwd|secret|client[-_]secret|auth|(?:access|auth|refresh|id|session|bearer)[-_]?token|token|sig|signature|credential`
+const secretWords = `(?:x[-_])?api[-_]?key|key|password|passwd|secret|client[-_]secret|auth|(?:access|auth|refresh|id|session|bearer)[-_]?token|token|sig|signature|credential` //nolint:gosec // their names only
 
 // jsonWords are those of them that mean a secret wherever they stand: the
 // answers of engines are full of "token" and "key".
@@ -52,8 +53,8 @@ type Redactor struct {
 // case) or patterns are given.
 func NewRedactor(fields, patterns []string) (*Redactor, error) {
 	r := &Redactor{fields: secretFields, patterns: secretPatterns}
-	r.fields = append(r.fields[:len(r.fields):len(r.fields)], fields...)
-	r.patterns = r.patterns[:len(r.patterns):len(r.patterns)]
+	r.fields = append(slices.Clip(r.fields), fields...)
+	r.patterns = slices.Clip(r.patterns)
 	for _, text := range patterns {
 		p, err := regexp.Compile(text)
 		if err != nil {

@@ -137,7 +137,7 @@ func (q *requestsQuery) followThem(ctx context.Context, w io.Writer) error {
 	for {
 		all, _, err := q.fetch(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // interrupted: that is how it ends
+			return nil
 		}
 		if err != nil {
 			return err

@@ -1,0 +1,150 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRequestsAreRecorded: what was asked and answered is shown whole, SSE
+// included, in flight and after; no secret is in any form of it.
+func TestRequestsAreRecorded(t *testing.T) {
+	m := start(t, "admin = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n[recorder]\nredact_fields = [\"X-Tenant\"]\n"+fakePool(1)).ready()
+
+	const secret = "hush-hush-4711"
+	request, err := http.NewRequest(http.MethodGet, m.url("/events?api_key="+secret), strings.NewReader(`{"prompt":"Once","api_key":"`+secret+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header = http.Header{
+		"Authorization": {"Bearer " + secret}, "X-Tenant": {secret}, "Cookie": {"session=" + secret},
+		"X-Request-Id": {"told"}, "X-Note": {"seen"}, "Content-Type": {"application/json"},
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+
+	m.eventually("the request in flight", func() bool {
+		table := m.mustCommand("requests", "--worker", "p-0")
+		return strings.Contains(table, "told") && strings.Contains(table, "in flight")
+	})
+	for range 5 {
+		if a := (&caller{address: m.address}).get("/next"); a.outcome != complete {
+			t.Fatal(a)
+		}
+	}
+	if _, err := readAll(response); err != nil {
+		t.Fatal(err)
+	}
+	m.accessLine("told") // it has ended
+
+	var table string
+	m.eventually("the request's end", func() bool {
+		table = m.mustCommand("requests", "told", "--json")
+		return strings.Contains(table, `"end"`)
+	})
+	var doc struct {
+		Requests []struct {
+			ID, Worker, Outcome string
+			Request             struct {
+				Method, Target string
+				Body           struct{ Head string }
+			}
+			Response struct{ Body struct{ Head string } }
+		}
+	}
+	if err := json.Unmarshal([]byte(table), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.Requests) != 1 {
+		t.Fatalf("%d requests: %s", len(doc.Requests), table)
+	}
+	got := doc.Requests[0]
+	if got.Worker != "p-0" || got.Outcome != "ok" || got.Request.Target != "/events?api_key=[redacted]" || got.Request.Body.Head != `{"prompt":"Once","api_key":"[redacted]"}` ||
+		got.Response.Body.Head != "data: 1\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\ndata: 5\n\n" {
+		t.Errorf("recorded: %+v", got)
+	}
+
+	for _, c := range []struct {
+		words []string
+		want  []string
+	}{
+		{[]string{"requests"}, []string{"OUTCOME", "told", "p-0", "GET /events?api_key=[redacted]", "GET /next", "200", "ok"}},
+		{[]string{"requests", "told"}, []string{"Authorization: [redacted]", "X-Tenant: [redacted]", "X-Note: seen", "data: 5"}},
+		{[]string{"requests", "told", "--har"}, []string{`"version": "1.2"`, "data: 5"}},
+		{[]string{"requests", "told", "--curl"}, []string{"curl -sS", "X-Note: seen", "secret fields, to be added by hand: Authorization"}},
+	} {
+		text := m.mustCommand(c.words...)
+		for _, want := range c.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("stoker %s does not say %q:\n%s", strings.Join(c.words, " "), want, text)
+			}
+		}
+		if strings.Contains(text, secret) {
+			t.Errorf("stoker %s tells the secret:\n%s", strings.Join(c.words, " "), text)
+		}
+	}
+	if text, code := m.command("requests", "nobody"); code != 1 || !strings.Contains(text, "no request nobody is kept") {
+		t.Errorf("an unknown request: %d %s", code, text)
+	}
+	m.stop()
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestFollowPrintsWhatEnds, and its interruption is its proper end.
+func TestFollowPrintsWhatEnds(t *testing.T) {
+	m := start(t, fakePool(1)).ready()
+	follow := exec.Command(binary, "requests", "--follow", "--run-dir", m.runDir)
+	out := create(t, t.TempDir()+"/out")
+	follow.Stdout = out
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- follow.Wait() }()
+	if a := (&caller{address: m.address}).get("/work?ms=1"); a.status != http.StatusOK {
+		t.Fatal(a)
+	}
+	m.eventually("the line", func() bool { return strings.Contains(read(t, out.Name()), "GET /work?ms=1") })
+	if err := follow.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("interrupted: %v", err)
+		}
+	case <-time.After(answerLimit):
+		t.Error("it goes on after its interruption")
+		_ = follow.Process.Kill()
+	}
+	m.stop()
+}
+
+// TestNothingIsRecordedWhereItIsOff.
+func TestNothingIsRecordedWhereItIsOff(t *testing.T) {
+	m := start(t, "recorder.enabled = false\n"+fakePool(1)).ready()
+	if a := (&caller{address: m.address}).get("/work"); a.outcome != complete || a.status != http.StatusOK {
+		t.Fatal(a)
+	}
+	if text, code := m.command("requests"); code != 1 || !strings.Contains(text, "recorder.enabled") {
+		t.Errorf("%d %s", code, text)
+	}
+	m.stop()
+}
