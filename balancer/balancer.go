@@ -12,7 +12,9 @@
 //
 // Expect, Upgrade, TE and the other fields that concern one connection are not
 // passed on in either direction; nor is Proxy, which CGI programs take for a
-// setting of theirs. Host, target and query pass byte for byte.
+// setting of theirs; nor are fields that such a program would take for one of
+// those above, since they have underscores for hyphens (X_Forwarded_For). Host,
+// target and query pass byte for byte.
 package balancer
 
 import (

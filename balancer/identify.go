@@ -81,7 +81,7 @@ func separate(fields http1.Fields, trusted bool) (http1.Fields, claims) {
 	kept := fields[:0]
 	for _, f := range fields {
 		switch origin := isOrigin(f.Name); {
-		case isName(f.Name, "Expect"), isName(f.Name, "Proxy"):
+		case isName(f.Name, "Expect"), isName(f.Name, "Proxy"), shadows(f.Name):
 		case isName(f.Name, requestIDField):
 			said.id = f.Value
 		case !origin:

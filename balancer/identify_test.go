@@ -41,6 +41,11 @@ func TestIdentify(t *testing.T) {
 		{"unix socket", unix, "", "unix", "X-Forwarded-Host: a.test\nX-Forwarded-Proto: http"},
 		{"unix socket behind a proxy", unix, "X-Forwarded-For: 1.1.1.1", "1.1.1.1", "X-Forwarded-For: 1.1.1.1\nX-Forwarded-Host: a.test\nX-Forwarded-Proto: http"},
 		{
+			"underscores for hyphens, from anybody", trusted,
+			"A_b: kept\nX_Forwarded_For: 1.1.1.1\nx-forwarded_proto: https\nX_Real_IP: 1.1.1.1\nContent_Length: 5\nTransfer_Encoding: chunked\nX_Request_Id: y\nX_Forwarded: kept",
+			"10.0.0.1", "A_b: kept\nX-Forwarded-For: 10.0.0.1\nX-Forwarded-Host: a.test\nX-Forwarded-Proto: http\nX_Forwarded: kept",
+		},
+		{
 			"what concerns one connection", untrusted,
 			"Connection: close, X-Mine, X-Forwarded-For\nX-Mine: 1\nTE: trailers\nUpgrade: websocket\nExpect: 100-continue\nProxy: http://evil\nKeep-Alive: 5\nProxy-Authorization: x\nAuthorization: kept",
 			"192.0.2.7", "Authorization: kept\nX-Forwarded-For: 192.0.2.7\nX-Forwarded-Host: a.test\nX-Forwarded-Proto: http",
