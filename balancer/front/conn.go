@@ -56,7 +56,9 @@ type conn struct {
 	hungUp bool      // the client has closed its side
 	since  time.Time // idle since
 	open   bool      // streams: some are open
-	now    *flight   // HTTP/1.1: being served
+	// handing: on its way to the HTTP/2 server.
+	handing bool
+	now     *flight // HTTP/1.1: being served
 }
 
 func newConn(f *Front, nc net.Conn) (*conn, error) {
@@ -198,6 +200,7 @@ func (f *Front) bye(c *conn) {
 	defer f.mu.Unlock()
 	f.moveLocked(c, gone)
 	delete(f.conns, c)
+	f.endHandover(c)
 	f.hangups.forget(c)
 	f.recount(false, false) // gone it may have been before
 }
@@ -228,6 +231,7 @@ func (f *Front) openStreams(c *conn, open bool) {
 	if !c.is(streams) {
 		return
 	}
+	f.endHandover(c)
 	was := c.busy()
 	c.open = open
 	f.recount(was, open)

@@ -35,7 +35,7 @@ func (f *Front) Drain() { f.draining.Store(true) }
 // Connections that come later are served, but for HTTP/2 ones.
 func (f *Front) CloseIdle(ctx context.Context, grace time.Duration) error {
 	f.Drain()
-	f.goroutine.Go(func() { _ = f.http2.Shutdown(ctx) }) // it says only whether ctx ended
+	f.goroutine.Go(func() { f.endHTTP2(ctx) })
 	began := time.Now()
 	spread := min(grace, longestSpread)
 	shares := make(map[*conn]time.Duration)

@@ -250,7 +250,7 @@ func ask(tb testing.TB, fr *http2.Framer, stream uint32, path string) {
 // The preface may come in pieces, and with the first frames at once.
 func TestHTTP2PrefaceInPieces(t *testing.T) {
 	fx := start(t, echo)
-	for _, cut := range []int{1, 10, 18, 20, len(http2.ClientPreface)} {
+	for _, cut := range []int{1, 3, 10, 17, 18, 20, 23, len(http2.ClientPreface)} {
 		t.Run(fmt.Sprint(cut), func(t *testing.T) {
 			nc, err := net.Dial("tcp", fx.addr)
 			if err != nil {

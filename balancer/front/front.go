@@ -105,6 +105,10 @@ type Front struct {
 	// busy counts connections that are reading or serving, HTTP/2 ones with open streams.
 	busy     int
 	requests requestList
+	// handing counts connections on their way to the HTTP/2 server, ending says
+	// that none may set out any more.
+	handing int
+	ending  bool
 	// changed is closed and replaced whenever a connection changes its phase
 	// during a drain; nil while nobody waits for that.
 	changed chan struct{}

@@ -1,14 +1,15 @@
 package front
 
 import (
+	"context"
 	"net"
 	"sync"
 	"time"
 )
 
-// preface is how an HTTP/2 connection begins: the part that looks like a request.
-// The rest is "SM\r\n\r\n".
-const preface = "PRI * HTTP/2.0\r\n\r\n"
+// preface is how an HTTP/2 connection begins. It is handed over only with all
+// of it, so that its server has nothing to wait for.
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // handover is the listener of the HTTP/2 server: it accepts the connections on
 // which sessions found the preface.
@@ -41,6 +42,51 @@ func (h *handover) Close() error {
 // Addr implements net.Listener.
 func (h *handover) Addr() net.Addr { return &net.UnixAddr{Name: "handover", Net: "unix"} }
 
+// beginHandover is false when HTTP/2 is being ended: its server tells only
+// those connections to go that it has when it is told so.
+func (f *Front) beginHandover(c *conn) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ending || !f.moveLocked(c, streams) {
+		return false
+	}
+	c.handing = true
+	f.handing++
+	return true
+}
+
+// endHandover notes that the HTTP/2 server knows c, or that it never will. f.mu
+// is held.
+func (f *Front) endHandover(c *conn) {
+	if c.handing {
+		c.handing = false
+		f.handing--
+	}
+}
+
+// endHTTP2 sends every HTTP/2 connection its GOAWAY, and returns when they have
+// gone or ctx ends. Those on their way to the server are waited for: one that
+// arrived a moment too late was kept until its idle time-out.
+func (f *Front) endHTTP2(ctx context.Context) {
+	for {
+		f.mu.Lock()
+		f.ending = true
+		left, changed := f.handing, f.whenChanged()
+		f.mu.Unlock()
+		if left == 0 || sleep(ctx, 0, changed) != nil {
+			break
+		}
+	}
+	_ = f.http2.Shutdown(ctx) // it says only whether ctx ended
+}
+
+// maybePreface says whether HTTP/2 may be beginning; a part of the preface is a
+// whole head by itself.
+func (s *session) maybePreface() bool {
+	got := s.in.unread()
+	return !s.begun && len(got) < len(preface) && string(got) == preface[:len(got)]
+}
+
 // preface hands the connection over when HTTP/2 begins on it, and says so.
 func (s *session) preface() bool {
 	got := s.in.unread()
@@ -48,7 +94,7 @@ func (s *session) preface() bool {
 		return false
 	}
 	c, f := s.conn, s.conn.front
-	if !f.move(c, streams) {
+	if !f.beginHandover(c) {
 		return true
 	}
 	s.handed = true

@@ -70,15 +70,17 @@ func (s *session) await() bool {
 			return false
 		}
 		got := s.in.unread()
-		n, err := http1.ParseRequest(got, seen, &s.head)
-		if err != nil {
-			s.refuse(err)
-			return false
-		}
-		if n > 0 {
-			s.begun = true
-			s.in.start += n
-			return true
+		if !s.maybePreface() {
+			n, err := http1.ParseRequest(got, seen, &s.head)
+			if err != nil {
+				s.refuse(err)
+				return false
+			}
+			if n > 0 {
+				s.begun = true
+				s.in.start += n
+				return true
+			}
 		}
 		seen = len(got)
 		if !s.receive(seen > 0) {
