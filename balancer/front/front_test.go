@@ -577,6 +577,7 @@ func TestBadHeadsAreRefused(t *testing.T) {
 		"no host":    {"GET / HTTP/1.1\r\n\r\n", 400},
 		"two length": {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
 		"no http":    {"hello\r\n\r\n", 400},
+		"half http2": {"PRI * HTTP/2.0\r\n\r\nGET / HTTP/1.1\r\n", 505},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := fx.dial(t)

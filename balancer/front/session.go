@@ -81,9 +81,9 @@ func (s *session) await() bool {
 				s.in.start += n
 				return true
 			}
+			seen = len(got)
 		}
-		seen = len(got)
-		if !s.receive(seen > 0) {
+		if !s.receive(len(got) > 0) {
 			return false
 		}
 	}
