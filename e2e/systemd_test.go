@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -43,7 +44,11 @@ func TestUnderSystemd(t *testing.T) {
 		}
 	}
 	args := append(slices.Clone(sandbox[1:]), dir, "--", sandboxDir+"/e2e.test", "-test.run", "^TestUnderSystemd$", "-test.v")
-	cmd := exec.Command(sandbox[0], args...)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, sandbox[0], args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it has a systemd to end
+	cmd.WaitDelay = 10 * time.Second
 	cmd.Env = append(os.Environ(), insideSystemd+"="+address, "STOKER_E2E_BINARY="+sandboxDir+"/stoker")
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
@@ -76,7 +81,7 @@ func testInsideSystemd(t *testing.T, address string) {
 		{"a wrong configuration fails the start", (*unit).wrongConfiguration},
 		{"socket activation", (*unit).activation},
 	} {
-		t.Run(step.name, func(t *testing.T) {
+		ok := t.Run(step.name, func(t *testing.T) {
 			in := *u.master
 			in.t = t
 			step.test(&unit{t: t, master: &in})
@@ -85,6 +90,9 @@ func testInsideSystemd(t *testing.T, address string) {
 				t.Logf("%s", out)
 			}
 		})
+		if !ok {
+			return // what follows begins where this should have ended
+		}
 	}
 }
 
@@ -130,6 +138,19 @@ func (u *unit) mainPID() int {
 	u.t.Helper()
 	pid, err := strconv.Atoi(u.show("MainPID"))
 	if err != nil {
+		u.t.Fatal(err)
+	}
+	return pid
+}
+
+// kill signals the main process. Without one it fails: 0 would be this test's
+// own process group, and everybody who runs it.
+func (u *unit) kill(sig syscall.Signal) (pid int) {
+	u.t.Helper()
+	if pid = u.mainPID(); pid <= 1 {
+		u.t.Fatalf("the service has no main process (%s)", u.show("ActiveState"))
+	}
+	if err := syscall.Kill(pid, sig); err != nil {
 		u.t.Fatal(err)
 	}
 	return pid
@@ -226,10 +247,7 @@ func (u *unit) crash() {
 	const clients, crashes = 8, 3
 	stop := u.crowd(clients)
 	for range crashes {
-		last := u.mainPID()
-		if err := syscall.Kill(last, syscall.SIGKILL); err != nil {
-			u.t.Fatal(err)
-		}
+		last := u.kill(syscall.SIGKILL)
 		u.replaced(last)
 	}
 	seen := stop()
@@ -277,10 +295,7 @@ func (u *unit) upgrades() {
 	}
 
 	// The watchdog looks after the new process.
-	last := u.mainPID()
-	if err := syscall.Kill(last, syscall.SIGSTOP); err != nil {
-		u.t.Fatal(err)
-	}
+	last := u.kill(syscall.SIGSTOP)
 	u.replaced(last)
 	if now := u.engines(); !slices.Equal(now, engines) {
 		u.t.Errorf("after the end of the last generation: engines were %v, are %v", engines, now)
@@ -314,10 +329,8 @@ func (u *unit) restart() {
 
 // hang: a stopped process answers nobody, and the watchdog sees that.
 func (u *unit) hang() {
-	engines, last := u.engines(), u.mainPID()
-	if err := syscall.Kill(last, syscall.SIGSTOP); err != nil {
-		u.t.Fatal(err)
-	}
+	engines := u.engines()
+	last := u.kill(syscall.SIGSTOP)
 	u.replaced(last)
 	if now := u.engines(); !slices.Equal(now, engines) {
 		u.t.Errorf("engines were %v, are %v", engines, now)
@@ -341,12 +354,9 @@ func (u *unit) killedInItsStop() {
 		}
 		return n == 1
 	})
-	last := u.mainPID()
 	u.systemctl("stop", "--no-block", "stoker")
 	u.eventually("draining", func() bool { return strings.HasPrefix(u.show("StatusText"), "draining") })
-	if err := syscall.Kill(last, syscall.SIGKILL); err != nil {
-		u.t.Fatal(err)
-	}
+	u.kill(syscall.SIGKILL)
 	<-held
 	u.inactive()
 	u.systemctl("reset-failed", "stoker")
@@ -386,10 +396,7 @@ func (u *unit) activation() {
 
 	engines := u.engines()
 	stop := u.crowd(4)
-	last := u.mainPID()
-	if err := syscall.Kill(last, syscall.SIGKILL); err != nil {
-		u.t.Fatal(err)
-	}
+	last := u.kill(syscall.SIGKILL)
 	u.replaced(last)
 	if seen := stop(); seen[refused] > 0 {
 		u.t.Errorf("seen through a crash: %v", seen)

@@ -82,7 +82,7 @@ func (n *notifier) started(v vitals) {
 		return
 	}
 	what, numbers := v.status()
-	n.tell(systemd.MainPID(os.Getpid()), systemd.Ready, systemd.Status(what+numbers))
+	n.tell(systemd.MainPID(os.Getpid()), systemd.Ready, systemd.Watchdog, systemd.Status(what+numbers))
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	n.running.Go(func() { n.keepInformed(ctx, v) })
@@ -91,8 +91,11 @@ func (n *notifier) started(v vitals) {
 // takeOver makes this process the main one, and returns when the manager knows:
 // a stop that it asks for from now on comes here. The generation before must not
 // begin to leave earlier, or the stop would reach it alone.
+//
+// It is a sign of life too: upgrades that follow each other more quickly than
+// the first ping comes would otherwise look like one master that hangs.
 func (n *notifier) takeOver() {
-	n.tell(systemd.MainPID(os.Getpid()))
+	n.tell(systemd.MainPID(os.Getpid()), systemd.Watchdog)
 	ctx, cancel := context.WithTimeout(context.Background(), barrierLimit)
 	defer cancel()
 	if err := n.manager.Barrier(ctx); err != nil {

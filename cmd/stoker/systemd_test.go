@@ -129,7 +129,7 @@ func TestNotifier(t *testing.T) {
 	})
 	defer n.close()
 	manager.await("ready", func() bool { return len(manager.heard()) == 1 })
-	if want := fmt.Sprintf("MAINPID=%d\nREADY=1\nSTATUS=1 of 2 ready, busy", os.Getpid()); manager.heard()[0] != want {
+	if want := fmt.Sprintf("MAINPID=%d\nREADY=1\nWATCHDOG=1\nSTATUS=1 of 2 ready, busy", os.Getpid()); manager.heard()[0] != want {
 		t.Errorf("got %q, want %q", manager.heard()[0], want)
 	}
 
