@@ -67,7 +67,7 @@ func (m *master) settled(clients int) (memoryKiB, descriptors int) {
 		if a := c.get("/work?ms=1"); a.outcome != complete || a.status != 200 {
 			m.t.Errorf("after the restart: %v", a)
 		}
-		return turn < 250
+		return turn < 1000
 	}).Wait()
 	memoryKiB, descriptors = 1<<30, 1<<30
 	// The least of what is seen until idle connections to engines have been
