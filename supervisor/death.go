@@ -157,6 +157,11 @@ func (w *worker) bury(facts keeper.State, exit *keeper.Exit, tail []byte) (State
 		next, _ := w.leave()
 		return next, cause{reason: reasonWish, text: "as was wished", details: []any{"exit", w.lastExit.Text}}
 	}
+	if why.reason == reasonUnhealthy && w.endedByItself(exit) {
+		found := why.text
+		why = exitCause(exit)
+		why.details = append(why.details, "noticed", found)
+	}
 	if why.reason.failure() && !strings.Contains(why.text, w.lastExit.Text) && exit != nil {
 		why.details = append(why.details, "exit", w.lastExit.Text)
 	}
@@ -164,6 +169,16 @@ func (w *worker) bury(facts keeper.State, exit *keeper.Exit, tail []byte) (State
 		why.details = append(why.details, "uptime", readable(w.lastExit.At.Sub(facts.StartedAt)))
 	}
 	return w.afterDeath(why, exit, tail)
+}
+
+// endedByItself says whether an engine was dead or dying before it was told to
+// stop: one that is killed closes its socket first, so that a refused connection
+// may be noticed before its keeper tells of the exit, which explains more.
+func (w *worker) endedByItself(exit *keeper.Exit) bool {
+	if exit == nil || exit.Forced {
+		return false
+	}
+	return exit.At.Before(w.since) || exit.Signal != 0 && exit.Signal != int(w.stopSignal)
 }
 
 // notStarted is the end of an attempt that came to no engine.

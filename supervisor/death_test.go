@@ -129,3 +129,29 @@ func TestCrashLoopIsQuiet(t *testing.T) {
 		})
 	}
 }
+
+func TestWhoEndedTheEngine(t *testing.T) {
+	stopping := time.Now()
+	before, after := stopping.Add(-time.Millisecond), stopping.Add(time.Millisecond)
+	tests := []struct {
+		name string
+		exit *keeper.Exit
+		want bool
+	}{
+		{"nobody knows", nil, false},
+		{"it was killed by us", &keeper.Exit{Code: -1, Signal: int(syscall.SIGKILL), Forced: true, At: after}, false},
+		{"our signal ended it", &keeper.Exit{Code: -1, Signal: int(syscall.SIGTERM), At: after}, false},
+		{"it obeyed our signal", &keeper.Exit{Code: 0, At: after}, false},
+		{"it had exited before", &keeper.Exit{Code: 0, At: before}, true},
+		{"it was being killed meanwhile", &keeper.Exit{Code: -1, Signal: int(syscall.SIGKILL), At: after}, true},
+		{"it crashed meanwhile", &keeper.Exit{Code: -1, Signal: int(syscall.SIGSEGV), At: after}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &worker{since: stopping, stopSignal: syscall.SIGTERM}
+			if got := w.endedByItself(tt.exit); got != tt.want {
+				t.Errorf("by itself: %v", got)
+			}
+		})
+	}
+}

@@ -51,7 +51,7 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	m.held.release()
 	if serving != nil {
 		m.log.Info("handed over; finishing the requests that are here", "new_pid", serving.PID, "generation", serving.Generation,
-			"requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())
+			"requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.String())
 	}
 	failpoint.Hit("old-draining")
 	cut := m.finish(ctx, patient)
@@ -60,7 +60,7 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 		pool.Close()
 	}
 	m.sup.Leave()
-	m.log.Info("this generation has ended", "generation", m.inherit.generation(), "duration", since(start), "requests_cut", cut)
+	m.log.Info("this generation has ended", "generation", m.inherit.generation(), "duration", since(start).String(), "requests_cut", cut)
 	return lost
 }
 
@@ -126,7 +126,7 @@ func (m *master) finish(ctx, patient context.Context) (cut int) {
 		return 0
 	}
 	m.metrics.dropped.Add(float64(cut))
-	m.log.Warn("requests cut: they did not finish in time", "requests", cut, "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())
+	m.log.Warn("requests cut: they did not finish in time", "requests", cut, "drain_timeout", m.current.Load().Shutdown.DrainTimeout.String())
 	ctx, cancelWait := context.WithTimeout(context.WithoutCancel(ctx), cutPatience)
 	defer cancelWait()
 	_ = m.front.WaitIdle(ctx) // Close, which follows, ends what is left

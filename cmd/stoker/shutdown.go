@@ -29,7 +29,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 		m.log.Warn("should this master be killed now, its engines live until orphan_timeout", "error", err)
 	}
 	m.metrics.shutdownBegan(start)
-	m.log.Info("shutting down", "reason", reason, "requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())
+	m.log.Info("shutting down", "reason", reason, "requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.String())
 	sleep(patient, m.current.Load().Shutdown.Delay.Std())
 
 	// Before the door closes: who comes in while it does is told to come once only.
@@ -48,7 +48,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 	report := m.sup.Stop(gentle)
 
 	m.front.Close()
-	m.log.Info("shutdown complete", "duration", since(start), "requests_dropped", dropped, "engines_killed", len(report.Forced))
+	m.log.Info("shutdown complete", "duration", since(start).String(), "requests_dropped", dropped, "engines_killed", len(report.Forced))
 	m.admin.close()
 	if dropped > 0 || len(report.Forced) > 0 {
 		return errForced
@@ -79,7 +79,7 @@ const cutPatience = time.Second
 // requests that are left. Idle connections get one last chance meanwhile. It
 // returns how many requests were cut.
 func (m *master) drain(ctx, patient context.Context) int {
-	limited, cancel := context.WithTimeout(patient, m.current.Load().Shutdown.DrainTimeout.Std())
+	limited, cancel := context.WithTimeout(patient, m.current.Load().Shutdown.DrainTimeout.String())
 	defer cancel()
 	if m.front.CloseIdle(limited, m.current.Load().Shutdown.IdleGrace.Std()) == nil {
 		return 0
@@ -90,7 +90,7 @@ func (m *master) drain(ctx, patient context.Context) int {
 	}
 	m.metrics.dropped.Add(float64(dropped))
 	m.log.Warn("requests cut: they did not finish in time", "requests", dropped,
-		"hurried", errors.Is(context.Cause(patient), errHurried), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.Std())
+		"hurried", errors.Is(context.Cause(patient), errHurried), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.String())
 	ctx, cancel = context.WithTimeout(ctx, cutPatience)
 	defer cancel()
 	if err := m.front.WaitIdle(ctx); err != nil {

@@ -160,7 +160,7 @@ func (l *Listener) end(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 
-	facts := []any{"took", time.Since(began).Round(time.Millisecond), "accepted_last", l.accepted.Load() - before}
+	facts := []any{"took", time.Since(began).Round(time.Millisecond).String(), "accepted_last", l.accepted.Load() - before}
 	if left > 0 {
 		l.log.Warn("closed with connections that nobody accepted; their clients saw a reset", append(facts, "reset", left)...)
 	} else {
