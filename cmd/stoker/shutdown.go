@@ -79,7 +79,7 @@ const cutPatience = time.Second
 // requests that are left. Idle connections get one last chance meanwhile. It
 // returns how many requests were cut.
 func (m *master) drain(ctx, patient context.Context) int {
-	limited, cancel := context.WithTimeout(patient, m.current.Load().Shutdown.DrainTimeout.String())
+	limited, cancel := context.WithTimeout(patient, m.current.Load().Shutdown.DrainTimeout.Std())
 	defer cancel()
 	if m.front.CloseIdle(limited, m.current.Load().Shutdown.IdleGrace.Std()) == nil {
 		return 0
