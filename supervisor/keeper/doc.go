@@ -78,6 +78,10 @@
 // is the whole truth. Codes: version, bad_frame, unknown_op, stale_epoch,
 // not_owner, not_running, not_ended, bad_signal, busy.
 //
+// A version that was ever released is kept as a frozen program of its own
+// (testdata/keeperv1, build tag keeperv1), and today's keeper and client are
+// tested against it: engines started by it are still there after an upgrade.
+//
 // A keeper is spawned with descriptor 3 = its lock, already held, and 4 = one
 // end of a socket pair: the first owner's connection, claimed from birth with
 // Intent.Epoch. Later ones come through keeper.sock (0600, peer's uid checked).

@@ -1,0 +1,262 @@
+//go:build keeperv1
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// tailSize is how much of the engine's last output is kept, raw.
+	tailSize = 64 << 10
+	// maxQueue bounds the lines that wait for a slow reader, in bytes.
+	maxQueue = 256 << 10
+	// partialAfter is how long the beginning of a line waits for its end.
+	partialAfter = 200 * time.Millisecond
+)
+
+// output takes what the engine writes and passes it on, line by line, to the
+// keeper's own stderr. It reads always: an engine whose pipe nobody reads
+// freezes at 64 KiB, and one whose pipe has lost its reader dies of SIGPIPE.
+// What stderr does not take in time is dropped by whole lines and counted.
+type output struct {
+	name string
+	fd   int // the keeper's stderr, shared with others: never made non-blocking
+
+	mu      sync.Mutex
+	tail    ring
+	queue   []byte // whole lines
+	dropped int    // lines since the queue was last empty; while there are any, none is queued
+	closed  bool
+	wake    chan struct{} // 1-slot
+
+	readers sync.WaitGroup
+	written chan struct{} // closed when the writer has ended
+}
+
+func newOutput(name string, fd int) *output {
+	o := &output{name: name, fd: fd, wake: make(chan struct{}, 1), written: make(chan struct{})}
+	go o.write()
+	return o
+}
+
+// read passes r on until its end, then closes it. read returns at once; wait waits.
+func (o *output) read(r *os.File) {
+	o.readers.Go(func() {
+		defer r.Close() //nolint:errcheck // only read
+		l := newLines(o.name, o.put)
+		defer l.flush()
+		buf := make([]byte, 16<<10)
+		for {
+			var deadline time.Time
+			if l.pending() > 0 {
+				deadline = time.Now().Add(partialAfter)
+			}
+			if err := r.SetReadDeadline(deadline); err != nil {
+				return
+			}
+			n, err := r.Read(buf)
+			o.keep(buf[:n])
+			l.write(buf[:n])
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				l.flush()
+				continue
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+}
+
+// wait waits until all that was read is in the tail and the queue, but not for
+// ever: a process outside the tree may have been handed the pipe.
+func (o *output) wait(limit time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		o.readers.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+	}
+}
+
+// close lets the writer write what it has, for at most the given time.
+func (o *output) close(limit time.Duration) {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	o.poke()
+	select {
+	case <-o.written:
+	case <-time.After(limit):
+	}
+}
+
+// say adds a line of the keeper's own.
+func (o *output) say(format string, args ...any) {
+	o.put(fmt.Appendf(nil, "[%s] stoker keeper: %s\n", o.name, oneLine(fmt.Sprintf(format, args...))))
+}
+
+// oneLine is for joined errors, which come with newlines between them.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }
+
+// last is the engine's last output, oldest byte first.
+func (o *output) last() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.tail.bytes()
+}
+
+func (o *output) keep(p []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tail.write(p)
+}
+
+// put queues one whole line, or counts it.
+func (o *output) put(line []byte) {
+	o.mu.Lock()
+	if o.dropped > 0 || len(o.queue)+len(line) > maxQueue {
+		o.dropped++
+	} else {
+		o.queue = append(o.queue, line...)
+	}
+	o.mu.Unlock()
+	o.poke()
+}
+
+func (o *output) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write is the writer: it alone touches stderr.
+func (o *output) write() {
+	defer close(o.written)
+	var batch []byte
+	var midline bool // the last write was cut inside a line
+	for range o.wake {
+		for {
+			lost := 0
+			o.mu.Lock()
+			batch, o.queue = o.queue, batch[:0]
+			if len(batch) == 0 && o.dropped > 0 {
+				lost, o.dropped = o.dropped, 0
+				batch = fmt.Appendf(batch, "[%s] stoker keeper: dropped %d lines of output, because they were not read in time or could not be written\n", o.name, lost)
+			}
+			closed := o.closed
+			o.mu.Unlock()
+			if len(batch) == 0 {
+				if closed {
+					return
+				}
+				break
+			}
+			if midline {
+				batch = append([]byte{'\n'}, batch...)
+			}
+			n, err := o.writeAll(batch)
+			if n > 0 {
+				midline = batch[n-1] != '\n'
+			}
+			if err == nil {
+				continue
+			}
+			if lost == 0 {
+				lost = bytes.Count(batch[n:], []byte{'\n'})
+			}
+			o.mu.Lock()
+			o.dropped += lost
+			closed = o.closed
+			o.mu.Unlock()
+			if closed {
+				return
+			}
+			break // the next line, not a busy loop, tries again
+		}
+	}
+}
+
+// writeAll writes whole lines of at most PIPE_BUF bytes together, which a pipe
+// takes without mixing them with other keepers' lines, and asks first whether
+// there is room, so that a reader who stands still costs no thread for ever.
+func (o *output) writeAll(p []byte) (int, error) {
+	const pipeBuf = 4096
+	done := 0
+	for done < len(p) {
+		piece := p[done:]
+		if len(piece) > pipeBuf {
+			piece = piece[:pipeBuf]
+			if i := bytes.LastIndexByte(piece, '\n'); i >= 0 {
+				piece = piece[:i+1]
+			}
+		}
+		if err := o.room(); err != nil {
+			return done, err
+		}
+		n, err := unix.Write(o.fd, piece)
+		done += max(n, 0)
+		if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// room waits until stderr takes more; it gives up when the keeper ends.
+func (o *output) room() error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(o.fd), Events: unix.POLLOUT}}, 100)
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		o.mu.Lock()
+		closed := o.closed
+		o.mu.Unlock()
+		if closed {
+			return os.ErrDeadlineExceeded
+		}
+	}
+}
+
+// ring keeps the last tailSize bytes of what is written to it.
+type ring struct {
+	buf  []byte
+	next int // where the next byte goes once buf is full
+}
+
+func (r *ring) write(p []byte) {
+	if len(p) >= tailSize {
+		r.buf, r.next = append(r.buf[:0], p[len(p)-tailSize:]...), 0
+		return
+	}
+	grow := min(len(p), tailSize-len(r.buf))
+	r.buf = append(r.buf, p[:grow]...)
+	for p = p[grow:]; len(p) > 0; {
+		n := copy(r.buf[r.next:], p)
+		r.next = (r.next + n) % tailSize
+		p = p[n:]
+	}
+}
+
+func (r *ring) bytes() []byte {
+	b := make([]byte, 0, len(r.buf))
+	b = append(b, r.buf[r.next:]...)
+	return append(b, r.buf[:r.next]...)
+}
