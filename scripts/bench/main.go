@@ -26,6 +26,7 @@ import (
 type options struct {
 	stoker   string
 	rounds   int
+	tries    int
 	duration time.Duration
 	streams  int
 }
@@ -37,13 +38,23 @@ func main() {
 	}
 	var o options
 	flag.StringVar(&o.stoker, "stoker", "bin/stoker", "the binary to measure")
-	flag.IntVar(&o.rounds, "rounds", 3, "rounds; each measures every subject once")
+	flag.IntVar(&o.rounds, "rounds", 3, "rounds; each measures every subject once; 0: leave the comparison out")
+	flag.IntVar(&o.tries, "tries", 5, "upgrades and crashes of the master; 0: leave them out")
 	flag.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement")
 	flag.IntVar(&o.streams, "streams", 200, "concurrent streams, of 50 events/s each")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := bench(ctx, o); err != nil {
+	err := error(nil)
+	if o.rounds > 0 {
+		err = bench(ctx, o)
+	}
+	if err == nil && o.tries > 0 {
+		var text string
+		text, err = survive(ctx, o)
+		fmt.Print(text)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
