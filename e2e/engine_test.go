@@ -37,9 +37,10 @@ type engineFlags struct {
 	exitCode   int
 	stopDelay  time.Duration // from TERM to the exit
 	ignoreTerm bool
-	family     bool // has a child and a grandchild in sessions of their own that ignore TERM
-	sleep      bool // serves nothing: is such a child
-	orphan     bool // serves nothing: starts such a child and exits
+	family     bool   // has a child and a grandchild in sessions of their own that ignore TERM
+	sleep      bool   // serves nothing: is such a child
+	alone      string // a file that no other engine's tree may hold
+	orphan     bool   // serves nothing: starts such a child and exits
 }
 
 // engineMain is such an engine, from its first instruction to its exit.
@@ -57,7 +58,11 @@ func engineMain(args []string) {
 	set.BoolVar(&f.family, "family", false, "start a child and a grandchild")
 	set.BoolVar(&f.sleep, "sleep", false, "only exist")
 	set.BoolVar(&f.orphan, "orphan", false, "start a sleeper and exit")
+	set.StringVar(&f.alone, "alone", "", "file to lock")
 	_ = set.Parse(args)
+	if f.alone != "" {
+		holdAlone(f.alone)
+	}
 
 	terms := make(chan os.Signal, 4)
 	signal.Notify(terms, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -193,6 +198,7 @@ func engineHandler(f engineFlags) http.Handler {
 	mux.HandleFunc("/head", func(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"method": r.Method, "target": r.RequestURI, "host": r.Host, "header": r.Header, "environment": environment()})
 	})
+	misbehave(mux)
 	return mux
 }
 
