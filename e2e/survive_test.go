@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -175,4 +176,72 @@ func holdAlone(path string) {
 		return
 	}
 	note("alone")
+}
+
+// floodTime is how long an engine floods; STOKER_E2E_FLOOD changes it.
+func floodTime(t *testing.T) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(cmp.Or(os.Getenv("STOKER_E2E_FLOOD"), "8s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestFloodWithoutMaster: an engine floods its output while no master lives,
+// and whoever took the log has stopped reading or has gone. It is neither
+// blocked nor killed, and the next master adopts it.
+func TestFloodWithoutMaster(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		gone bool
+	}{{name: "nobody reads"}, {name: "the reader has gone", gone: true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			fifo := shortDir(t) + "/log"
+			if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			log := openLog(t, fifo)
+			m := startAs(t, fakePool(1), setup{
+				args:  []string{"run", "-c", "{config}"},
+				below: []string{"sh", "-c", `exec "$0" "$@" 2>"$STOKER_E2E_LOG"`}, env: []string{"STOKER_E2E_LOG=" + fifo},
+			}).allReady()
+			before := m.workers()[0]
+			m.signal(syscall.SIGKILL)
+			m.exit(patience)
+			if c.gone {
+				_ = log.Close()
+			}
+			text, err := askEngine(before.Address, "/flood?for="+floodTime(t).String())
+			var bytes, longest int
+			if _, scanned := fmt.Sscan(text, &bytes, &longest); err != nil || scanned != nil {
+				t.Fatalf("the flood ended with %q: %v", text, err)
+			}
+			t.Logf("%d MB, longest write %d ms", bytes/1e6, longest)
+			if longest > 1000 || bytes < 1<<20 {
+				t.Errorf("blocked: %d bytes, longest write %d ms", bytes, longest)
+			}
+			if c.gone {
+				log = openLog(t, fifo)
+			}
+			go func() { _, _ = io.Copy(io.Discard, log) }() // ends when the log is closed
+			next := m.again().allReady()
+			if now := next.workers()[0]; now.PID != before.PID || now.KeeperPID != before.KeeperPID || now.Restarts != 0 {
+				t.Errorf("after the flood %+v, before %+v", now, before)
+			}
+			next.stop()
+		})
+	}
+}
+
+// openLog opens a pipe so that it has a reader, which as yet does not read.
+func openLog(t *testing.T, fifo string) *os.File {
+	t.Helper()
+	log, err := os.OpenFile(fifo, os.O_RDWR|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	return log
 }
