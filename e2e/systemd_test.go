@@ -75,6 +75,7 @@ func testInsideSystemd(t *testing.T, address string) {
 		{"a crash costs neither engine nor connection", (*unit).crash},
 		{"upgrades cost nothing at all", (*unit).upgrades},
 		{"stop leaves nothing", (*unit).stopLeavesNothing},
+		{"stop while an older generation drains", (*unit).stopDuringHandOver},
 		{"restart", (*unit).restart},
 		{"a master that hangs is replaced", (*unit).hang},
 		{"killed in its stop", (*unit).killedInItsStop},
@@ -301,6 +302,36 @@ func (u *unit) upgrades() {
 		u.t.Errorf("after the end of the last generation: engines were %v, are %v", engines, now)
 	}
 	u.served()
+}
+
+// stopDuringHandOver: a stop ends the generation that still drains as well.
+func (u *unit) stopDuringHandOver() {
+	u.systemctl("start", "stoker")
+	u.allReady()
+	held := make(chan answer, 1)
+	go func() {
+		c := caller{address: u.address}
+		held <- c.get("/work?ms=1500")
+	}()
+	u.eventually("the request in flight", func() bool {
+		n := 0
+		for _, w := range u.workers() {
+			n += w.InFlight
+		}
+		return n == 1
+	})
+	last := u.mainPID()
+	if out, err := exec.Command(binary, "upgrade", "--run-dir", u.runDir).CombinedOutput(); err != nil {
+		u.t.Fatalf("stoker upgrade: %v: %s", err, out)
+	}
+	u.systemctl("stop", "stoker")
+	if a := <-held; a.outcome != complete || a.status != 200 {
+		u.t.Errorf("the request of the older generation: %v", a)
+	}
+	if alive(last) {
+		u.t.Error("the older generation outlives the service")
+	}
+	u.inactive()
 }
 
 func (u *unit) stopLeavesNothing() {
