@@ -77,6 +77,7 @@ func testInsideSystemd(t *testing.T, address string) {
 		{"stop leaves nothing", (*unit).stopLeavesNothing},
 		{"stop while an older generation drains", (*unit).stopDuringHandOver},
 		{"restart", (*unit).restart},
+		{"reload", (*unit).reload},
 		{"a master that hangs is replaced", (*unit).hang},
 		{"killed in its stop", (*unit).killedInItsStop},
 		{"a wrong configuration fails the start", (*unit).wrongConfiguration},
@@ -356,6 +357,45 @@ func (u *unit) restart() {
 		}
 	}
 	u.served()
+}
+
+// reload goes by a changed file, and fails by a wrong one, which changes nothing.
+func (u *unit) reload() {
+	file := sandboxDir + "/stoker.toml"
+	before, err := os.ReadFile(file)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	defer func() {
+		u.write(file, string(before))
+		u.systemctl("reload", "stoker")
+	}()
+	engines := u.engines()
+	door := sandboxDir + "/further.sock"
+	u.write(file, strings.Replace(string(before), "]\n", fmt.Sprintf(", %q]\n", "unix:"+door), 1))
+	u.systemctl("reload", "stoker")
+	if c, err := net.Dial("unix", door); err != nil {
+		u.t.Errorf("the listener that the reload added: %v", err)
+	} else {
+		_ = c.Close()
+	}
+	u.eventually("the added listener is stored", func() bool { return u.show("NFileDescriptorStore") == "2" })
+
+	u.write(file, "nonsense = true\n")
+	if out, err := exec.Command("systemctl", "reload", "stoker").CombinedOutput(); err == nil {
+		u.t.Errorf("a wrong file was reloaded: %s", out)
+	}
+	if state := u.show("ActiveState"); state != "active" {
+		u.t.Errorf("after a refused reload the service is %s", state)
+	}
+	if now := u.engines(); !slices.Equal(now, engines) {
+		u.t.Errorf("engines were %v, are %v", engines, now)
+	}
+	u.served()
+
+	u.write(file, string(before))
+	u.systemctl("reload", "stoker")
+	u.eventually("the removed listener is not stored", func() bool { return u.show("NFileDescriptorStore") == "1" })
 }
 
 // hang: a stopped process answers nobody, and the watchdog sees that.

@@ -92,6 +92,8 @@ func (m *master) plan() (*config.Plan, *config.Config, error) {
 
 // reload goes by the configuration as it is on disk now.
 func (m *master) reload(ctx context.Context) (*outcome, error) {
+	m.notifier.rolling.Add(1)
+	defer m.notifier.rolling.Add(-1)
 	m.notifier.reloading()
 	plan, err := m.reconfigure(ctx)
 	m.notifier.reloaded()

@@ -24,8 +24,9 @@ const (
 	// statusEvery limits status texts that differ in their numbers alone: each
 	// of them wakes everybody who listens to systemd on the bus.
 	statusEvery = 10 * time.Second
-	// extension is asked for with each beat of a shutdown: what the unit's
-	// TimeoutStopSec does not know is how long this configuration may drain.
+	// extension is asked for with each beat of a shutdown or a reload: what the
+	// unit's time-outs do not know is how long this configuration may drain, and
+	// its models load.
 	extension = 15 * time.Second
 	// barrierLimit bounds the wait for the manager to let go of the sockets.
 	barrierLimit = 2 * time.Second
@@ -48,6 +49,8 @@ type notifier struct {
 
 	// retired: a successor is the service's main process, and speaks for it.
 	retired atomic.Bool
+	// rolling counts the reloads that go on, which may take as long as models load.
+	rolling atomic.Int32
 	// complained: a failed notification has been logged.
 	complained atomic.Bool
 
@@ -148,7 +151,7 @@ func (n *notifier) keepInformed(ctx context.Context, v vitals) {
 			return
 		case <-every.C:
 		}
-		if v.ending() {
+		if v.ending() || n.rolling.Load() > 0 {
 			n.tell(systemd.ExtendTimeout(extension))
 		}
 		what, numbers := v.status()
