@@ -51,7 +51,7 @@ const headLimit = 32 << 10
 // pinTime is how long an exchange that an upstream broke is kept even when its
 // worker has more than Keep: when an engine dies all its exchanges end at once,
 // and its death is reported only when the last of its processes has gone.
-const pinTime = time.Minute
+const pinTime = 15 * time.Second
 
 // pinMost is how many are kept for that beyond Keep: an upstream that fails
 // everything would fill the memory with one kind of request.
@@ -71,8 +71,8 @@ type Recorder struct {
 	unmade   int // blocks that may still be made
 	spare    *Recording
 	inFlight list
-	ended    list             // in the order of their ends
-	rings    map[string]*ring // ended ones by worker
+	ended    list              // in the order of their ends
+	rings    map[ringKey]*ring // the same, by worker
 
 	scratch sync.Pool // of *[]byte: heads on their way into blocks
 }
@@ -86,7 +86,7 @@ func New(o Options) *Recorder {
 		heads:  limits{head: headLimit},
 		redact: o.Redactor,
 		unmade: int(o.Memory / blockSize),
-		rings:  map[string]*ring{},
+		rings:  map[ringKey]*ring{},
 
 		scratch: sync.Pool{New: func() any { return new([]byte) }},
 	}
@@ -118,30 +118,54 @@ func (r *Recorder) Begin(x *exchange.Exchange) *Recording {
 	return rec
 }
 
+// ringKey names a ring. What its worker failed has one of its own: held in one
+// row with the rest, each failure kept all that came after it, too.
+type ringKey struct {
+	worker string
+	failed bool
+}
+
 // conclude moves a recording from those in flight to those that have ended, and
 // lets go of the oldest where there are too many.
 func (r *Recorder) conclude(rec *Recording, worker string) {
 	r.mu.Lock()
 	r.inFlight.remove(rec)
 	r.ended.add(rec)
-	q := r.rings[worker]
+	key := ringKey{worker, rec.failed()}
+	q := r.rings[key]
 	if q == nil {
 		q = new(ring)
-		r.rings[worker] = q
+		r.rings[key] = q
 	}
 	rec.ring = q
 	q.add(rec)
-	var oldest *Recording
-	for q.length > r.keep+pinMost || q.length > r.keep && !q.first.pinned(rec.end) {
-		victim := r.detachLocked(q.first)
-		victim.next, oldest = oldest, victim
-	}
+	oldest := r.surplusLocked(worker, rec.end)
 	r.mu.Unlock()
 	for oldest != nil {
 		next := oldest.next
 		r.recycle(oldest)
 		oldest = next
 	}
+}
+
+// surplusLocked takes out what there is too much of for a worker: of what went
+// well the oldest beyond keep, of what failed those that no death asks for any more.
+func (r *Recorder) surplusLocked(worker string, now time.Time) (oldest *Recording) {
+	take := func(q *ring) {
+		victim := r.detachLocked(q.first)
+		victim.next, oldest = oldest, victim
+	}
+	if q := r.rings[ringKey{worker, false}]; q != nil {
+		for q.length > r.keep {
+			take(q)
+		}
+	}
+	if q := r.rings[ringKey{worker, true}]; q != nil {
+		for q.length > r.keep+pinMost || q.length > r.keep && !q.first.pinned(now) {
+			take(q)
+		}
+	}
+	return oldest
 }
 
 // detachLocked takes the oldest of a ring out of all lists.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"stoker/exchange"
@@ -410,9 +411,33 @@ func TestFailuresAreKeptLonger(t *testing.T) {
 	for i := range pinMost + 10 {
 		pass(t, r, newExchange(fmt.Sprint(i), ""), "w", "", errors.New("reset"))
 	}
-	if n := r.rings["w"].length; n != pinMost+2 {
+	if n := r.rings[ringKey{"w", true}].length; n != pinMost+2 {
 		t.Errorf("%d are kept", n)
 	}
+}
+
+// TestAFailureKeepsNothingElse: what went well after it is let go as ever.
+func TestAFailureKeepsNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder(t, Options{Keep: 2, Memory: 64 << 20})
+		fail := func(n int) {
+			for i := range n {
+				pass(t, r, newExchange(fmt.Sprint("bad ", i), ""), "w", "", errors.New("reset"))
+			}
+		}
+		fail(5)
+		for i := range 50 {
+			pass(t, r, newExchange(fmt.Sprint(i), ""), "w", "fine", nil)
+		}
+		if well, failed := r.rings[ringKey{"w", false}].length, r.rings[ringKey{"w", true}].length; well != 2 || failed != 5 {
+			t.Errorf("%d that went well and %d that failed are kept", well, failed)
+		}
+		time.Sleep(pinTime + time.Second)
+		pass(t, r, newExchange("last", ""), "w", "fine", nil)
+		if n := r.rings[ringKey{"w", true}].length; n != 2 {
+			t.Errorf("%d that failed long ago are kept", n)
+		}
+	})
 }
 
 // TestChunksAllocateNothing: once its memory is made, a recorder lives in it. The

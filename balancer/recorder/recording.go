@@ -169,17 +169,20 @@ func (rec *Recording) End(x *exchange.Exchange) {
 	rec.recorder.conclude(rec, x.Record.Worker)
 }
 
-// pinned says whether a death may still ask for it.
-func (rec *Recording) pinned(now time.Time) bool {
+// failed says whether a worker had something of it, and failed by itself.
+func (rec *Recording) failed() bool {
 	// No lock: what has ended is not written any more before it is recycled,
 	// which nobody does to what is in a list.
 	for i := range rec.attempts {
 		if rec.attempts[i].fault {
-			return now.Sub(rec.end) < pinTime
+			return true
 		}
 	}
 	return false
 }
+
+// pinned says whether a death may still ask for it, which has failed.
+func (rec *Recording) pinned(now time.Time) bool { return now.Sub(rec.end) < pinTime }
 
 // body records what a transport reads.
 type body struct {
