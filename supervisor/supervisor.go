@@ -31,6 +31,10 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Stderr is where keepers write their engines' output.
 	Stderr *os.File
+	// OnDeath is told of every end of an engine that nobody wished, once, by the
+	// worker's own goroutine, before the next engine is started: it must not
+	// block. Nil: nobody wants to know.
+	OnDeath func(Death)
 }
 
 // Supervisor keeps the workers of all pools alive and knows how remote servers are.
@@ -40,6 +44,7 @@ type Supervisor struct {
 	log     hclog.Logger
 	metrics *metrics
 	ports   *ports
+	onDeath func(Death)
 
 	// mu guards what runs, which operators and reloads change: the pools, their
 	// posts and what says so below. It is never held while anything is waited for.
@@ -86,6 +91,7 @@ func New(o Options) (*Supervisor, error) {
 		log:     o.Log,
 		metrics: m,
 		ports:   newPorts(),
+		onDeath: o.OnDeath,
 		config:  o.Config,
 		held:    &held{path: heldFile(o.Config.RunDir)},
 		freed:   make(chan struct{}),

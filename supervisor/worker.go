@@ -39,6 +39,7 @@ type worker struct {
 	// hold the memory of the devices that are ours now.
 	cleared <-chan struct{}
 	luck    func() float64 // in [0, 1): see decideRestart
+	onDeath func(Death)    // see Options
 
 	requests  chan request
 	done      chan struct{} // closed when the goroutine has ended

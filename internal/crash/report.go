@@ -1,0 +1,59 @@
+package crash
+
+import (
+	"encoding/json"
+	"time"
+
+	"stoker/balancer/recorder"
+	"stoker/supervisor"
+)
+
+// Report is all that is known of a death.
+type Report struct {
+	// ID is given by Save.
+	ID string `json:"id"`
+	// Version of the stoker that wrote it.
+	Version string           `json:"version,omitempty"`
+	Death   supervisor.Death `json:"death"`
+	// Uptime of the engine in seconds.
+	Uptime float64 `json:"uptime_seconds"`
+	// Pool is the state of the pool's workers when the report was made.
+	Pool json.RawMessage `json:"pool,omitempty"`
+	// Summaries has an entry for each suspect, in the same order.
+	Summaries []Summary `json:"suspects"`
+	// Suspects are the requests that were in flight on the engine, whole.
+	Suspects []recorder.Exchange `json:"-"`
+	// Trimmed is how many of the last suspects have no bodies, for want of room.
+	Trimmed int `json:"trimmed,omitempty"`
+}
+
+// Summary is a suspect in a line.
+type Summary struct {
+	ID      string    `json:"id"`
+	Start   time.Time `json:"start"`
+	Method  string    `json:"method"`
+	Target  string    `json:"target"`
+	Size    int64     `json:"request_bytes"`
+	Status  int       `json:"status,omitempty"`
+	Outcome string    `json:"outcome,omitempty"`
+	// File is where all of it is, relative to the report.
+	File string `json:"file"`
+}
+
+func summary(x *recorder.Exchange, file string) Summary {
+	return Summary{
+		ID: x.ID, Start: x.Start, Method: x.Request.Method, Target: x.Request.Target,
+		Size: x.Request.Body.Size, Status: x.Status, Outcome: x.Outcome, File: file,
+	}
+}
+
+// withoutBodies is x with the sizes of its bodies alone.
+func withoutBodies(x recorder.Exchange) recorder.Exchange {
+	x.Request.Body = recorder.Body{Size: x.Request.Body.Size, Omitted: x.Request.Body.Size}
+	if x.Response != nil {
+		answer := *x.Response
+		answer.Body = recorder.Body{Size: answer.Body.Size, Omitted: answer.Body.Size}
+		x.Response = &answer
+	}
+	return x
+}

@@ -1,0 +1,146 @@
+package crash
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"stoker/balancer/recorder"
+	"stoker/supervisor"
+)
+
+var ended = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+
+func newReport(minute int, bodies ...int) *Report {
+	at := ended.Add(time.Duration(minute) * time.Minute)
+	r := &Report{Death: supervisor.Death{
+		Pool: "chat", Worker: "chat-0", PID: 7, Reason: "signaled", Cause: "killed by SIGKILL",
+		Exit:    supervisor.ExitStatus{Code: -1, Signal: "SIGKILL", At: at},
+		Started: at.Add(-time.Minute), Ended: at, Noticed: at, Output: []byte("last\x00words\n"),
+	}}
+	for i, size := range bodies {
+		r.Suspects = append(r.Suspects, recorder.Exchange{
+			ID: fmt.Sprint("r", i), Start: at,
+			Request: recorder.Request{Method: "POST", Target: "/v1", Body: recorder.Body{Size: int64(size), Head: strings.Repeat("x", size)}},
+		})
+	}
+	return r
+}
+
+func TestReportIsReadAsItWasWritten(t *testing.T) {
+	s := &Store{Dir: filepath.Join(t.TempDir(), "crashes"), Keep: 5, Size: 1 << 20}
+	r := newReport(0, 10, 20)
+	if err := s.Save(r); err != nil {
+		t.Fatal(err)
+	}
+	if r.ID != "20260102T150405.000000Z-chat-0" || r.Uptime != 60 {
+		t.Errorf("id %s, uptime %v", r.ID, r.Uptime)
+	}
+	got, err := s.Load(r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, r) {
+		t.Errorf("\n got %+v\nwant %+v", got, r)
+	}
+	for path, want := range map[string]os.FileMode{"": 0o700, r.ID: 0o700, r.ID + "/report.json": 0o600, r.ID + "/suspects/001.json": 0o600, r.ID + "/output.log": 0o600} {
+		info, err := os.Stat(filepath.Join(s.Dir, path))
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v %v, want %v", path, info.Mode(), err, want)
+		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	cases := []struct {
+		name   string
+		keep   int
+		size   int64
+		bodies []int
+		want   []int // minutes of those that are left of five
+	}{
+		{"number", 2, 1 << 20, nil, []int{3, 4}},
+		{"size", 50, 9000, []int{3000}, []int{3, 4}},
+		{"one report is larger than all may be: without bodies", 50, 2500, []int{100000}, []int{3, 4}},
+		{"off", 0, 1 << 20, nil, nil},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s := &Store{Dir: filepath.Join(t.TempDir(), "crashes"), Keep: c.keep, Size: c.size}
+			for minute := range 5 {
+				if err := s.Save(newReport(minute, c.bodies...)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var want []string
+			for _, minute := range c.want {
+				want = append(want, ended.Add(time.Duration(minute)*time.Minute).Format(idLayout)+"-chat-0")
+			}
+			got, err := s.IDs()
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Fatalf("%v, %v; want %v", got, err, want)
+			}
+			if size := sizeOf(s.Dir); size > c.size {
+				t.Errorf("%d bytes on disk, may be %d", size, c.size)
+			}
+		})
+	}
+}
+
+func TestUnwritable(t *testing.T) {
+	dir := t.TempDir()
+	blocked := filepath.Join(dir, "file")
+	if err := os.WriteFile(blocked, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Store{Dir: filepath.Join(blocked, "crashes"), Keep: 1, Size: 1 << 20}).Save(newReport(0)); err == nil {
+		t.Error("written below a file")
+	}
+	// A report that cannot take its name leaves nothing behind.
+	s := &Store{Dir: filepath.Join(dir, "crashes"), Keep: 1, Size: 1 << 20}
+	if err := s.Save(newReport(0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(newReport(0)); err == nil {
+		t.Error("the second of one name replaced the first")
+	}
+	if left, _ := os.ReadDir(s.Dir); len(left) != 1 {
+		t.Errorf("left %v", left)
+	}
+}
+
+func TestUnfinishedIsCleared(t *testing.T) {
+	s := &Store{Dir: t.TempDir(), Keep: 1, Size: 1 << 20}
+	for name, age := range map[string]time.Duration{"old": 2 * time.Hour, "new": 0} {
+		path := filepath.Join(s.Dir, unfinished+name)
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if at := time.Now().Add(-age); os.Chtimes(path, at, at) != nil {
+			t.Fatal("no times")
+		}
+	}
+	if err := s.Save(newReport(0)); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(s.Dir); len(left) != 2 || left[0].Name() != unfinished+"new" {
+		t.Errorf("left %v", left)
+	}
+}
+
+func TestNoReport(t *testing.T) {
+	s := &Store{Dir: filepath.Join(t.TempDir(), "none"), Keep: 1, Size: 1}
+	if ids, err := s.IDs(); err != nil || ids != nil {
+		t.Errorf("%v, %v", ids, err)
+	}
+	for _, id := range []string{"x", "", "..", "../x", ".unfinished-1"} {
+		if _, err := s.Load(id); !errors.Is(err, ErrNoReport) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
