@@ -7,13 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"stoker/balancer/recorder"
 )
 
-// ErrNoReport: there is none of that id.
+// ErrNoReport means that there is none of that id.
 var ErrNoReport = errors.New("no such crash report")
 
 const (
@@ -127,30 +128,33 @@ func (s *Store) Load(id string) (*Report, error) {
 	if id != filepath.Base(id) || strings.HasPrefix(id, ".") {
 		return nil, fmt.Errorf("%w: %q", ErrNoReport, id)
 	}
-	dir := filepath.Join(s.Dir, id)
+	dir, err := os.OpenRoot(filepath.Join(s.Dir, id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %q", ErrNoReport, id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read crash report %s: %w", id, err)
+	}
+	defer func() { _ = dir.Close() }()
 	r := new(Report)
-	if err := read(filepath.Join(dir, reportFile), r); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: %q", ErrNoReport, id)
-		}
+	if err := read(dir, reportFile, r); err != nil {
 		return nil, fmt.Errorf("read crash report %s: %w", id, err)
 	}
 	r.Suspects = make([]recorder.Exchange, len(r.Summaries))
 	for i := range r.Suspects {
 		file := fmt.Sprintf("%03d.json", i+1) // what a report says of files is not followed
-		if err := read(filepath.Join(dir, suspectsDir, file), &r.Suspects[i]); err != nil {
+		if err := read(dir, filepath.Join(suspectsDir, file), &r.Suspects[i]); err != nil {
 			return nil, fmt.Errorf("read crash report %s: %w", id, err)
 		}
 	}
-	var err error
-	if r.Death.Output, err = os.ReadFile(filepath.Join(dir, outputFile)); err != nil {
+	if r.Death.Output, err = dir.ReadFile(outputFile); err != nil {
 		return nil, fmt.Errorf("read crash report %s: %w", id, err)
 	}
 	return r, nil
 }
 
-func read(path string, into any) error {
-	text, err := os.ReadFile(path)
+func read(dir *os.Root, name string, into any) error {
+	text, err := dir.ReadFile(name)
 	if err != nil {
 		return err
 	}
@@ -168,8 +172,8 @@ func (s *Store) prune(now time.Time) error {
 		return err
 	}
 	var total int64
-	for i := len(ids) - 1; i >= 0; i-- {
-		dir := filepath.Join(s.Dir, ids[i])
+	for i, id := range slices.Backward(ids) {
+		dir := filepath.Join(s.Dir, id)
 		total += sizeOf(dir)
 		newest := i == len(ids)-1
 		if newest || len(ids)-i <= s.Keep && total <= s.Size {
