@@ -24,6 +24,8 @@ type Config struct {
 	Admin string `toml:"admin"`
 	// RunDir holds sockets, the keepers' files and the lock. One master at a time.
 	RunDir string `toml:"run_dir"`
+	// StateDir holds what is to be found after an end: crash reports. Empty: RunDir.
+	StateDir string `toml:"state_dir"`
 	// LogFormat is "text" or "json", for log and access log alike.
 	LogFormat string `toml:"log_format"`
 	// LogLevel is trace, debug, info, warn or error.
@@ -44,6 +46,7 @@ type Config struct {
 
 	Shutdown Shutdown `toml:"shutdown"`
 	Recorder Recorder `toml:"recorder"`
+	Crashes  Crashes  `toml:"crashes"`
 	Pools    []Pool   `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`
@@ -60,6 +63,14 @@ type Shutdown struct {
 	IdleGrace Duration `toml:"idle_grace"`
 	// HardLimit bounds the whole shutdown; past it everything is killed.
 	HardLimit Duration `toml:"hard_limit"`
+}
+
+// Crashes bounds the reports of engines' deaths on disk, the oldest going first.
+type Crashes struct {
+	// Keep is how many reports are kept; 0: none is written.
+	Keep int `toml:"keep"`
+	// SizeMiB is how large they may be together.
+	SizeMiB int `toml:"size_mib"`
 }
 
 // Recorder says what is kept of the requests that pass, in memory.

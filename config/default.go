@@ -24,6 +24,7 @@ func Default() *Config {
 			HardLimit:    Duration(120 * time.Second),
 		},
 		Recorder: Recorder{Enabled: true, Keep: 20, BodyKiB: 64, MemoryMiB: 64},
+		Crashes:  Crashes{Keep: 50, SizeMiB: 256},
 	}
 }
 

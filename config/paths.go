@@ -20,6 +20,14 @@ func (c *Config) LockFile() string { return filepath.Join(c.RunDir, "lock") }
 // until the next one starts.
 func (c *Config) StopMark() string { return filepath.Join(c.RunDir, "stopping") }
 
+// CrashDir holds the reports of engines' deaths.
+func (c *Config) CrashDir() string {
+	if c.StateDir == "" {
+		return filepath.Join(c.RunDir, "crashes")
+	}
+	return filepath.Join(c.StateDir, "crashes")
+}
+
 // EngineDir is the directory of a worker's engine, which may belong to
 // another user than the master's.
 func (c *Config) EngineDir(worker string) string {

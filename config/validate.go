@@ -72,6 +72,8 @@ func (v *validator) validate() {
 	v.duration("upgrade_timeout", v.config.UpgradeTimeout, Duration(100*time.Millisecond))
 	v.validateShutdown()
 	v.validateRecorder()
+	v.number("crashes.keep", v.config.Crashes.Keep, 0, 10000)
+	v.number("crashes.size_mib", v.config.Crashes.SizeMiB, 1, 1<<20)
 	v.validatePools()
 	v.validateRoutes()
 	if v.host != nil {
