@@ -168,7 +168,7 @@ func (w *worker) bury(facts keeper.State, exit *keeper.Exit, tail []byte) (State
 	if !facts.StartedAt.IsZero() {
 		why.details = append(why.details, "uptime", readable(w.lastExit.At.Sub(facts.StartedAt)))
 	}
-	w.mourn(facts, why, tail)
+	why.details = append(why.details, w.mourn(facts, why, tail)...)
 	return w.afterDeath(why, exit, tail)
 }
 

@@ -46,13 +46,14 @@ func (d *Death) Moment() time.Time {
 	return d.Ended
 }
 
-// mourn tells whoever wants to know that the engine has ended unwished. An
-// attempt that came to no engine is none of these.
-func (w *worker) mourn(facts keeper.State, why cause, tail []byte) {
+// mourn tells whoever wants to know that the engine has ended unwished, and
+// returns what is to be logged of it. An attempt that came to no engine is none
+// of these.
+func (w *worker) mourn(facts keeper.State, why cause, tail []byte) []any {
 	if w.onDeath == nil || !why.reason.failure() || facts.EnginePID == 0 {
-		return
+		return nil
 	}
-	w.onDeath(Death{
+	return w.onDeath(Death{
 		Pool: w.pool.Name, Worker: w.name, PID: facts.EnginePID,
 		Reason: string(why.reason), Cause: why.text, Exit: *w.lastExit,
 		Started: facts.StartedAt, Ended: w.lastExit.At, Noticed: w.since,

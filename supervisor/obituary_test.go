@@ -34,8 +34,9 @@ func TestDeathsAreTold(t *testing.T) {
 				p.Restart.MaxFailures = 1
 				l := newLife(t, p, c.script...)
 				var got []string
-				l.w.onDeath = func(d Death) {
+				l.w.onDeath = func(d Death) []any {
 					got = append(got, fmt.Sprintf("%s %d %s %s %s %s", d.Reason, d.Exit.Code, d.Exit.Signal, d.Uptime(), d.Ended.Sub(d.Moment()), strings.TrimSpace(string(d.Output))))
+					return nil
 				}
 				l.begin()
 				time.Sleep(90 * time.Minute)

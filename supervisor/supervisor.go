@@ -33,8 +33,9 @@ type Options struct {
 	Stderr *os.File
 	// OnDeath is told of every end of an engine that nobody wished, once, by the
 	// worker's own goroutine, before the next engine is started: it must not
-	// block. Nil: nobody wants to know.
-	OnDeath func(Death)
+	// block. What it returns, keys and values, stands in the line that is logged of
+	// the death. Nil: nobody wants to know.
+	OnDeath func(Death) []any
 }
 
 // Supervisor keeps the workers of all pools alive and knows how remote servers are.
@@ -44,7 +45,7 @@ type Supervisor struct {
 	log     hclog.Logger
 	metrics *metrics
 	ports   *ports
-	onDeath func(Death)
+	onDeath func(Death) []any
 
 	// mu guards what runs, which operators and reloads change: the pools, their
 	// posts and what says so below. It is never held while anything is waited for.

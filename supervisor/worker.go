@@ -38,8 +38,8 @@ type worker struct {
 	// cleared is closed once no leftover of another configuration runs: it may
 	// hold the memory of the devices that are ours now.
 	cleared <-chan struct{}
-	luck    func() float64 // in [0, 1): see decideRestart
-	onDeath func(Death)    // see Options
+	luck    func() float64    // in [0, 1): see decideRestart
+	onDeath func(Death) []any // see Options
 
 	requests  chan request
 	done      chan struct{} // closed when the goroutine has ended

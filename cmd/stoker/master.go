@@ -51,9 +51,12 @@ type master struct {
 	sup      *supervisor.Supervisor
 	balancer *balancer.Balancer
 	recorder *recorder.Recorder // nil: off
-	front    *front.Front
-	door     *door.Door
-	admin    *admin
+	// postmortem writes crash reports; mourners, it among them, are told of each death.
+	postmortem *postmortem
+	mourners   []func(d supervisor.Death, id string)
+	front      *front.Front
+	door       *door.Door
+	admin      *admin
 	// notifier speaks to the service manager, if one has started us.
 	notifier *notifier
 
@@ -159,6 +162,8 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	if m.recorder, err = newRecorder(&cfg.Recorder); err != nil {
 		return nil, err
 	}
+	m.postmortem = newPostmortem(m, registry)
+	m.mourners = append(m.mourners, m.postmortem.hear)
 	carry := balancerOptions(cfg, inOrder, m.log)
 	carry.Recorder = m.recorder
 	if m.balancer, err = balancer.New(carry); err != nil {
@@ -170,7 +175,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	}
 	if m.sup, err = supervisor.New(supervisor.Options{
 		Config: cfg, Pools: m.pools.byName(), Log: m.log.Named("supervisor"), Registerer: registry,
-		KeeperArgv: []string{selfPath(), keeperCommand}, Stderr: os.Stderr,
+		KeeperArgv: []string{selfPath(), keeperCommand}, Stderr: os.Stderr, OnDeath: m.died,
 	}); err != nil {
 		return nil, err
 	}
@@ -197,6 +202,8 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 	broken := make(chan error, 1)
 	m.elder.follow()
 	defer m.elder.close()
+	m.postmortem.begin()
+	defer m.postmortem.end()
 	if err := m.begin(ctx, &serving, broken); err != nil {
 		m.inherit.giveUp(err)
 		return err

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"stoker/supervisor"
 )
 
 // masterMetrics are the few figures that belong to no single piece.
@@ -45,4 +48,43 @@ func (m *masterMetrics) shutdownDuration() float64 {
 		return 0
 	}
 	return time.Since(*began).Seconds()
+}
+
+// crashMetrics count how engines die. They are counted also where no report is written.
+type crashMetrics struct {
+	crashes  *prometheus.CounterVec
+	suspects *prometheus.CounterVec
+	lost     prometheus.Counter
+}
+
+func newCrashMetrics(r prometheus.Registerer) *crashMetrics {
+	m := &crashMetrics{
+		crashes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_crashes_total",
+			Help: "Ends of engines that nobody wished, by why and by exit code or signal.",
+		}, []string{"pool", "reason", "exit"}),
+		suspects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_crash_suspects_total",
+			Help: "Requests that an engine had when it died.",
+		}, []string{"pool"}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stoker_crash_reports_failed_total",
+			Help: "Crash reports that could not be written.",
+		}),
+	}
+	r.MustRegister(m.crashes, m.suspects, m.lost)
+	return m
+}
+
+// died counts. The kernel's codes and signals are few, so that these may be labels.
+func (m *crashMetrics) died(d *supervisor.Death) {
+	exit := d.Exit.Signal
+	switch {
+	case exit != "":
+	case d.Exit.Code < 0:
+		exit = "unknown"
+	default:
+		exit = strconv.Itoa(d.Exit.Code)
+	}
+	m.crashes.WithLabelValues(d.Pool, d.Reason, exit).Inc()
 }

@@ -8,9 +8,15 @@ import (
 	"stoker/supervisor"
 )
 
+// ID names the report of a death. It is known before anything of it is written:
+// the clients of its suspects may be told, and it is the same for all who hear of it.
+func ID(d *supervisor.Death) string {
+	return d.Ended.UTC().Format(idLayout) + "-" + d.Worker
+}
+
 // Report is all that is known of a death.
 type Report struct {
-	// ID is given by Save.
+	// ID of the death.
 	ID string `json:"id"`
 	// Version of the stoker that wrote it.
 	Version string           `json:"version,omitempty"`
@@ -19,6 +25,8 @@ type Report struct {
 	Uptime float64 `json:"uptime_seconds"`
 	// Pool is the state of the pool's workers when the report was made.
 	Pool json.RawMessage `json:"pool,omitempty"`
+	// Recorded is false where no flight recorder was there to name suspects.
+	Recorded bool `json:"recorded"`
 	// Summaries has an entry for each suspect, in the same order.
 	Summaries []Summary `json:"suspects"`
 	// Suspects are the requests that were in flight on the engine, whole.

@@ -38,13 +38,13 @@ type Store struct {
 	Size int64
 }
 
-// Save writes a report, gives it its id, and removes the oldest ones past the bounds.
+// Save writes a report and removes the oldest ones past the bounds.
 // Nothing is left of one that could not be written whole.
 func (s *Store) Save(r *Report) error {
 	if s.Keep <= 0 || s.Size <= 0 {
 		return nil
 	}
-	r.ID = r.Death.Ended.UTC().Format(idLayout) + "-" + r.Death.Worker
+	r.ID = ID(&r.Death)
 	if err := s.write(r); err != nil {
 		return fmt.Errorf("write crash report %s: %w", r.ID, err)
 	}
