@@ -44,12 +44,35 @@ type Config struct {
 	// it is ready to take over; past it, it is killed and the upgrade has failed.
 	UpgradeTimeout Duration `toml:"upgrade_timeout"`
 
+	Clients  Clients  `toml:"clients"`
 	Shutdown Shutdown `toml:"shutdown"`
 	Recorder Recorder `toml:"recorder"`
 	Crashes  Crashes  `toml:"crashes"`
 	Pools    []Pool   `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`
+}
+
+// Clients bounds what clients may take: of time, of bytes, of connections.
+type Clients struct {
+	// HeadTimeout is how long a request's head may take, from its first byte.
+	HeadTimeout Duration `toml:"head_timeout"`
+	// IdleTimeout is how long a connection is kept for the next request.
+	IdleTimeout Duration `toml:"idle_timeout"`
+	// BodyTimeout is how long some more of a request's body may take; after it,
+	// BodyRate bytes per second must have come on the whole, 0: any number.
+	BodyTimeout Duration `toml:"body_timeout"`
+	BodyRate    int      `toml:"body_rate"`
+	// WriteTimeout is how long a client may take nothing of an answer that is
+	// there for it; after it, it must take WriteRate bytes per second, 0: any number.
+	WriteTimeout Duration `toml:"write_timeout"`
+	WriteRate    int      `toml:"write_rate"`
+	// BodyMiB is the largest request body; 0: any.
+	BodyMiB int `toml:"body_mib"`
+	// Connections is how many there may be; 0: as many as descriptors allow.
+	Connections int `toml:"connections"`
+	// ConnectionsPerAddress is how many one address may have, a /64 in IPv6; 0: any number.
+	ConnectionsPerAddress int `toml:"connections_per_address"`
 }
 
 // Shutdown bounds the end of the master.

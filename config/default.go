@@ -18,6 +18,15 @@ func Default() *Config {
 		AccessLog:      "stdout",
 		OrphanTimeout:  Duration(5 * time.Minute),
 		UpgradeTimeout: Duration(time.Minute),
+		Clients: Clients{
+			HeadTimeout:  Duration(10 * time.Second),
+			IdleTimeout:  Duration(75 * time.Second),
+			BodyTimeout:  Duration(60 * time.Second),
+			BodyRate:     64,
+			WriteTimeout: Duration(15 * time.Second),
+			WriteRate:    1024,
+			BodyMiB:      64,
+		},
 		Shutdown: Shutdown{
 			DrainTimeout: Duration(30 * time.Second),
 			IdleGrace:    Duration(time.Second),

@@ -74,6 +74,11 @@ func TestDiff(t *testing.T) {
 				"not now, it needs a restart of the master: run_dir: \"" + DefaultRunDir() + "\" → \"/other\"\n",
 		},
 		{
+			"what clients may take", "listen =", "clients.body_mib = 5\nlisten =",
+			"workers: 2 (chat-0 chat-1) kept, none restarted, none added, none removed\n" +
+				"clients.body_mib: 64 → 5\n",
+		},
+		{
 			"the recorder is made once", "listen =", "recorder.keep = 5\nlisten =",
 			"workers: 2 (chat-0 chat-1) kept, none restarted, none added, none removed\n" +
 				"not now, it needs a restart of the master: recorder.keep: 20 → 5\n",

@@ -70,6 +70,7 @@ func (v *validator) validate() {
 	v.validateLogs()
 	v.duration("orphan_timeout", v.config.OrphanTimeout, 0)
 	v.duration("upgrade_timeout", v.config.UpgradeTimeout, Duration(100*time.Millisecond))
+	v.validateClients()
 	v.validateShutdown()
 	v.validateRecorder()
 	v.number("crashes.keep", v.config.Crashes.Keep, 0, 10000)
@@ -159,6 +160,21 @@ func (v *validator) validateLogs() {
 	if !filepath.IsAbs(c.AccessLog) {
 		v.oneOf("access_log", c.AccessLog, "stdout", "stderr", "off", "/FILE")
 	}
+}
+
+// validateClients checks that every wait is bounded: a client that may take for
+// ever holds a worker for ever.
+func (v *validator) validateClients() {
+	c := v.config.Clients
+	v.duration("clients.head_timeout", c.HeadTimeout, briefest)
+	v.duration("clients.idle_timeout", c.IdleTimeout, briefest)
+	v.duration("clients.body_timeout", c.BodyTimeout, briefest)
+	v.number("clients.body_rate", c.BodyRate, 0, 1<<30)
+	v.duration("clients.write_timeout", c.WriteTimeout, briefest)
+	v.number("clients.write_rate", c.WriteRate, 0, 1<<30)
+	v.number("clients.body_mib", c.BodyMiB, 0, 1<<20)
+	v.number("clients.connections", c.Connections, 0, 1<<30)
+	v.number("clients.connections_per_address", c.ConnectionsPerAddress, 0, 1<<30)
 }
 
 // validateShutdown checks that the hard limit leaves room for all that may
