@@ -21,6 +21,7 @@ type attempt struct {
 	begun  bool
 	head   http1.Response
 	fields http1.Fields // of head, ours
+	body   limitedBody  // of the request, where its length is not known
 }
 
 var _ exchange.Sink = (*attempt)(nil)

@@ -43,6 +43,8 @@ type Options struct {
 	Routes []config.Route
 	// TrustedProxies are the networks whose word on a request's origin counts.
 	TrustedProxies []netip.Prefix
+	// MaxBody is the largest request body, in bytes; 0: any.
+	MaxBody int64
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
@@ -75,16 +77,17 @@ func New(o Options) (*Balancer, error) {
 type table struct {
 	routes  routes
 	trusted networks
+	maxBody int64
 }
 
-// Update goes by other pools, routes and networks from the next request on, or
+// Update goes by other pools, routes, networks and limits from the next request on, or
 // says which route leads nowhere and changes nothing.
 func (b *Balancer) Update(o Options) error {
 	routes, err := newRoutes(o)
 	if err != nil {
 		return err
 	}
-	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies})
+	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody})
 	return nil
 }
 
@@ -101,11 +104,15 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 	if err := check(&x.Request); err != nil {
 		return classify(err)
 	}
-	l, err := b.table.Load().routes.find(&x.Request)
+	now := b.table.Load()
+	l, err := now.routes.find(&x.Request)
 	if err != nil {
 		return classify(err)
 	}
 	x.Record.Pool = l.pool.Name()
+	if err := a.limit(x, now.maxBody); err != nil {
+		return classify(err)
+	}
 	d, err := dueOf(x)
 	if err != nil {
 		return classify(err)

@@ -51,6 +51,7 @@ type verdict struct {
 //	a drain            503                         drained          nobody
 //	the deadline       504                         deadline         nobody
 //	an unmade request  404, 400, 501               -                nobody
+//	too large a body   413                         client_error     nobody
 //	dial               502, retried                -                the member
 //	stale connection   502, retried if unsent      -                nobody: most often it crossed with our request
 //	write, read, HTTP  502                         upstream_broke   the member
@@ -159,6 +160,10 @@ func nothingSent(f *upstream.Failure) bool { return !f.Sent && !f.Begun && f.Rep
 func judgeBody(err error) verdict {
 	if errors.Is(err, exchange.ErrClientGone) || errors.Is(err, exchange.ErrShutdown) {
 		return judge(err)
+	}
+	var request *requestError
+	if errors.As(err, &request) {
+		return judgeRequest(request)
 	}
 	if errors.Is(err, exchange.ErrClientSlow) {
 		return verdict{

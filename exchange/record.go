@@ -32,6 +32,8 @@ const (
 	OutcomeDrained Outcome = "drained"
 	// OutcomeDeadline: the client's deadline was over, or too near to begin (504).
 	OutcomeDeadline Outcome = "deadline"
+	// OutcomeLimited: one connection too many, of all or of one client (503, 429).
+	OutcomeLimited Outcome = "limited"
 	// OutcomeShutdown: refused or cut because the master is shutting down.
 	OutcomeShutdown Outcome = "shutdown"
 )
@@ -57,6 +59,11 @@ type Record struct {
 	BudgetExhausted bool
 	// Queued is how long the request waited for a place.
 	Queued time.Duration
+
+	// Refused says in one word why what came was no request, or came over one
+	// connection too many; empty for requests. Anybody can make as many of these
+	// as he likes.
+	Refused string
 
 	Status   int   // as sent to the client; 499 when it went away before an answer
 	BytesIn  int64 // request body bytes read from the client

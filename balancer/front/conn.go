@@ -48,9 +48,14 @@ type conn struct {
 	hurried atomic.Bool
 	// watched: hungUp will be told. Used by the session alone.
 	watched bool
+	// refused: it is one too many, and will be told this.
+	refused error
 
-	// The deadlines as last set by those who read and write.
-	readDeadline, writeDeadline time.Time
+	// readDeadline is as last set by who reads.
+	readDeadline time.Time
+	pace         pace
+	// peer is what it is counted by; not valid: it is not.
+	peer netip.Addr
 
 	// Guarded by front.mu.
 	hungUp bool      // the client has closed its side
@@ -71,7 +76,8 @@ func newConn(f *Front, nc net.Conn) (*conn, error) {
 		at := tcp.AddrPort()
 		c.client = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	}
-	raw.OnSplice(c.writeSoon)
+	c.pace.conn = c
+	raw.SetPacer(&c.pace)
 	return c, nil
 }
 
@@ -95,21 +101,6 @@ func (c *conn) readUntil(t time.Time, slack time.Duration) {
 	}
 	c.readDeadline = t
 	_ = c.SetReadDeadline(t) // fails on a closed connection only, as the read will
-}
-
-// writeSoon bounds the next write. It is called before each, and moves the
-// timer only now and then.
-func (c *conn) writeSoon() {
-	limit := c.front.limits.write
-	now := time.Now()
-	if c.writeDeadline.Sub(now) > limit-limit/8 || c.hurried.Load() {
-		return
-	}
-	c.writeDeadline = now.Add(limit)
-	_ = c.SetWriteDeadline(c.writeDeadline) // as above
-	if c.hurried.Load() {                   // between the two: its deadline has been overwritten
-		_ = c.SetWriteDeadline(now.Add(cutGrace))
-	}
 }
 
 // linger lets the client have the whole answer when it may still be sending:
@@ -179,19 +170,51 @@ func (f *Front) whenChanged() <-chan struct{} {
 	return f.changed
 }
 
-// welcome registers a new connection, unless the front is closed or full.
+// welcome registers a new connection, unless the front is closed. One that is
+// too many is marked so; when there are too many of those, it is not registered.
 func (f *Front) welcome(c *conn) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case f.closed.Load():
+	if f.closed.Load() {
 		return net.ErrClosed
-	case f.maxConns > 0 && len(f.conns) >= f.maxConns:
-		return errTooMany
+	}
+	c.refused = f.tooMany(c)
+	if c.refused != nil && f.refused >= maxRefused {
+		return c.refused
 	}
 	f.conns[c] = struct{}{}
+	f.count(c, 1)
 	f.moveLocked(c, idle)
 	return nil
+}
+
+// tooMany says whether c is a connection too many, and of whom. f.mu is held.
+func (f *Front) tooMany(c *conn) error {
+	limits := f.limits.Load()
+	if !c.client.IsValid() {
+		return nil // a unix socket's peer: the host's own
+	}
+	c.peer = limits.peerOf(c.client.Addr())
+	switch {
+	case limits.Conns > 0 && len(f.conns)-f.refused >= limits.Conns:
+		return errTooMany
+	case c.peer.IsValid() && limits.ConnsPerAddress > 0 && f.peers[c.peer] >= limits.ConnsPerAddress:
+		return errTooManyOfOne
+	}
+	return nil
+}
+
+// count adds one connection, or takes it away. f.mu is held.
+func (f *Front) count(c *conn, n int) {
+	switch {
+	case c.refused != nil:
+		f.refused += n
+	case !c.peer.IsValid():
+	case f.peers[c.peer]+n == 0:
+		delete(f.peers, c.peer)
+	default:
+		f.peers[c.peer] += n
+	}
 }
 
 // bye forgets a connection that was closed.
@@ -199,7 +222,10 @@ func (f *Front) bye(c *conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.moveLocked(c, gone)
-	delete(f.conns, c)
+	if _, known := f.conns[c]; known {
+		delete(f.conns, c)
+		f.count(c, -1)
+	}
 	f.endHandover(c)
 	f.hangups.forget(c)
 	f.recount(false, false) // gone it may have been before

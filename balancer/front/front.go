@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -46,19 +47,6 @@ const (
 	maxStreams = 256
 )
 
-// limits bound what clients may take their time for.
-type limits struct {
-	head  time.Duration // from a request's first byte to the end of its head
-	idle  time.Duration // for the next request on a connection
-	body  time.Duration // for some more of a body
-	rate  int64         // of a body on the whole, bytes per second, after that time
-	write time.Duration // for an answer's bytes to leave our socket's buffer
-}
-
-func usualLimits() limits {
-	return limits{head: 10 * time.Second, idle: 75 * time.Second, body: 60 * time.Second, rate: 64, write: 60 * time.Second}
-}
-
 // Handler carries one request. When it returns, the answer has been ended or
 // broken on x.Sink, and nobody uses x any more.
 type Handler interface {
@@ -74,9 +62,8 @@ type Observer interface {
 type Options struct {
 	Handler   Handler
 	Observers []Observer
-	// MaxConns is how many connections there may be; a further one is answered
-	// 503 and closed. 0: as many as the system gives.
-	MaxConns int
+	// Limits of what clients may take; the zero value is DefaultLimits.
+	Limits Limits
 	// Log gets what a person would act on; nil: nobody is told.
 	Log hclog.Logger
 }
@@ -87,8 +74,7 @@ type Front struct {
 	handler   Handler
 	observers []Observer
 	log       hclog.Logger
-	limits    limits
-	maxConns  int
+	limits    atomic.Pointer[Limits] // replaced whole
 
 	// http2 serves what sessions found to be HTTP/2.
 	http2    *http.Server
@@ -102,6 +88,9 @@ type Front struct {
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
+	// peers counts them by address, but for refused ones, which refused counts.
+	peers   map[netip.Addr]int
+	refused int
 	// busy counts connections that are reading or serving, HTTP/2 ones with open streams.
 	busy     int
 	requests requestList
@@ -128,13 +117,16 @@ func New(o Options) (*Front, error) {
 		handler:   o.Handler,
 		observers: o.Observers,
 		log:       o.Log,
-		limits:    usualLimits(),
-		maxConns:  o.MaxConns,
 		handover:  newHandover(),
 		hangups:   watch,
 		conns:     make(map[*conn]struct{}),
+		peers:     make(map[netip.Addr]int),
 		pool:      sync.Pool{New: func() any { return new(stream) }},
 	}
+	if o.Limits.Head == 0 {
+		o.Limits = DefaultLimits()
+	}
+	f.SetLimits(o.Limits)
 	f.http2 = f.newServer()
 	f.goroutine.Go(func() { f.hangups.run() })
 	f.goroutine.Go(func() { _ = f.http2.Serve(f.handover) }) // ends with the handover, and says only that
@@ -147,8 +139,8 @@ func (f *Front) newServer() *http.Server {
 		Handler:           f,
 		Protocols:         new(http.Protocols),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ReadHeaderTimeout: f.limits.head,
-		IdleTimeout:       f.limits.idle,
+		ReadHeaderTimeout: f.limits.Load().Head,
+		IdleTimeout:       f.limits.Load().Idle,
 		MaxHeaderBytes:    maxHeadBytes,
 		ConnContext:       withConn,
 		ConnState:         connState,
@@ -220,17 +212,23 @@ func (f *Front) admit(nc net.Conn) {
 	go newSession(c).run() // until bye, which waitGone awaits
 }
 
-// turnAway closes a connection that cannot be served. What it says fits into an
-// empty socket's buffer, so that nobody waits here; a client that has already
-// sent its request may still see a reset instead.
+// turnAway closes a connection that cannot be served, at once. What it says
+// fits into an empty socket's buffer, so that nobody waits here; a client that
+// has already sent its request may see a reset instead.
 func (f *Front) turnAway(c *conn, err error) {
-	if errors.Is(err, errTooMany) {
-		f.log.Debug("connection refused", "client", c.client, "error", err)
-		c.writeSoon()
+	if !errors.Is(err, net.ErrClosed) {
+		f.observeRefusal(c, err, time.Now())
 		_, _ = c.Write(refusalOf(err).append(nil, err.Error()))
 		_ = c.CloseWrite()
 	}
 	_ = c.Close()
+}
+
+// Connections is how many there are, of HTTP/1.1 and 2.
+func (f *Front) Connections() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.conns)
 }
 
 // Close cuts whatever is left, with exchange.ErrShutdown, and waits until every

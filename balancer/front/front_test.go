@@ -585,8 +585,8 @@ func TestBadHeadsAreRefused(t *testing.T) {
 			if r, _ := c.answer(t, "GET"); r.StatusCode != tc.status {
 				t.Errorf("got %d, want %d", r.StatusCode, tc.status)
 			}
-			if len(fx.records) != 0 {
-				t.Error("reached the handler")
+			if rec := wait(t, fx.records, "record"); rec.Refused == "" || rec.Status != tc.status || rec.Outcome != exchange.OutcomeClientError || rec.Err == nil || rec.ClientIP != "127.0.0.1" {
+				t.Errorf("record %+v", rec)
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func (c *client) trickle(text string) {
 }
 
 func TestHeadsThatTakeTooLong(t *testing.T) {
-	fx := startAs(t, echo, func(f *Front) { f.limits.head = brief })
+	fx := startAs(t, echo, func(f *Front) { f.limits.Load().Head = brief })
 	for name, say := range map[string]func(c *client){
 		"silence after the first bytes":             func(c *client) { c.send(t, "GET / HT") },
 		"silence after the first bytes, kept alive": func(c *client) { c.send(t, get("/")); c.answer(t, "GET"); c.send(t, "G") },
@@ -50,7 +51,7 @@ func TestHeadsThatTakeTooLong(t *testing.T) {
 }
 
 func TestIdleConnectionsAreClosedInSilence(t *testing.T) {
-	fx := startAs(t, echo, func(f *Front) { f.limits.idle = brief })
+	fx := startAs(t, echo, func(f *Front) { f.limits.Load().Idle = brief })
 	silent := fx.dial(t)
 	used := fx.dial(t)
 	used.send(t, get("/"))
@@ -67,7 +68,7 @@ func TestSlowEnginesAreNotTheClientsFault(t *testing.T) {
 	fx := startAs(t, func(ctx context.Context, x *exchange.Exchange) {
 		<-time.After(3 * brief)
 		echo(ctx, x)
-	}, func(f *Front) { f.limits.idle, f.limits.head, f.limits.body = brief, brief, brief })
+	}, func(f *Front) { f.limits.Load().Idle, f.limits.Load().Head, f.limits.Load().Body = brief, brief, brief })
 	c := fx.dial(t)
 	c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"+get("/next"))
 	for range 2 {
@@ -83,7 +84,7 @@ func TestBodiesThatTakeTooLong(t *testing.T) {
 		_, err := io.ReadAll(x.Body)
 		failed <- err
 		respond(x, 408, "slow")
-	}, func(f *Front) { f.limits.body, f.limits.rate = brief, 1<<20 })
+	}, func(f *Front) { f.limits.Load().Body, f.limits.Load().BodyRate = brief, 1<<20 })
 	for name, body := range map[string]string{
 		"silence":                "Content-Length: 3\r\n\r\na",
 		"silence in chunks":      "Transfer-Encoding: chunked\r\n\r\n3\r\na",
@@ -120,7 +121,7 @@ func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
 		}
 		failed <- err
 		x.Sink.Break(err)
-	}, func(f *Front) { f.limits.write = brief })
+	}, func(f *Front) { f.limits.Load().Write = brief })
 	c := fx.dial(t)
 	c.send(t, get("/"))
 	wait(t, failed, "the write's error")
@@ -145,7 +146,7 @@ func TestSlowReaderIsServed(t *testing.T) {
 			return
 		}
 		_ = x.Sink.End(nil)
-	}, func(f *Front) { f.limits.write = 5 * brief })
+	}, func(f *Front) { f.limits.Load().Write = 5 * brief })
 	go func() { _, _ = engine.Write(make([]byte, size)) }()
 	c := fx.dial(t)
 	_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
@@ -170,24 +171,115 @@ func TestSlowReaderIsServed(t *testing.T) {
 }
 
 func TestTooManyConnections(t *testing.T) {
-	fx := startAs(t, echo, func(f *Front) { f.maxConns = 2 })
-	var held []*client
-	for range 2 {
-		c := fx.dial(t)
-		c.send(t, get("/"))
+	for _, tc := range []struct {
+		name   string
+		limits func(l *Limits)
+		status int
+	}{
+		{"in all", func(l *Limits) { l.Conns = 2 }, http.StatusServiceUnavailable},
+		{"of one address", func(l *Limits) { l.ConnsPerAddress = 2 }, http.StatusTooManyRequests},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			fx := startAs(t, echo, func(f *Front) { tc.limits(f.limits.Load()) })
+			var held []*client
+			for range 2 {
+				c := fx.dial(t)
+				c.send(t, get("/"))
+				c.answer(t, "GET")
+				held = append(held, c)
+			}
+			for len(fx.records) > 0 {
+				<-fx.records
+			}
+			// It may be told when it asks, in one piece or more, or at last when it does not.
+			for _, ask := range []string{get("/"), "GET / HT", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "no HTTP\r\n\r\n", ""} {
+				c := fx.dial(t)
+				c.send(t, ask)
+				if r, body := c.answer(t, "GET"); r.StatusCode != tc.status || !r.Close || !strings.Contains(body, "too_many_connections") || r.Header.Get("Retry-After") == "" {
+					t.Errorf("%q: got %d %s", ask, r.StatusCode, body)
+				}
+				c.closed(t)
+				if rec := wait(t, fx.records, "record"); rec.Outcome != exchange.OutcomeLimited || rec.Refused != codeTooMany || rec.Status != tc.status {
+					t.Errorf("%q: record %+v", ask, rec)
+				}
+			}
+			for range 2 {
+				held[0].send(t, get("/")) // who is there is served
+				held[0].answer(t, "GET")
+			}
+			_ = held[0].Close()
+			fx.until(t, "one connection", func() bool { return len(fx.conns) == 1 })
+			c := fx.dial(t)
+			c.send(t, get("/"))
+			c.answer(t, "GET")
+		})
+	}
+}
+
+// Who is refused holds a connection for a moment; when there are many, not even that.
+func TestFloodOfConnections(t *testing.T) {
+	fx := startAs(t, echo, func(f *Front) { f.limits.Load().Conns = 1 })
+	honest := fx.dial(t)
+	honest.send(t, get("/"))
+	honest.answer(t, "GET")
+	var flood []*client
+	for range maxRefused + 20 {
+		flood = append(flood, fx.dial(t))
+	}
+	last := flood[len(flood)-1]
+	if r, _ := last.answer(t, "GET"); r.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("got %d", r.StatusCode)
+	}
+	if n := fx.Connections(); n > maxRefused+1 {
+		t.Errorf("%d connections", n)
+	}
+	honest.send(t, get("/"))
+	honest.answer(t, "GET")
+	for _, c := range flood[:3] {
 		c.answer(t, "GET")
-		held = append(held, c)
 	}
+}
+
+func TestWhoIsCountedByAddress(t *testing.T) {
+	l := Limits{Exempt: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}}
+	for client, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7", "10.1.2.3": "", "fd00::1": "", "2001:db8:1:2:3::4": "2001:db8:1:2::", "fe80::1%eth0": "fe80::",
+	} {
+		got := ""
+		if a := l.peerOf(netip.MustParseAddr(client)); a.IsValid() {
+			got = a.String()
+		}
+		if got != want {
+			t.Errorf("%s is counted as %q, want %q", client, got, want)
+		}
+	}
+	if l.peerOf(netip.Addr{}).IsValid() {
+		t.Error("a unix socket's peer is counted")
+	}
+}
+
+// An engine that takes a body slowly makes no client slow.
+func TestSlowEngineIsNotASlowBody(t *testing.T) {
+	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
+		got := 0
+		for buf := make([]byte, 1<<20); ; {
+			n, err := x.Body.Read(buf)
+			got += n
+			if err != nil {
+				respond(x, 200, fmt.Sprint(got, " ", err))
+				return
+			}
+			if got < 3<<20 {
+				time.Sleep(brief)
+			}
+		}
+	}, func(f *Front) { f.limits.Load().Body, f.limits.Load().BodyRate = brief/2, 1<<30 })
 	c := fx.dial(t)
-	if r, body := c.answer(t, "GET"); r.StatusCode != http.StatusServiceUnavailable || !r.Close || !strings.Contains(body, "too_many_connections") {
-		t.Errorf("got %d %s", r.StatusCode, body)
+	c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8388608\r\n\r\n")
+	go func() { _, _ = c.Write(make([]byte, 8<<20)) }()
+	if _, body := c.answer(t, "POST"); body != "8388608 EOF" {
+		t.Errorf("got %s", body)
 	}
-	c.closed(t)
-	_ = held[0].Close()
-	fx.until(t, "one connection", func() bool { return len(fx.conns) == 1 })
-	c = fx.dial(t)
-	c.send(t, get("/"))
-	c.answer(t, "GET")
 }
 
 // Byte for byte: what the client gets of an answer.

@@ -43,7 +43,11 @@ func newSession(c *conn) *session {
 
 // run serves until the connection ends or turns out to be HTTP/2.
 func (s *session) run() {
-	for s.await() && s.exchange() {
+	if s.conn.refused != nil {
+		s.turnAway()
+	} else {
+		for s.await() && s.exchange() {
+		}
 	}
 	s.answer.free()
 	s.in.free()
@@ -92,15 +96,15 @@ func (s *session) await() bool {
 // receive reads more of a head, once; begun says whether there is some already.
 func (s *session) receive(begun bool) bool {
 	c := s.conn
-	limits := &c.front.limits
+	limits := c.front.limits.Load()
 	switch {
 	case !begun:
-		c.readUntil(time.Now().Add(limits.idle), limits.idle/16)
+		c.readUntil(time.Now().Add(limits.Idle), limits.Idle/16)
 	case s.headBy.IsZero():
 		if !c.front.move(c, reading) {
 			return false // CloseIdle has decided a moment ago that the connection ends
 		}
-		s.headBy = time.Now().Add(limits.head)
+		s.headBy = time.Now().Add(limits.Head)
 		c.readUntil(s.headBy, 0)
 	}
 	n, err := c.Conn.Read(s.in.room())

@@ -100,7 +100,6 @@ func (a *answer) goAhead() error {
 	if a.answered || !a.awaited.Swap(false) {
 		return nil
 	}
-	a.session.conn.writeSoon()
 	_, err := a.session.conn.Write(goAheadLine)
 	return err
 }
@@ -135,7 +134,8 @@ func (a *answer) Head(r *http1.Response, length int64) error {
 	a.chunked = !a.bare && length < 0 && !old
 	a.left = length
 	// A client that was not told to send its body may or may not do so.
-	a.close = a.close || s.conn.front.draining.Load() || s.conn.hurried.Load() || s.body.failed.Load() || a.awaited.Load() ||
+	// Nor may one that was told that its body is too large.
+	a.close = a.close || r.Status == http.StatusRequestEntityTooLarge && (s.Length < 0 || s.Length > restBytes) || s.conn.front.draining.Load() || s.conn.hurried.Load() || s.body.failed.Load() || a.awaited.Load() ||
 		!a.bare && length < 0 && old
 	var room [128]byte
 	own := a.framing(room[:0], r.Status, length)
@@ -210,7 +210,6 @@ var lineEnd = []byte("\r\n")
 // send writes what is held, and the rest of vec with it.
 func (a *answer) send() error {
 	a.vec[0] = a.out
-	a.session.conn.writeSoon()
 	_, err := a.session.conn.WriteBuffers(a.vec[:])
 	a.vec = [3][]byte{}
 	a.free() // a stream may now be silent for long

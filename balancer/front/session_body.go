@@ -29,8 +29,8 @@ type body struct {
 
 	left    int64 // of a sized one
 	chunked http1.Chunked
-	began   time.Time
-	taken   int64 // bytes read, framing included
+	waited  time.Duration // for the client; an engine that is slow to take the body is none of its fault
+	taken   int64         // bytes read, framing included
 	until   time.Time
 	err     error
 
@@ -42,7 +42,7 @@ type body struct {
 func (b *body) reset() {
 	b.chunked.Reset()
 	b.left, b.taken, b.err = b.session.head.Length, 0, nil
-	b.began, b.until = time.Time{}, time.Time{}
+	b.waited, b.until = 0, time.Time{}
 	b.ended.Store(false)
 	b.failed.Store(false)
 	b.interrupted.Store(false)
@@ -132,7 +132,9 @@ func (b *body) receive(p []byte) (int, error) {
 		b.taken += int64(n)
 		return n, nil
 	}
-	s.conn.readUntil(b.deadline(), s.conn.front.limits.body/16)
+	began := time.Now()
+	defer func() { b.waited += time.Since(began) }()
+	s.conn.readUntil(b.deadline(began), s.conn.front.limits.Load().Body/16)
 	if b.interrupted.Load() || s.conn.hurried.Load() {
 		return 0, os.ErrDeadlineExceeded // the deadline that says so may just have been overwritten
 	}
@@ -144,24 +146,19 @@ func (b *body) receive(p []byte) (int, error) {
 	return n, err
 }
 
-// deadline is when more must have come: progress within limits.body, and on
-// the whole no less than limits.rate. A client that sends one byte now and then
+// deadline is when more must have come: progress within limits.Body, and on
+// the whole no less than limits.BodyRate. A client that sends one byte now and then
 // would else hold a worker for as long as it likes.
-func (b *body) deadline() time.Time {
+func (b *body) deadline(now time.Time) time.Time {
 	if !b.until.IsZero() {
 		return b.until
 	}
-	limits := &b.session.conn.front.limits
-	now := time.Now()
-	if b.began.IsZero() {
-		b.began = now
+	limits := b.session.conn.front.limits.Load()
+	if limits.BodyRate == 0 {
+		return now.Add(limits.Body)
 	}
-	progress := now.Add(limits.body)
-	rate := b.began.Add(limits.body + time.Duration(b.taken/limits.rate)*time.Second)
-	if rate.Before(progress) {
-		return rate
-	}
-	return progress
+	ahead := time.Duration(b.taken/limits.BodyRate)*time.Second - b.waited
+	return now.Add(min(limits.Body+ahead, limits.Body))
 }
 
 // explain says whose doing an error is.

@@ -170,7 +170,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		return nil, err
 	}
 	observers := []front.Observer{balancer.NewMetrics(registry), &logs.access}
-	if m.front, err = front.New(front.Options{Handler: m.balancer, Observers: observers, Log: m.log.Named("front")}); err != nil {
+	if m.front, err = front.New(front.Options{Handler: m.balancer, Observers: observers, Limits: frontLimits(cfg), Log: m.log.Named("front")}); err != nil {
 		return nil, err
 	}
 	if m.sup, err = supervisor.New(supervisor.Options{

@@ -178,6 +178,7 @@ func (m *master) adopt(ctx context.Context, change *staged) {
 	if err := m.balancer.Update(balancerOptions(next, change.pools, m.log)); err != nil {
 		m.log.Error("routes stay as they were", "error", err) // which validation has ruled out
 	}
+	m.front.SetLimits(frontLimits(next))
 	m.sup.Adopt(next, m.pools.byName())
 	for _, removed := range now {
 		removed.Close()
@@ -279,7 +280,7 @@ func planOutcome(verb string, plan *config.Plan, report *supervisor.Report) *out
 
 // balancerOptions are what a configuration says to the balancer.
 func balancerOptions(cfg *config.Config, pools []*upstream.Pool, log hclog.Logger) balancer.Options {
-	o := balancer.Options{Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies, Log: log.Named("balancer"), Rules: map[string]balancer.Rules{}}
+	o := balancer.Options{Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies, MaxBody: int64(cfg.Clients.BodyMiB) << 20, Log: log.Named("balancer"), Rules: map[string]balancer.Rules{}}
 	for i := range cfg.Pools {
 		o.Rules[cfg.Pools[i].Name] = poolRules(&cfg.Pools[i])
 	}

@@ -27,14 +27,10 @@ func (c *Conn) WriteBuffers(bufs [][]byte) (int64, error) {
 		return 0, nil
 	}
 	c.out.iov, c.out.rest = iov, iov
-	err := c.raw.Write(c.out.tryAll)
-	n, werr := c.out.n, c.out.err
+	n, err := c.write(c.out.tryAll)
 	clear(iov) // keep no caller's buffer alive
-	c.out.iov, c.out.rest, c.out.n, c.out.err = iov[:0], nil, 0, nil
+	c.out.iov, c.out.rest = iov[:0], nil
 	c.out.msg = unix.Msghdr{}
-	if err == nil {
-		err = werr
-	}
 	return int64(n), err
 }
 
@@ -48,7 +44,7 @@ func (c *Conn) tryWriteAll(fd uintptr) bool {
 			continue
 		}
 		if errno == unix.EAGAIN {
-			return false
+			return c.block()
 		}
 		if errno != 0 {
 			c.out.err = os.NewSyscallError("sendmsg", errno)

@@ -41,6 +41,7 @@ type Conn struct {
 
 	// received counts the bytes read for whoever set it.
 	received *atomic.Uint64
+	pacer    Pacer
 
 	in  reading
 	out writing
@@ -54,6 +55,11 @@ type reading struct {
 	idle func() error
 	n    int
 	err  error
+
+	// Of ReadLazily.
+	tryLazy func(fd uintptr) bool
+	room    func() []byte
+	rest    func()
 
 	peek   func(fd uintptr)
 	peeked byte
@@ -78,9 +84,11 @@ type writing struct {
 
 	// drain is the callback of Splice's second half.
 	drain func(fd uintptr) bool
-	piece func() // runs before each
 	pipe  int
 	left  int
+
+	total   int64 // of all writes that are over
+	blocked bool  // the one in progress has waited
 }
 
 var (
@@ -111,18 +119,13 @@ func Wrap(c net.Conn) (*Conn, error) {
 		return nil, fmt.Errorf("wrap connection: %w", err)
 	}
 	w := &Conn{conn: c, raw: raw}
-	w.in.try, w.in.peek, w.in.fill = w.tryRead, w.tryPeek, w.tryFill
+	w.in.try, w.in.tryLazy, w.in.peek, w.in.fill = w.tryRead, w.tryReadLazily, w.tryPeek, w.tryFill
 	w.out.try, w.out.tryAll, w.out.drain = w.tryWrite, w.tryWriteAll, w.tryDrain
 	return w, nil
 }
 
 // CountReceived adds the number of every byte read from now on to n.
 func (c *Conn) CountReceived(n *atomic.Uint64) { c.received = n }
-
-// OnSplice lets f run before each piece that Splice writes to c, a quarter of a
-// megabyte at most: the moment to move a deadline that bounds progress, not the
-// whole.
-func (c *Conn) OnSplice(f func()) { c.out.piece = f }
 
 // Read reads what is there, and waits only when nothing is.
 func (c *Conn) Read(p []byte) (int, error) { return c.ReadIdle(p, nil) }
@@ -193,12 +196,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return 0, nil
 	}
 	c.out.p = p
-	err := c.raw.Write(c.out.try)
-	n, werr := c.out.n, c.out.err
-	c.out.p, c.out.n, c.out.err = nil, 0, nil
-	if err == nil {
-		err = werr
-	}
+	n, err := c.write(c.out.try)
+	c.out.p = nil
 	return n, err
 }
 
@@ -211,7 +210,7 @@ func (c *Conn) tryWrite(fd uintptr) bool {
 			continue
 		}
 		if errno == unix.EAGAIN {
-			return false
+			return c.block()
 		}
 		if errno != 0 {
 			c.out.err = os.NewSyscallError("sendto", errno)

@@ -130,17 +130,8 @@ func (c *Conn) tryFill(fd uintptr) bool {
 
 // drainPipe moves n bytes, which the pipe holds, to c.
 func (c *Conn) drainPipe(pipe, n int) (int, error) {
-	if c.out.piece != nil {
-		c.out.piece()
-	}
 	c.out.pipe, c.out.left = pipe, n
-	err := c.raw.Write(c.out.drain)
-	done, werr := c.out.n, c.out.err
-	c.out.n, c.out.err = 0, nil
-	if err == nil {
-		err = werr
-	}
-	return done, err
+	return c.write(c.out.drain)
 }
 
 func (c *Conn) tryDrain(fd uintptr) bool {
@@ -152,7 +143,7 @@ func (c *Conn) tryDrain(fd uintptr) bool {
 			c.out.left -= int(n)
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
-			return false
+			return c.block()
 		default:
 			c.out.err = os.NewSyscallError("splice", err)
 			return true

@@ -1,0 +1,101 @@
+package front
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Limits bound what clients may take. The zero value of a number is no bound;
+// times must be more than 0.
+type Limits struct {
+	// Head is how long a request's head may take, from its first byte.
+	Head time.Duration
+	// Idle is how long a connection is kept for the next request.
+	Idle time.Duration
+	// Body is how long some more of a body may take. After that time it must
+	// have come by BodyRate bytes per second on the whole.
+	Body     time.Duration
+	BodyRate int64
+	// Write is how long a client may take nothing of what is there for it, or
+	// less than WriteRate bytes per second.
+	Write     time.Duration
+	WriteRate int64
+
+	// Conns is how many connections there may be, ConnsPerAddress how many of
+	// one address, a /64 in IPv6, but for those of Exempt and unix sockets.
+	Conns           int
+	ConnsPerAddress int
+	Exempt          []netip.Prefix
+}
+
+// DefaultLimits are those of a front that is told of none.
+func DefaultLimits() Limits {
+	return Limits{
+		Head: 10 * time.Second, Idle: 75 * time.Second, Body: 60 * time.Second, BodyRate: 64,
+		Write: 15 * time.Second, WriteRate: 1024,
+	}
+}
+
+// SetLimits goes by other limits from now on, but for HTTP/2's of Head and
+// Idle. Connections that there are stay, however few there may be.
+func (f *Front) SetLimits(l Limits) { f.limits.Store(&l) }
+
+// peerOf is what connections are counted by; not valid for one that is exempt.
+func (l *Limits) peerOf(client netip.Addr) netip.Addr {
+	if !client.IsValid() {
+		return client
+	}
+	for _, p := range l.Exempt {
+		if p.Contains(client) {
+			return netip.Addr{}
+		}
+	}
+	if client.Is6() {
+		p, _ := client.WithZone("").Prefix(64) // of IPv6 there always is one
+		return p.Addr()
+	}
+	return client
+}
+
+// pace watches how a client takes what is written to it.
+type pace struct {
+	conn  *conn
+	since time.Time // of the wait, or of the last look
+	taken int64     // by then
+}
+
+// Blocked implements rawconn.Pacer.
+func (p *pace) Blocked() {
+	p.since, p.taken = time.Now(), p.conn.Taken()
+	p.conn.writeBy(p.since.Add(p.conn.front.limits.Load().Write))
+}
+
+// Stalled implements rawconn.Pacer.
+func (p *pace) Stalled() bool {
+	if p.conn.hurried.Load() {
+		return false
+	}
+	l := p.conn.front.limits.Load()
+	now, taken := time.Now(), p.conn.Taken()
+	least := int64(now.Sub(p.since).Seconds() * float64(l.WriteRate))
+	if taken-p.taken < max(least, 1) {
+		return false
+	}
+	p.since, p.taken = now, taken
+	p.conn.writeBy(now.Add(l.Write))
+	return true
+}
+
+// Unblocked implements rawconn.Pacer.
+func (p *pace) Unblocked() { p.conn.writeBy(time.Time{}) }
+
+// writeBy bounds writes, unless the connection is hurried.
+func (c *conn) writeBy(t time.Time) {
+	if c.hurried.Load() {
+		return
+	}
+	_ = c.SetWriteDeadline(t) // fails on a closed connection only, as the write will
+	if c.hurried.Load() {     // between the two: its deadline has been overwritten
+		_ = c.SetWriteDeadline(time.Now().Add(cutGrace))
+	}
+}

@@ -1,0 +1,51 @@
+package balancer
+
+import (
+	"errors"
+	"io"
+	"net/http"
+
+	"stoker/exchange"
+)
+
+// errBodyTooLarge is what a body says that has passed its limit.
+var errBodyTooLarge = &requestError{http.StatusRequestEntityTooLarge, "body_too_large", "the request's body is larger than this server takes"}
+
+// limit refuses a body that is declared larger than most bytes (0: any), and
+// lets one that does not say how large it is end with an error there.
+func (a *attempt) limit(x *exchange.Exchange, most int64) error {
+	switch {
+	case most <= 0:
+	case x.Length > most:
+		return errBodyTooLarge
+	case x.Length < 0:
+		a.body = limitedBody{from: x.Body, left: most}
+		x.Body = &a.body
+	}
+	return nil
+}
+
+// limitedBody reads a body up to its limit.
+type limitedBody struct {
+	from io.Reader
+	left int64
+}
+
+// Read implements io.Reader.
+func (b *limitedBody) Read(p []byte) (int, error) {
+	if b.left < 0 {
+		return 0, errBodyTooLarge
+	}
+	n, err := b.from.Read(p)
+	if b.left -= int64(n); b.left < 0 && (err == nil || errors.Is(err, io.EOF)) {
+		return 0, errBodyTooLarge // and the engine has had no more than the limit
+	}
+	return n, err
+}
+
+// Interrupt passes a transport's wish on to a body that can hear it.
+func (b *limitedBody) Interrupt() {
+	if i, ok := b.from.(interface{ Interrupt() }); ok {
+		i.Interrupt()
+	}
+}
