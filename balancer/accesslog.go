@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -20,10 +21,43 @@ const maxLogged = 2048
 // or the same as a JSON object. Times are in seconds; ttfb, the time to the
 // answer's head, is "-" (null) when none was sent. Of the target only the path is
 // logged: queries may hold secrets.
+//
+// What was refused before it was a request has a line of its own, without
+// method and path, up to maxRefusals in a second: anybody can send garbage as
+// fast as he likes. The next line says how many had none.
 type AccessLog struct {
-	w     io.Writer
-	form  form
-	lines sync.Pool // of *[]byte
+	w        io.Writer
+	form     form
+	lines    sync.Pool // of *[]byte
+	refusals refusals
+}
+
+// maxRefusals is how many lines a second say that something was refused.
+const maxRefusals = 10
+
+// refusals bounds the lines of one kind.
+type refusals struct {
+	mu      sync.Mutex
+	second  int64
+	lines   int
+	skipped int // since the last line
+}
+
+// allow says whether there may be a line now, and if so, how many there were
+// that might not be since the last.
+func (r *refusals) allow(at time.Time) (ok bool, skipped int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := at.Unix(); s != r.second {
+		r.second, r.lines = s, 0
+	}
+	if r.lines == maxRefusals {
+		r.skipped++
+		return false, 0
+	}
+	r.lines++
+	skipped, r.skipped = r.skipped, 0
+	return true, skipped
 }
 
 // NewAccessLog returns a log in format "text" or "json". Each line is one
@@ -39,6 +73,17 @@ func NewAccessLog(w io.Writer, format string) *AccessLog {
 
 // Observe writes x's line.
 func (l *AccessLog) Observe(x *exchange.Exchange) {
+	if x.Record.Refused != "" {
+		ok, skipped := l.refusals.allow(x.Record.End)
+		if !ok {
+			return
+		}
+		if skipped > 0 {
+			said := *x // the other observers' stays as it is
+			said.Record.Err = fmt.Errorf("%w; %d more refused since the last such line", x.Record.Err, skipped)
+			x = &said
+		}
+	}
 	buf := l.lines.Get().(*[]byte)
 	defer l.lines.Put(buf)
 	*buf = l.form.append((*buf)[:0], x)

@@ -23,6 +23,7 @@ type Metrics struct {
 	rejected  *prometheus.CounterVec
 	retries   *prometheus.CounterVec
 	exhausted *prometheus.CounterVec
+	refused   *prometheus.CounterVec
 	queued    *prometheus.HistogramVec
 	duration  *prometheus.HistogramVec
 	firstByte *prometheus.HistogramVec
@@ -73,6 +74,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stoker_retry_budget_exhausted_total",
 			Help: "Requests that were not tried again because too many others were.",
 		}, pool),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_requests_refused_total",
+			Help: "What came from clients and was no request, or came over one connection too many, by why.",
+		}, []string{"reason"}),
 		queued: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "stoker_queue_wait_seconds",
 			Help:    "Time that requests waited for an upstream; next to 0 for those that did not.",
@@ -89,7 +94,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: latencies,
 		}, pool),
 	}
-	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.exhausted, m.queued, m.duration, m.firstByte)
+	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.exhausted, m.refused, m.queued, m.duration, m.firstByte)
 	return m
 }
 
@@ -98,6 +103,10 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 	r := &x.Record
 	m.byRequest.get(requestLabels{r.Pool, r.Worker, r.Status}, m.request).Inc()
 	m.byOutcome.get(outcomeLabels{r.Pool, r.Outcome}, m.outcome).Inc()
+	if r.Refused != "" {
+		m.refused.WithLabelValues(r.Refused).Inc()
+		return // its times are the client's alone
+	}
 	if r.Attempts == 0 && rejects(r.Outcome) {
 		m.byRefusal.get(outcomeLabels{r.Pool, r.Outcome}, m.refusal).Inc()
 	}

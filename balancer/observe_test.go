@@ -67,6 +67,41 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
+// refused is what became no request.
+func refused(why string, status int) *exchange.Exchange {
+	start := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	return &exchange.Exchange{Record: exchange.Record{
+		Refused: why, ClientIP: "192.0.2.7", Start: start, End: start, Status: status,
+		Outcome: exchange.OutcomeClientError, Err: http1.SyntaxError("no Host"),
+	}}
+}
+
+// A flood of garbage does not flood the log, and nothing of it is forgotten.
+func TestRefusalsInTheAccessLog(t *testing.T) {
+	var out bytes.Buffer
+	l := NewAccessLog(&out, "text")
+	for range 100 {
+		l.Observe(refused("bad_request", 400))
+	}
+	if n := strings.Count(out.String(), "\n"); n != maxRefusals {
+		t.Errorf("%d lines", n)
+	}
+	out.Reset()
+	l.Observe(ended())
+	if !strings.Contains(out.String(), "status=200") {
+		t.Errorf("a request went unlogged: %q", out.String())
+	}
+	out.Reset()
+	x := refused("bad_request", 400)
+	x.Record.End = x.Record.End.Add(time.Second)
+	l.Observe(x)
+	want := "time=2026-01-02T15:04:06.000Z id=- client=192.0.2.7 method=- path=- status=400 bytes=0 pool=- worker=- attempts=0 ttfb=- duration=1.000000 outcome=client_error " +
+		"error=\"no Host; 90 more refused since the last such line\"\n"
+	if out.String() != want || x.Record.Err.Error() != "no Host" {
+		t.Errorf("got  %s\nwant %s", out.String(), want)
+	}
+}
+
 func FuzzAccessLog(f *testing.F) {
 	f.Add("/a\nb", "GET", "err")
 	f.Add("/\x00\u0085\xc3", "=", "-")
@@ -117,15 +152,21 @@ func TestMetrics(t *testing.T) {
 	x = ended()
 	x.Record = exchange.Record{Start: x.Record.Start, End: x.Record.Start, Status: 404, Outcome: exchange.OutcomeNoRoute}
 	m.Observe(x)
+	m.Observe(refused("bad_request", 400))
+	m.Observe(refused("head_timeout", 408))
+	m.Observe(refused("head_timeout", 408))
 	err := testutil.GatherAndCompare(reg, strings.NewReader(`
 # HELP stoker_requests_total Requests ended, by the status that the client was sent; 499: it went away before.
 # TYPE stoker_requests_total counter
 stoker_requests_total{code="200",pool="chat",worker="chat-0"} 1
 stoker_requests_total{code="200",pool="chat",worker="chat-1"} 2
 stoker_requests_total{code="200",pool="full",worker="chat-0"} 5
+stoker_requests_total{code="400",pool="",worker=""} 1
 stoker_requests_total{code="404",pool="",worker=""} 1
+stoker_requests_total{code="408",pool="",worker=""} 2
 # HELP stoker_request_outcomes_total Requests ended, by why they ended.
 # TYPE stoker_request_outcomes_total counter
+stoker_request_outcomes_total{outcome="client_error",pool=""} 3
 stoker_request_outcomes_total{outcome="no_route",pool=""} 1
 stoker_request_outcomes_total{outcome="ok",pool="chat"} 3
 stoker_request_outcomes_total{outcome="client_gone",pool="full"} 1
@@ -137,6 +178,10 @@ stoker_request_outcomes_total{outcome="unavailable",pool="full"} 1
 # TYPE stoker_request_retries_total counter
 stoker_request_retries_total{pool="chat",reason="connect_failed"} 2
 stoker_request_retries_total{pool="chat",reason="connection_lost"} 2
+# HELP stoker_requests_refused_total What came from clients and was no request, or came over one connection too many, by why.
+# TYPE stoker_requests_refused_total counter
+stoker_requests_refused_total{reason="bad_request"} 1
+stoker_requests_refused_total{reason="head_timeout"} 2
 # HELP stoker_requests_rejected_total Requests refused before an upstream had them, by why.
 # TYPE stoker_requests_rejected_total counter
 stoker_requests_rejected_total{pool="full",reason="deadline"} 1
@@ -147,7 +192,7 @@ stoker_requests_rejected_total{pool="full",reason="unavailable"} 1
 stoker_retry_budget_exhausted_total{pool=""} 0
 stoker_retry_budget_exhausted_total{pool="chat"} 0
 stoker_retry_budget_exhausted_total{pool="full"} 1
-`), "stoker_requests_rejected_total", "stoker_retry_budget_exhausted_total", "stoker_requests_total", "stoker_request_outcomes_total", "stoker_request_retries_total")
+`), "stoker_requests_rejected_total", "stoker_requests_refused_total", "stoker_retry_budget_exhausted_total", "stoker_requests_total", "stoker_request_outcomes_total", "stoker_request_retries_total")
 	if err != nil {
 		t.Error(err)
 	}

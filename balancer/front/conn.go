@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"stoker/internal/rawconn"
 )
 
@@ -101,6 +103,14 @@ func (c *conn) readUntil(t time.Time, slack time.Duration) {
 	}
 	c.readDeadline = t
 	_ = c.SetReadDeadline(t) // fails on a closed connection only, as the read will
+}
+
+// resetOnClose lets Close reset the connection. A unix socket knows no reset;
+// there is no other way to tell.
+func (c *conn) resetOnClose() {
+	_ = c.control(func(fd int) {
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	})
 }
 
 // linger lets the client have the whole answer when it may still be sending:

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 )
@@ -56,6 +57,9 @@ func (l *Limits) peerOf(client netip.Addr) netip.Addr {
 	}
 	return client
 }
+
+// errReadsSlowly is a write's error when the client has not taken it in time.
+var errReadsSlowly = errors.New("client reads too slowly")
 
 // pace watches how a client takes what is written to it.
 type pace struct {

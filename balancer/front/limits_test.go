@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,33 +113,120 @@ func TestBodiesThatTakeTooLong(t *testing.T) {
 	}
 }
 
+// A client that reads nothing, or next to nothing, is given up, in whatever
+// way its answer is written; the connection is reset, so that nothing of it
+// stays in the kernel.
 func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
+	for _, how := range []string{"chunked", "sized", "spliced", "until close"} {
+		for _, reads := range []string{"nothing", "a little"} {
+			t.Run(how+", reads "+reads, func(t *testing.T) {
+				t.Parallel()
+				failed := make(chan error, 1)
+				fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
+					err := flood(t, x, how)
+					failed <- err
+					x.Sink.Break(err)
+				}, func(f *Front) { f.limits.Load().Write, f.limits.Load().WriteRate = 3*brief, 1<<20 })
+				c := fx.dial(t)
+				_ = c.Conn.(*net.TCPConn).SetReadBuffer(16 << 10)
+				version := "1.1"
+				if how == "until close" {
+					version = "1.0"
+				}
+				c.send(t, "GET / HTTP/"+version+"\r\nHost: a\r\n\r\n")
+				stop := make(chan struct{})
+				var reading sync.WaitGroup
+				if reads == "a little" {
+					reading.Go(func() {
+						for {
+							select {
+							case <-stop:
+								return
+							case <-time.After(brief / 10):
+								_, _ = c.in.ReadByte()
+							}
+						}
+					})
+				}
+				if err := wait(t, failed, "the write's error"); !errors.Is(err, errReadsSlowly) {
+					t.Errorf("ended with %v", err)
+				}
+				close(stop)
+				reading.Wait()
+				if all, err := io.ReadAll(c.in); !errors.Is(err, syscall.ECONNRESET) || bytes.HasSuffix(all, []byte("0\r\n\r\n")) {
+					t.Errorf("%d bytes, %v", len(all), err)
+				}
+				fx.until(t, "no connection", func() bool { return len(fx.conns) == 0 })
+			})
+		}
+	}
+}
+
+// flood answers with more than any buffer holds until the client is given up.
+func flood(t *testing.T, x *exchange.Exchange, how string) error {
+	t.Helper()
+	length := int64(-1)
+	if how == "sized" || how == "spliced" {
+		length = 1 << 40
+	}
+	_ = x.Sink.Head(&http1.Response{Status: 200}, length)
+	if how == "spliced" {
+		engine, src := pair(t)
+		go func() {
+			for p := make([]byte, 64<<10); ; {
+				if _, err := engine.Write(p); err != nil {
+					return
+				}
+			}
+		}()
+		_, err := x.Sink.Splice(src, length)
+		return err
+	}
+	for {
+		if _, err := x.Sink.Write(make([]byte, 64<<10)); err != nil {
+			return err
+		}
+	}
+}
+
+// The same in HTTP/2, where a client may read its connection but not its stream.
+func TestStreamThatIsNotReadIsGivenUp(t *testing.T) {
 	failed := make(chan error, 1)
 	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
-		_ = x.Sink.Head(&http1.Response{Status: 200}, -1)
-		var err error
-		for err == nil {
-			_, err = x.Sink.Write(make([]byte, 64<<10))
+		if x.Request.Target == "/small" {
+			respond(x, 200, "small")
+			return
 		}
+		err := flood(t, x, "chunked")
 		failed <- err
 		x.Sink.Break(err)
-	}, func(f *Front) { f.limits.Load().Write = brief })
-	c := fx.dial(t)
-	c.send(t, get("/"))
-	wait(t, failed, "the write's error")
-	r, err := http.ReadResponse(c.in, nil)
+	}, func(f *Front) { f.limits.Load().Write = 3 * brief })
+	client := http2Client(t)
+	r, err := client.Get("http://" + fx.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Body.Close()
-	if all, _ := io.ReadAll(c.in); bytes.HasSuffix(all, []byte("0\r\n\r\n")) {
-		t.Error("looks whole")
+	if err := wait(t, failed, "the write's error"); !errors.Is(err, errReadsSlowly) {
+		t.Errorf("ended with %v", err)
+	}
+	if n, err := io.Copy(io.Discard, r.Body); err == nil {
+		t.Errorf("%d bytes, and a clean end", n)
+	}
+	other, err := client.Get("http://" + fx.addr + "/small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Body.Close()
+	if body, err := io.ReadAll(other.Body); string(body) != "small" {
+		t.Errorf("%q, %v", body, err)
 	}
 }
 
-// A transfer may take as long as it likes while it moves.
+// A transfer may take as long as it likes while it moves, also when it moves so
+// slowly that the socket takes nothing for longer than the limit.
 func TestSlowReaderIsServed(t *testing.T) {
-	const size = 16 << 20
+	const size = 6 << 20
 	engine, src := pair(t)
 	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
 		_ = x.Sink.Head(&http1.Response{Status: 200}, size)
@@ -146,7 +235,7 @@ func TestSlowReaderIsServed(t *testing.T) {
 			return
 		}
 		_ = x.Sink.End(nil)
-	}, func(f *Front) { f.limits.Load().Write = 5 * brief })
+	}, func(f *Front) { f.limits.Load().Write = brief })
 	go func() { _, _ = engine.Write(make([]byte, size)) }()
 	c := fx.dial(t)
 	_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
@@ -157,13 +246,13 @@ func TestSlowReaderIsServed(t *testing.T) {
 	}
 	defer r.Body.Close()
 	began, got := time.Now(), 0
-	for buf := make([]byte, 1<<20); ; {
+	for buf := make([]byte, 128<<10); ; {
 		n, err := io.ReadFull(r.Body, buf)
 		got += n
 		if err != nil {
 			break
 		}
-		time.Sleep(brief)
+		time.Sleep(brief / 4)
 	}
 	if took := time.Since(began); got != size || took < 5*brief {
 		t.Errorf("%d bytes of %d in %v", got, size, took)
@@ -171,6 +260,7 @@ func TestSlowReaderIsServed(t *testing.T) {
 }
 
 func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name   string
 		limits func(l *Limits)
@@ -180,6 +270,7 @@ func TestTooManyConnections(t *testing.T) {
 		{"of one address", func(l *Limits) { l.ConnsPerAddress = 2 }, http.StatusTooManyRequests},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			fx := startAs(t, echo, func(f *Front) { tc.limits(f.limits.Load()) })
 			var held []*client
 			for range 2 {
@@ -192,7 +283,7 @@ func TestTooManyConnections(t *testing.T) {
 				<-fx.records
 			}
 			// It may be told when it asks, in one piece or more, or at last when it does not.
-			for _, ask := range []string{get("/"), "GET / HT", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "no HTTP\r\n\r\n", ""} {
+			for _, ask := range []string{get("/"), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "no HTTP\r\n\r\n", "GET / HT"} {
 				c := fx.dial(t)
 				c.send(t, ask)
 				if r, body := c.answer(t, "GET"); r.StatusCode != tc.status || !r.Close || !strings.Contains(body, "too_many_connections") || r.Header.Get("Retry-After") == "" {
@@ -218,6 +309,7 @@ func TestTooManyConnections(t *testing.T) {
 
 // Who is refused holds a connection for a moment; when there are many, not even that.
 func TestFloodOfConnections(t *testing.T) {
+	t.Parallel()
 	fx := startAs(t, echo, func(f *Front) { f.limits.Load().Conns = 1 })
 	honest := fx.dial(t)
 	honest.send(t, get("/"))

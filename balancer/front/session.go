@@ -21,6 +21,9 @@ type session struct {
 	answer answer
 	// trailersOf is body.trailers, bound once.
 	trailersOf func() http1.Fields
+	// roomOf and freeIn are in's, bound once: while nothing comes there is no buffer.
+	roomOf func() []byte
+	freeIn func()
 
 	begun  bool      // a head was complete: this is no HTTP/2
 	headBy time.Time // when a head that has begun must have ended
@@ -37,6 +40,7 @@ func newSession(c *conn) *session {
 	s := &session{flight: flight{conn: c}}
 	s.body.session, s.answer.session = s, s
 	s.trailersOf = s.body.trailers
+	s.roomOf, s.freeIn = s.in.room, s.in.free
 	s.head.Fields = make(http1.Fields, 0, usualFields)
 	return s
 }
@@ -107,7 +111,13 @@ func (s *session) receive(begun bool) bool {
 		s.headBy = time.Now().Add(limits.Head)
 		c.readUntil(s.headBy, 0)
 	}
-	n, err := c.Conn.Read(s.in.room())
+	var n int
+	var err error
+	if begun {
+		n, err = c.Conn.Read(s.in.room())
+	} else {
+		n, err = c.Conn.ReadLazily(s.roomOf, s.freeIn)
+	}
 	s.in.end += n
 	if n > 0 {
 		s.conn.heard.Store(true)

@@ -2,13 +2,13 @@ package front
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"stoker/exchange"
 	"stoker/internal/http1"
@@ -213,7 +213,15 @@ func (a *answer) send() error {
 	_, err := a.session.conn.WriteBuffers(a.vec[:])
 	a.vec = [3][]byte{}
 	a.free() // a stream may now be silent for long
-	a.err = err
+	a.err = unread(err)
+	return a.err
+}
+
+// unread says of a write's time-out what it means.
+func unread(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w: %w", errReadsSlowly, err)
+	}
 	return err
 }
 
@@ -253,7 +261,8 @@ func (a *answer) Splice(src *rawconn.Conn, n int64) (int64, error) {
 	}
 	var source *rawconn.SourceError
 	if err != nil && !errors.As(err, &source) {
-		a.err = err
+		a.err = unread(err)
+		err = a.err
 	}
 	return moved, err
 }
@@ -299,12 +308,11 @@ func (a *answer) Break(cause error) {
 		_ = a.Flush() // who cannot be written to will see it broken all the same
 	}
 	a.free()
-	if a.begun && !a.bare && !a.chunked && a.left < 0 {
+	// A client that does not read would leave megabytes in the kernel for minutes.
+	stalled := errors.Is(a.err, os.ErrDeadlineExceeded)
+	if stalled || a.begun && !a.bare && !a.chunked && a.left < 0 {
 		a.reset = true
-		// A unix socket knows no reset; there is no other way to tell.
-		_ = a.session.conn.control(func(fd int) {
-			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		})
+		a.session.conn.resetOnClose()
 	}
 }
 

@@ -2,10 +2,13 @@ package front
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/textproto"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"stoker/exchange"
 	"stoker/internal/http1"
@@ -20,6 +23,14 @@ type streamAnswer struct {
 	begun  bool
 	ended  bool
 	broken bool
+
+	guard *guard // made at the first write
+}
+
+// guard ends a request when a write of its answer takes too long.
+type guard struct {
+	timer *time.Timer
+	slow  atomic.Bool
 }
 
 var _ exchange.Sink = (*streamAnswer)(nil)
@@ -58,11 +69,53 @@ func (a *streamAnswer) Head(r *http1.Response, length int64) error {
 	return nil
 }
 
+// pieceBytes is what one bounded write may hold; it follows from Limits.Write how
+// slowly a client may read.
+const pieceBytes = 16 << 10
+
 // Write implements exchange.Sink.
-func (a *streamAnswer) Write(p []byte) (int, error) { return a.w.Write(p) }
+func (a *streamAnswer) Write(p []byte) (int, error) {
+	written := 0
+	for {
+		piece := p[written:min(len(p), written+pieceBytes)]
+		a.bound()
+		n, err := a.w.Write(piece)
+		written += n
+		if err = a.unbound(err); err != nil || written == len(p) {
+			return written, err
+		}
+	}
+}
 
 // Flush implements exchange.Sink.
-func (a *streamAnswer) Flush() error { return http.NewResponseController(a.w).Flush() }
+func (a *streamAnswer) Flush() error {
+	a.bound()
+	return a.unbound(http.NewResponseController(a.w).Flush())
+}
+
+// bound gives a write its time. The connection's pace does not do: a client can
+// close the window of one stream and read all others.
+func (a *streamAnswer) bound() {
+	limit := a.stream.conn.front.limits.Load().Write
+	if a.guard != nil {
+		a.guard.timer.Reset(limit)
+		return
+	}
+	g, life := new(guard), a.stream.life
+	g.timer = time.AfterFunc(limit, func() {
+		g.slow.Store(true)
+		life.end(exchange.ErrClientGone) // which resets the stream, see begin
+	})
+	a.guard = g
+}
+
+func (a *streamAnswer) unbound(err error) error {
+	a.guard.timer.Stop()
+	if err != nil && a.guard.slow.Load() {
+		return fmt.Errorf("%w: %w", errReadsSlowly, err)
+	}
+	return err
+}
 
 // Splice copies, piece by piece: each goes into frames. An error of src is a
 // *rawconn.SourceError.
