@@ -161,8 +161,7 @@ func judgeBody(err error) verdict {
 	if errors.Is(err, exchange.ErrClientGone) || errors.Is(err, exchange.ErrShutdown) {
 		return judge(err)
 	}
-	var request *requestError
-	if errors.As(err, &request) {
+	if request, ok := errors.AsType[*requestError](err); ok {
 		return judgeRequest(request)
 	}
 	if errors.Is(err, exchange.ErrClientSlow) {

@@ -116,7 +116,7 @@ func (s *session) receive(begun bool) bool {
 	if begun {
 		n, err = c.Conn.Read(s.in.room())
 	} else {
-		n, err = c.Conn.ReadLazily(s.roomOf, s.freeIn)
+		n, err = c.ReadLazily(s.roomOf, s.freeIn)
 	}
 	s.in.end += n
 	if n > 0 {

@@ -29,11 +29,12 @@ func (r records) Observe(x *exchange.Exchange) { r <- x.Record }
 
 // machine is front, balancer and pool, with one engine.
 type machine struct {
-	front   *front.Front
-	pool    *upstream.Pool
-	member  *upstream.Member
-	records records
-	addr    string
+	front    *front.Front
+	balancer *balancer.Balancer
+	pool     *upstream.Pool
+	member   *upstream.Member
+	records  records
+	addr     string
 }
 
 // start runs a machine over engine, which serves each of its connections.
@@ -64,6 +65,7 @@ func start(tb testing.TB, engine func(net.Conn)) *machine {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	m.balancer = b
 	m.front, err = front.New(front.Options{Handler: b, Observers: []front.Observer{m.records}})
 	if err != nil {
 		tb.Fatal(err)
