@@ -127,7 +127,9 @@ func refuse(t *testing.T, dir string, user *syscall.Credential, args []string, c
 	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	_ = cmd.Run()
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		t.Fatalf("stoker %s: %v", strings.Join(args, " "), err)
+	}
 	t.Logf("%d: %s", cmd.ProcessState.ExitCode(), strings.TrimSpace(stderr.String()))
 	if got := cmd.ProcessState.ExitCode(); got != code {
 		t.Errorf("stoker %s: exit code %d, want %d", strings.Join(args, " "), got, code)

@@ -178,6 +178,33 @@ func holdAlone(path string) {
 	note("alone")
 }
 
+// TestOutputFollowsTheMaster: a master that is started in another terminal
+// adopts the engines, and their output goes there from then on.
+func TestOutputFollowsTheMaster(t *testing.T) {
+	m := start(t, fakePool(1)).allReady()
+	address := m.workers()[0].Address
+	m.signal(syscall.SIGKILL)
+	m.exit(patience)
+	elsewhere := *m
+	elsewhere.stderr += ".2"
+	next := elsewhere.again().allReady()
+	if _, err := askEngine(address, "/flood?for=1ms"); err != nil {
+		t.Fatal(err)
+	}
+	says := func(file string) bool {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(text), "[p-0] flood")
+	}
+	next.eventually("the engine's output", func() bool { return says(next.stderr) })
+	if says(m.stderr) {
+		t.Error("output went to where the dead master's log went")
+	}
+	next.stop()
+}
+
 // floodTime is how long an engine floods; STOKER_E2E_FLOOD changes it.
 func floodTime(t *testing.T) time.Duration {
 	t.Helper()

@@ -6,13 +6,18 @@ import (
 	"os"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"stoker/supervisor/keeper"
 )
 
 // spawner is the real way to keepers.
 type spawner struct {
-	argv   []string // becomes a keeper; "--dir DIR" is appended
-	stderr *os.File // takes the engines' output
+	argv []string // becomes a keeper; "--dir DIR" is appended
+	// stderr takes the engines' output; nil: that of engines which are found
+	// goes on to where it went.
+	stderr *os.File
+	log    hclog.Logger
 }
 
 func (s *spawner) Spawn(ctx context.Context, l launch) (engine, error) {
@@ -28,8 +33,10 @@ func (s *spawner) Attach(ctx context.Context, dir string) (engine, error) {
 	for {
 		c, err := keeper.Attach(ctx, dir)
 		switch {
-		case err == nil:
+		case err == nil && s.stderr == nil:
 			return c, nil
+		case err == nil:
+			return &found{Client: c, stderr: s.stderr, log: s.log}, nil
 		case !errors.Is(err, keeper.ErrLost) || time.Now().After(deadline):
 			return nil, err
 		}
@@ -37,6 +44,30 @@ func (s *spawner) Attach(ctx context.Context, dir string) (engine, error) {
 			return nil, err
 		}
 	}
+}
+
+// found is an engine that an earlier master left, whose output goes where that
+// one's log went: to a terminal that is not ours, or that nobody has open any more.
+type found struct {
+	*keeper.Client
+	stderr *os.File
+	log    hclog.Logger
+}
+
+// Claim makes this master the owner, and the engine's output follow it.
+func (f *found) Claim(ctx context.Context, epoch uint64) error {
+	if err := f.Client.Claim(ctx, epoch); err != nil {
+		return err
+	}
+	err := f.Log(ctx, f.stderr)
+	switch {
+	case err == nil:
+	case errors.Is(err, keeper.ErrUnsupported):
+		f.log.Debug("an engine's output stays where the master before had it: its keeper is older than this", "worker", f.State().Name)
+	default:
+		f.log.Warn("an engine's output stays where the master before had it", "worker", f.State().Name, "error", err)
+	}
+	return nil
 }
 
 // How long a killed keeper may still hold its lock and its socket: the kernel

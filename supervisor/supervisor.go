@@ -87,7 +87,7 @@ func New(o Options) (*Supervisor, error) {
 		return nil, err
 	}
 	s := &Supervisor{
-		keepers: &spawner{argv: o.KeeperArgv, stderr: o.Stderr},
+		keepers: &spawner{argv: o.KeeperArgv, stderr: o.Stderr, log: o.Log},
 		epoch:   o.Epoch,
 		log:     o.Log,
 		metrics: m,

@@ -15,13 +15,15 @@ import (
 
 // Descriptors that a keeper is spawned with.
 const (
-	lockFD  = 3
-	ownerFD = 4
+	stdoutFD = 1
+	stderrFD = 2
+	lockFD   = 3
+	ownerFD  = 4
 )
 
 // begin takes the directory and opens the socket. What it returns is the
 // connection of the master that spawned us, nil without one, also with an error.
-func (k *keeper) begin() (spawner net.Conn, err error) {
+func (k *keeper) begin() (spawner *net.UnixConn, err error) {
 	if k.dir, err = filepath.Abs(k.dir); err != nil {
 		return nil, err
 	}
@@ -32,9 +34,7 @@ func (k *keeper) begin() (spawner net.Conn, err error) {
 	dropStrays(inherited)
 	if inherited {
 		unix.CloseOnExec(ownerFD)
-		f := os.NewFile(ownerFD, "owner")
-		spawner, err = net.FileConn(f)
-		if err = errors.Join(err, f.Close()); err != nil {
+		if spawner, err = inheritOwner(); err != nil {
 			return nil, err
 		}
 	}
@@ -98,6 +98,20 @@ func inheritLock(dir string) (f *os.File, inherited bool, err error) {
 	return f, false, err
 }
 
+// inheritOwner takes over our end of the connection to the master that spawned us.
+func inheritOwner() (*net.UnixConn, error) {
+	f := os.NewFile(ownerFD, "owner")
+	c, err := net.FileConn(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	owner, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("descriptor %d is no unix socket", ownerFD), c.Close())
+	}
+	return owner, nil
+}
+
 // dropStrays closes what was inherited by accident. A listening socket among it
 // would stay open for as long as the engine lives, and the door could never be
 // closed. Our own descriptors are close-on-exec; strays are not.
@@ -118,7 +132,7 @@ func dropStrays(inherited bool) {
 }
 
 // apologise tells the master that waits for a hello why there is none.
-func apologise(spawner net.Conn, err error) {
+func apologise(spawner *net.UnixConn, err error) {
 	if spawner == nil {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -19,6 +20,7 @@ import (
 type Client struct {
 	conn    net.Conn
 	hello   frame // as received, with the first state
+	version int   // that is spoken
 	updates chan struct{}
 	lost    chan struct{}
 	read    sync.WaitGroup
@@ -55,7 +57,7 @@ func dial(ctx context.Context, conn net.Conn) (*Client, error) {
 	case f.State == nil:
 		err = fmt.Errorf("%w: a hello without a state", ErrForeign)
 	default:
-		_, err = commonVersion(f.Min, f.Max)
+		c.version, err = commonVersion(f.Min, f.Max)
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -196,6 +198,11 @@ func (c *Client) Close() error {
 
 // call sends a request and waits for its reply, whose state is taken before call returns.
 func (c *Client) call(ctx context.Context, f frame) (frame, error) {
+	return c.request(ctx, f, nil)
+}
+
+// request is call with a descriptor beside the frame, where rights are not empty.
+func (c *Client) request(ctx context.Context, f frame, rights []byte) (frame, error) {
 	answer := make(chan frame, 1)
 	c.mu.Lock()
 	c.nextID++
@@ -207,7 +214,7 @@ func (c *Client) call(ctx context.Context, f frame) (frame, error) {
 		delete(c.waiting, f.ID)
 		c.mu.Unlock()
 	}()
-	if err := c.send(ctx, &f); err != nil {
+	if err := c.send(ctx, &f, rights); err != nil {
 		return frame{}, fmt.Errorf("keeper: %s: %w", f.Op, err)
 	}
 	select {
@@ -225,7 +232,7 @@ func (c *Client) call(ctx context.Context, f frame) (frame, error) {
 	}
 }
 
-func (c *Client) send(ctx context.Context, f *frame) error {
+func (c *Client) send(ctx context.Context, f *frame, rights []byte) error {
 	b, err := f.encode()
 	if err != nil {
 		return err
@@ -239,11 +246,28 @@ func (c *Client) send(ctx context.Context, f *frame) error {
 	if err := c.conn.SetWriteDeadline(limit); err != nil {
 		return errors.Join(ErrLost, err)
 	}
-	if _, err := c.conn.Write(b); err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := c.write(b, rights); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.ErrShortWrite) {
 			_ = c.conn.Close() // half a frame may be out: the connection is of no use
 		}
 		return errors.Join(ErrLost, err)
 	}
 	return nil
+}
+
+// write writes a frame, with its descriptor if it has one.
+func (c *Client) write(b, rights []byte) error {
+	if len(rights) == 0 {
+		_, err := c.conn.Write(b)
+		return err
+	}
+	conn, ok := c.conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("a %T carries no descriptor", c.conn)
+	}
+	n, _, err := conn.WriteMsgUnix(b, rights, nil)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	return err
 }

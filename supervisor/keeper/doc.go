@@ -42,7 +42,7 @@
 // Any number of connections (at most 16) observe. One owns: the one with the
 // highest epoch. A claim with a lower epoch is refused; one with the same epoch is
 // refused while another connection holds it, and accepted when that one has
-// broken, so that an owner may come back. Stop, signal and ack are the owner's alone. Without an
+// broken, so that an owner may come back. Stop, signal, ack and log are the owner's alone. Without an
 // owner for Intent.OrphanTimeout the keeper ends its engine with
 // Intent.StopSignal and StopGrace; once the tree is gone and still nobody owns,
 // it leaves exit.json behind and exits: no GPU is held for ever.
@@ -56,27 +56,34 @@
 // are ignored. Ignored means caught and dropped: a really ignored signal would
 // stay ignored in the engine.
 //
-// # Protocol, version 1
+// # Protocol, versions 1 and 2
 //
 // Frames are JSON objects, one per line: at most 4 KiB towards the keeper, 1 MiB
 // towards a client. Unknown fields are ignored, an unknown op is answered with
 // the error unknown_op; both sides may therefore add. A line that is too long
 // or no JSON object ends that connection and nothing else.
 //
-//	keeper: {"op":"hello","min":1,"max":1,"keeper_start":N,"state":{…}}     first, on every connection
-//	client: {"op":"hello","id":1,"min":1,"max":1}                            within 5 s, then any of
+//	keeper: {"op":"hello","min":1,"max":2,"keeper_start":N,"state":{…}}     first, on every connection
+//	client: {"op":"hello","id":1,"min":1,"max":2}                            within 5 s, then any of
 //	        {"op":"claim","id":2,"epoch":3}
 //	        {"op":"stop","id":3,"signal":15,"grace":NANOSECONDS}
 //	        {"op":"signal","id":4,"signal":10}
 //	        {"op":"tail","id":5}
 //	        {"op":"ack","id":6}
+//	        {"op":"log","id":7} and a descriptor                              since version 2
 //	keeper: {"op":"reply","id":2,"state":{…}}  or  {"op":"reply","id":2,"error":CODE,"message":TEXT,"state":{…}}
 //	keeper: {"op":"state","state":{…}}                                       whenever it changes
 //
 // The version spoken is the highest that both ranges hold; none: error version.
 // State is level-triggered: changes may be merged, the one with the highest seq
 // is the whole truth. Codes: version, bad_frame, unknown_op, stale_epoch,
-// not_owner, not_running, not_ended, bad_signal, busy.
+// not_owner, not_running, not_ended, bad_signal, bad_descriptor, busy.
+//
+// Log makes the descriptor that comes with it, as SCM_RIGHTS in one sendmsg with
+// the frame, the keeper's stderr and stdout, from the next line on: output
+// follows the owner, be it in another terminal than the master before. Of the
+// descriptors that come with a frame the first is received, and closed at once
+// unless the frame is a log; others never come to exist in the keeper.
 //
 // A version that was ever released is kept as a frozen program of its own
 // (testdata/keeperv1, build tag keeperv1), and today's keeper and client are

@@ -12,7 +12,9 @@ import (
 // The protocol versions that this build speaks, on either side.
 const (
 	minVersion = 1
-	maxVersion = 1
+	maxVersion = 2
+	// logVersion is the first with the op log.
+	logVersion = 2
 )
 
 // Bounds of one frame, by who reads it. A client's requests are small, and a
@@ -32,6 +34,7 @@ const (
 	opSignal = "signal"
 	opTail   = "tail"
 	opAck    = "ack"
+	opLog    = "log"
 )
 
 // frame is every frame, both ways; doc.go says which fields belong to which op.
@@ -62,6 +65,7 @@ var codes = []struct {
 	{"not_running", ErrNotRunning},
 	{"not_ended", ErrNotEnded},
 	{"bad_signal", errBadSignal},
+	{"bad_descriptor", errDescriptor},
 	{"bad_frame", errBadFrame},
 	{"busy", errTooMany},
 }
@@ -109,6 +113,7 @@ type frameReader struct {
 	r    *bufio.Reader
 	max  int
 	line []byte
+	end  uint64 // how many bytes of the connection the frames so far have taken
 }
 
 func newFrameReader(r io.Reader, limit int) *frameReader {
@@ -121,6 +126,7 @@ func (r *frameReader) next() (frame, error) {
 	r.line = r.line[:0]
 	for {
 		part, err := r.r.ReadSlice('\n')
+		r.end += uint64(len(part))
 		if len(r.line)+len(part) > r.max {
 			return frame{}, fmt.Errorf("%w: longer than %d bytes", errBadFrame, r.max)
 		}

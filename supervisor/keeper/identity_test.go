@@ -200,7 +200,7 @@ func TestImpostorsHearNothing(t *testing.T) {
 		{"other boot", func(f *frame) { f.State.BootID = "x" }, ErrForeign},
 		{"no state", func(f *frame) { f.State = nil }, ErrForeign},
 		{"no hello", func(f *frame) { f.Op = opState }, ErrForeign},
-		{"newer than we", func(f *frame) { f.Min, f.Max = 2, 9 }, ErrVersion},
+		{"newer than we", func(f *frame) { f.Min, f.Max = maxVersion+1, maxVersion+7 }, ErrVersion},
 		{"also newer", func(f *frame) { f.Max = 9 }, nil},
 		{"full", func(f *frame) { f.refuse(errTooMany) }, errTooMany},
 	} {

@@ -48,6 +48,7 @@ type keeper struct {
 	taken    []recorded    // as of the last survey that was recorded
 
 	unrecorded bool // the last survey could not be
+	asked      bool // somebody has asked for something since the last shed
 
 	orphaned bool // ending because nobody owns
 	acked    bool
@@ -82,8 +83,8 @@ func idleTimer() *time.Timer {
 }
 
 // run is the one goroutine that decides.
-func (k *keeper) run(spawner net.Conn) int {
-	k.out = newOutput(k.intent.Name, int(os.Stderr.Fd()))
+func (k *keeper) run(spawner *net.UnixConn) int {
+	k.out = newOutput(k.intent.Name, stderrFD, stdoutFD)
 	k.change(nil)
 	if spawner != nil {
 		k.join(newConn(spawner), true)
@@ -242,6 +243,10 @@ func (k *keeper) takeDown() []process {
 	now := make([]recorded, 0, len(there))
 	for _, p := range there {
 		now = append(now, recorded{PID: p.pid, Start: p.start})
+	}
+	if k.pace >= calm && (k.pace < slowestLook || k.asked) {
+		shed() // all has settled, and may go on so for months
+		k.asked = false
 	}
 	k.pace = min(max(2*k.pace, firstLook), slowestLook)
 	if err == nil && !slices.Equal(now, k.taken) {

@@ -28,20 +28,26 @@ const (
 type output struct {
 	name string
 	fd   int // the keeper's stderr, shared with others: never made non-blocking
+	// also are descriptors that lead to the same, and are replaced with it: a
+	// terminal or pipe shall not be held open that nothing is written to any more.
+	also []int
 
 	mu      sync.Mutex
 	tail    ring
 	queue   []byte // whole lines
 	dropped int    // lines since the queue was last empty; while there are any, none is queued
 	closed  bool
+	next    *passed       // replaces fd before the next line; nil: nothing is to
 	wake    chan struct{} // 1-slot
+
+	midline bool // the writer's own: the last write failed inside a line
 
 	readers sync.WaitGroup
 	written chan struct{} // closed when the writer has ended
 }
 
-func newOutput(name string, fd int) *output {
-	o := &output{name: name, fd: fd, wake: make(chan struct{}, 1), written: make(chan struct{})}
+func newOutput(name string, fd int, also ...int) *output {
+	o := &output{name: name, fd: fd, also: also, wake: make(chan struct{}, 1), written: make(chan struct{})}
 	go o.write()
 	return o
 }
@@ -134,6 +140,34 @@ func (o *output) put(line []byte) {
 	o.poke()
 }
 
+// redirect makes to, which is the output's from now on, the keeper's stderr:
+// every line that is put later goes there, and so do those that still wait.
+func (o *output) redirect(to *passed) {
+	o.mu.Lock()
+	o.next.close() // that one has come too late
+	o.next = to
+	o.mu.Unlock()
+	o.poke()
+}
+
+// turn replaces stderr if that was asked for, and reports whether it was. The
+// writer alone calls it.
+func (o *output) turn() bool {
+	o.mu.Lock()
+	next := o.next
+	o.next = nil
+	o.mu.Unlock()
+	if next == nil {
+		return false
+	}
+	defer next.close()
+	for _, fd := range append([]int{o.fd}, o.also...) {
+		_ = unix.Dup3(next.fd, fd, 0) // both are open, so it cannot fail
+	}
+	o.midline = false
+	return true
+}
+
 func (o *output) poke() {
 	select {
 	case o.wake <- struct{}{}:
@@ -145,7 +179,6 @@ func (o *output) poke() {
 func (o *output) write() {
 	defer close(o.written)
 	var batch []byte
-	var midline bool // the last write was cut inside a line
 	for range o.wake {
 		for {
 			lost := 0
@@ -161,15 +194,10 @@ func (o *output) write() {
 				if closed {
 					return
 				}
+				o.turn() // what was there may be waited for to be closed
 				break
 			}
-			if midline {
-				batch = append([]byte{'\n'}, batch...)
-			}
 			n, err := o.writeAll(batch)
-			if n > 0 {
-				midline = batch[n-1] != '\n'
-			}
 			if err == nil {
 				continue
 			}
@@ -191,28 +219,60 @@ func (o *output) write() {
 // writeAll writes whole lines of at most PIPE_BUF bytes together, which a pipe
 // takes without mixing them with other keepers' lines, and asks first whether
 // there is room, so that a reader who stands still costs no thread for ever.
+// Stderr is replaced between two lines, and within one only if the old one
+// takes no more: then the new one gets that line whole.
 func (o *output) writeAll(p []byte) (int, error) {
-	const pipeBuf = 4096
 	done := 0
 	for done < len(p) {
-		piece := p[done:]
-		if len(piece) > pipeBuf {
-			piece = piece[:pipeBuf]
-			if i := bytes.LastIndexByte(piece, '\n'); i >= 0 {
-				piece = piece[:i+1]
-			}
+		if startOfLine(p, done) == done {
+			o.turn()
 		}
-		if err := o.room(); err != nil {
-			return done, err
+		err := o.room()
+		if errors.Is(err, errTurned) {
+			done = startOfLine(p, done)
+			continue
 		}
-		n, err := unix.Write(o.fd, piece)
-		done += max(n, 0)
-		if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+		if err == nil {
+			var n int
+			n, err = o.writePiece(p[done:])
+			done += n
+		}
+		if err != nil {
+			o.midline = o.midline || startOfLine(p, done) < done
 			return done, err
 		}
 	}
 	return done, nil
 }
+
+// writePiece writes as many whole lines of p as a pipe takes together, or a
+// part of a line that is longer; fewer bytes, or none, are no error.
+func (o *output) writePiece(p []byte) (int, error) {
+	const pipeBuf = 4096
+	if o.midline {
+		p = []byte{'\n'}
+	}
+	if len(p) > pipeBuf {
+		p = p[:pipeBuf]
+		if i := bytes.LastIndexByte(p, '\n'); i >= 0 {
+			p = p[:i+1]
+		}
+	}
+	n, err := unix.Write(o.fd, p)
+	if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
+		return 0, nil
+	}
+	if o.midline && err == nil {
+		o.midline, n = false, 0
+	}
+	return max(n, 0), err
+}
+
+// startOfLine is where the line that byte at belongs to begins.
+func startOfLine(p []byte, at int) int { return bytes.LastIndexByte(p[:at], '\n') + 1 }
+
+// errTurned: stderr has been replaced.
+var errTurned = errors.New("stderr was replaced")
 
 // room waits until stderr takes more; it gives up when the keeper ends.
 func (o *output) room() error {
@@ -223,6 +283,9 @@ func (o *output) room() error {
 		}
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return err
+		}
+		if o.turn() {
+			return errTurned
 		}
 		o.mu.Lock()
 		closed := o.closed

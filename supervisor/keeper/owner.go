@@ -45,6 +45,8 @@ func (k *keeper) leave(c *conn) {
 
 // serve does what a connection asks and answers.
 func (k *keeper) serve(r request) {
+	k.asked = true
+	defer func() { r.fd.close() }() // where nobody had use for it
 	if _, known := k.conns[r.from]; !known {
 		return
 	}
@@ -68,14 +70,17 @@ func (k *keeper) do(r *request, reply *frame) error {
 	switch r.Op {
 	case opHello:
 		v, err := commonVersion(r.Min, r.Max)
-		reply.Min, reply.Max = v, v
+		reply.Min, reply.Max, r.from.version = v, v, v
 		return err
 	case opClaim:
 		return k.claim(r.from, r.Epoch)
 	case opTail:
 		reply.Tail = k.out.last()
 		return nil
-	case opStop, opSignal, opAck:
+	case opStop, opSignal, opAck, opLog:
+		if r.Op == opLog && r.from.version < logVersion {
+			return fmt.Errorf("%w: %s needs version %d", ErrUnsupported, r.Op, logVersion)
+		}
 		if r.from != k.owner {
 			return fmt.Errorf("%w: %s is for the owner, of epoch %d", ErrNotOwner, r.Op, k.state.Epoch)
 		}
@@ -89,8 +94,16 @@ func (k *keeper) do(r *request, reply *frame) error {
 
 // obey does what only the owner may ask.
 func (k *keeper) obey(r *request) error {
-	if r.Op == opAck {
+	switch r.Op {
+	case opAck:
 		return k.ack()
+	case opLog:
+		if err := r.fd.writable(); err != nil {
+			return err
+		}
+		k.out.redirect(r.fd)
+		r.fd = nil // the output's now
+		return nil
 	}
 	if r.Signal < 1 || r.Signal > 64 {
 		return fmt.Errorf("%w: %d", errBadSignal, r.Signal)

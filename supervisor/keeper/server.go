@@ -36,11 +36,14 @@ type server struct {
 type request struct {
 	from *conn
 	frame
+	fd *passed // that came with it; nil: none did
 }
 
 // conn is one master's connection, or whoever else's with our uid.
 type conn struct {
-	net.Conn
+	*net.UnixConn
+	// version is what both have agreed on; the keeper's goroutine's own.
+	version int
 	// out holds frames in order; the keeper's goroutine alone writes and closes it.
 	out chan []byte
 	// fresh holds the latest state, where it has not been sent yet.
@@ -118,8 +121,8 @@ func peer(c *net.UnixConn) (*unix.Ucred, error) {
 	return cred, nil
 }
 
-func newConn(nc net.Conn) *conn {
-	return &conn{Conn: nc, out: make(chan []byte, 32), fresh: make(chan []byte, 1)}
+func newConn(nc *net.UnixConn) *conn {
+	return &conn{UnixConn: nc, version: minVersion, out: make(chan []byte, 32), fresh: make(chan []byte, 1)}
 }
 
 // start begins to serve c, of which the caller has just taken note.
@@ -130,7 +133,9 @@ func (s *server) start(c *conn) {
 
 // read hands c's frames on until the connection ends or says something that is no frame.
 func (s *server) read(c *conn) {
-	frames := newFrameReader(c, maxRequest)
+	in := newInbox(c.UnixConn)
+	defer in.drop()
+	frames := newFrameReader(in, maxRequest)
 	err := c.SetReadDeadline(time.Now().Add(helloWithin))
 	for err == nil {
 		var f frame
@@ -140,9 +145,11 @@ func (s *server) read(c *conn) {
 		} else if err != nil {
 			break
 		}
+		fd := in.take(frames.end)
 		select {
-		case s.requests <- request{c, f}:
+		case s.requests <- request{c, f, fd}:
 		case <-s.done:
+			fd.close()
 			return
 		}
 		if err == nil {

@@ -23,32 +23,52 @@ func beSmall() {
 }
 
 // shed gives back what the start needed and the rest of the life does not: free
-// heap, and the program's code, of which the initialisation of every package
-// that the master needs has touched several megabytes. What is still needed of
-// it comes back from the page cache by itself.
+// heap, and pages of the program, its code and its constants, of which the
+// initialisation of every package that the master needs has touched most. What
+// is still needed of them comes back from the page cache by itself.
 func shed() {
 	debug.FreeOSMemory()
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return
 	}
-	maps, err := os.Open("/proc/self/maps")
+	maps, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return
 	}
 	defer maps.Close() //nolint:errcheck // only read
+	var m mapping
 	for lines := bufio.NewScanner(maps); lines.Scan(); {
-		// 00400000-0076e000 r-xp 00000000 fe:00 1234    /usr/bin/stoker
-		f := strings.Fields(lines.Text())
-		// Code alone: other read-only pages may hold relocations, and would come back without them.
-		if len(f) < 6 || f[1] != "r-xp" || strings.Join(f[5:], " ") != exe {
+		if header, ok := parseMapping(lines.Text()); ok {
+			m = header
 			continue
 		}
-		from, to, _ := strings.Cut(f[0], "-")
-		start, err1 := strconv.ParseUint(from, 16, 64)
-		end, err2 := strconv.ParseUint(to, 16, 64)
-		if err1 == nil && err2 == nil && start < end {
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, uintptr(start), uintptr(end-start), unix.MADV_DONTNEED)
+		// Anonymous counts pages that differ from the file, such as relocated
+		// ones: those would come back without what was written to them.
+		f := strings.Fields(lines.Text())
+		if len(f) >= 2 && f[0] == "Anonymous:" && f[1] == "0" && m.path == exe && !strings.Contains(m.perms, "w") {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_DONTNEED)
 		}
 	}
+}
+
+// mapping is one line of /proc/self/maps, or of what smaps tells.
+type mapping struct {
+	start, end  uintptr
+	perms, path string
+}
+
+// parseMapping understands "00400000-0076e000 r-xp 00000000 fe:00 1234    /usr/bin/stoker".
+func parseMapping(line string) (mapping, bool) {
+	f := strings.Fields(line)
+	if len(f) < 5 {
+		return mapping{}, false
+	}
+	from, to, ok := strings.Cut(f[0], "-")
+	start, err1 := strconv.ParseUint(from, 16, 64)
+	end, err2 := strconv.ParseUint(to, 16, 64)
+	if !ok || err1 != nil || err2 != nil || start >= end {
+		return mapping{}, false
+	}
+	return mapping{start: uintptr(start), end: uintptr(end), perms: f[1], path: strings.Join(f[5:], " ")}, true
 }

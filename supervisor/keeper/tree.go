@@ -23,6 +23,8 @@ const (
 	// while the tree changes, next to nothing when it does not.
 	firstLook   = 100 * time.Millisecond
 	slowestLook = 15 * time.Second
+	// calm is the pace from which on there is little to do.
+	calm = time.Second
 )
 
 // tree is the engine and everything below it, as its parent and subreaper sees

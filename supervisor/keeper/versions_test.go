@@ -25,6 +25,9 @@ func TestVersionOneInTheField(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the keeper of version 1: %v\n%s", err, out)
 	}
+	if minVersion != 1 {
+		t.Fatalf("the lowest version is %d: the keepers of version 1 that live cannot be spoken to any more", minVersion)
+	}
 	t.Run("old keeper, new master", func(t *testing.T) { oldKeeperNewMaster(t, old) })
 	t.Run("new keeper, old master", func(t *testing.T) { newKeeperOldMaster(t, old) })
 	t.Run("old keeper, killed", func(t *testing.T) { oldKeeperKilled(t, old) })
@@ -67,6 +70,10 @@ func oldKeeperNewMaster(t *testing.T, old string) {
 		t.Fatal(err)
 	}
 	until(t, c, "the new epoch", func(s State) bool { return s.Epoch == 2 })
+	// What it does not know is not even sent, and it goes on as before.
+	if err := c.Log(ctx, o.Stderr); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("log: %v, want %v", err, ErrUnsupported)
+	}
 	if b, err := c.Tail(ctx); err != nil || string(b) != "hello\n" {
 		t.Errorf("tail is %q, %v", b, err)
 	}
