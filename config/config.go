@@ -40,6 +40,9 @@ type Config struct {
 	// OrphanTimeout is how long a keeper goes on without a master before it
 	// ends its engine.
 	OrphanTimeout Duration `toml:"orphan_timeout"`
+	// ReadinessPath is a path at which the traffic listeners tell how the whole
+	// is, ahead of all routes; empty: there is none.
+	ReadinessPath string `toml:"readiness_path"`
 	// UpgradeTimeout is how long the process of a binary upgrade may take until
 	// it is ready to take over; past it, it is killed and the upgrade has failed.
 	UpgradeTimeout Duration `toml:"upgrade_timeout"`
@@ -206,11 +209,16 @@ type Breaker struct {
 	Open Duration `toml:"open"`
 }
 
-// Health says how a worker or server is asked how it is.
+// Health says how a worker or server is asked how it is, and when it is taken for hung.
 type Health struct {
+	// Kind of the probes: "http", "tcp", "command" or "canary".
+	Kind string `toml:"kind"`
 	// Path is asked for by GET. Empty: /health, and any answer but 5xx counts;
 	// set: only 2xx counts.
 	Path string `toml:"path"`
+	// Command is what a "command" probe runs; exit code 0 is well. {address} is
+	// replaced in it besides the usual placeholders.
+	Command []string `toml:"command"`
 	// Interval between two probes of a ready upstream.
 	Interval Duration `toml:"interval"`
 	// Timeout of one probe.
@@ -219,6 +227,33 @@ type Health struct {
 	Failures int `toml:"failures"`
 	// Successes in a row that let one in.
 	Successes int `toml:"successes"`
+	// StallTimeout is how long a worker with requests may be silent, although
+	// its probes are good, until a canary is sent; one that gets no answer to it
+	// either is hung. Zero: never.
+	StallTimeout Duration `toml:"stall_timeout"`
+	// MetricsPath is the engine's own metrics page, whose growing counters are
+	// signs of life; empty: not read.
+	MetricsPath string `toml:"metrics_path"`
+	// ProgressMetrics are counters that grow while the engine works, BusyMetrics
+	// gauges that are more than 0 while it has something to do; empty: those of
+	// the usual engines.
+	ProgressMetrics []string `toml:"progress_metrics"`
+	BusyMetrics     []string `toml:"busy_metrics"`
+	Canary          Canary   `toml:"canary"`
+}
+
+// Canary is a tiny completion, which tells an engine that works from one that only answers.
+type Canary struct {
+	// Path is posted to; empty: no canary is sent, unless Health.Kind is "canary".
+	Path string `toml:"path"`
+	// Model that is asked for; empty: none is named.
+	Model string `toml:"model"`
+	// Body is sent instead of the usual one for Path.
+	Body string `toml:"body"`
+	// APIKey is sent as a bearer token, where the engine wants one.
+	APIKey string `toml:"api_key"`
+	// Timeout of one canary.
+	Timeout Duration `toml:"timeout"`
 }
 
 // Restart says when a dead engine is started again.
@@ -238,6 +273,11 @@ type Stop struct {
 	Signal string `toml:"signal"`
 	// Grace is how long it may take before the whole tree is killed.
 	Grace Duration `toml:"grace"`
+	// HungSignal is what an engine is sent that was found hanging: TERM, INT,
+	// QUIT or ABRT, which makes many leave a trace of where they hang.
+	HungSignal string `toml:"hung_signal"`
+	// HungGrace is how long that one may take.
+	HungGrace Duration `toml:"hung_grace"`
 	// GoneCommand, where set, is run after an engine has ended until it exits
 	// with 0 (GPU memory is free), before the next engine of the slot starts.
 	// {gpus} and the other placeholders are replaced.

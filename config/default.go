@@ -60,10 +60,13 @@ func DefaultPool(name string) Pool {
 			Timeout: Duration(60 * time.Second),
 		},
 		Health: Health{
-			Interval:  Duration(2 * time.Second),
-			Timeout:   Duration(2 * time.Second),
-			Failures:  3,
-			Successes: 1,
+			Kind:         "http",
+			Interval:     Duration(2 * time.Second),
+			Timeout:      Duration(2 * time.Second),
+			Failures:     3,
+			Successes:    1,
+			StallTimeout: Duration(2 * time.Minute),
+			Canary:       Canary{Timeout: Duration(30 * time.Second)},
 		},
 		ConnectTimeout: Duration(2 * time.Second),
 		DrainTimeout:   Duration(30 * time.Second),
@@ -77,6 +80,8 @@ func DefaultPool(name string) Pool {
 		Stop: Stop{
 			Signal:      "TERM",
 			Grace:       Duration(30 * time.Second),
+			HungSignal:  "TERM",
+			HungGrace:   Duration(2 * time.Second),
 			GoneTimeout: Duration(60 * time.Second),
 		},
 	}

@@ -193,6 +193,10 @@ func compareNamed(p *Plan, path string, from, to []entry) {
 // show is a value for people, without secrets.
 func show(name string, v reflect.Value) string {
 	switch x := v.Interface().(type) {
+	case string:
+		if x != "" && looksSecret(name) {
+			return quoteTOML(hidden)
+		}
 	case []string:
 		if name == "command" || name == "gone_command" {
 			x, _ = maskArgs(x)

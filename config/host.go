@@ -51,8 +51,9 @@ func (v *validator) validatePoolHost(i int, p *Pool) {
 		}
 	}
 	search := v.host.getenv("PATH")
-	// gone_command is looked for in our own PATH, the engine in its own.
+	// What we run is looked for in our own PATH, the engine in its own.
 	v.validateProgram(v.poolKey(i, "stop.gone_command"), p.Stop.GoneCommand, p.Dir, search)
+	v.validateProgram(v.poolKey(i, "health.command"), p.Health.Command, p.Dir, search)
 	if own, ok := p.Env["PATH"]; ok {
 		search = own
 	}

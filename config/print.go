@@ -138,8 +138,13 @@ func (p *Pool) mask() bool {
 		}
 		env[name] = value
 	}
-	p.Command, p.Stop.GoneCommand, p.Env = command, gone, env
-	return a || b || c
+	probe, d := maskArgs(p.Health.Command)
+	p.Command, p.Stop.GoneCommand, p.Health.Command, p.Env = command, gone, probe, env
+	e := p.Health.Canary.APIKey != ""
+	if e {
+		p.Health.Canary.APIKey = hidden
+	}
+	return a || b || c || d || e
 }
 
 // maskArgs replaces the values of secret options: "--api-key=X" and "--api-key X".

@@ -68,6 +68,7 @@ func (v *validator) validate() {
 	v.validateDoors()
 	v.validateRunDir()
 	v.validateLogs()
+	v.validateReadinessPath()
 	v.duration("orphan_timeout", v.config.OrphanTimeout, 0)
 	v.duration("upgrade_timeout", v.config.UpgradeTimeout, Duration(100*time.Millisecond))
 	v.validateClients()
@@ -123,6 +124,20 @@ func (v *validator) validateAdmin() {
 		if collide(address, admin) {
 			v.report("admin", fmt.Sprintf("%q takes the same address as %s: give it a port of its own", admin, v.origin.at(indexPath("listen", i))))
 		}
+	}
+}
+
+// validateReadinessPath checks the path that is kept from the routes.
+func (v *validator) validateReadinessPath() {
+	const key = "readiness_path"
+	switch path := v.config.ReadinessPath; {
+	case path == "":
+	case path == "/":
+		v.report(key, `would take the front page from the engines: write a path of its own, such as "/stoker/health"`)
+	case strings.Contains(path, "?"):
+		v.report(key, "is a path without a query: leave out what follows the question mark")
+	default:
+		v.requestPath(key, path)
 	}
 }
 

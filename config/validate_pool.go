@@ -147,14 +147,7 @@ func (v *validator) validateServing(i int, p *Pool) {
 	v.duration(key("connect_timeout"), p.ConnectTimeout, briefest)
 	v.duration(key("response_timeout"), p.ResponseTimeout, 0)
 	v.duration(key("drain_timeout"), p.DrainTimeout, 0)
-
-	if path := p.Health.Path; path != "" {
-		v.requestPath(key("health.path"), path)
-	}
-	v.duration(key("health.interval"), p.Health.Interval, shortest)
-	v.duration(key("health.timeout"), p.Health.Timeout, briefest)
-	v.number(key("health.failures"), p.Health.Failures, 1, maxCount)
-	v.number(key("health.successes"), p.Health.Successes, 1, maxCount)
+	v.validateHealth(i, p)
 }
 
 var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]*$")
@@ -195,8 +188,10 @@ func (v *validator) validateWorkers(i int, p *Pool) {
 
 	v.oneOf(key("stop.signal"), p.Stop.Signal, "TERM", "INT", "QUIT")
 	v.duration(key("stop.grace"), p.Stop.Grace, 0)
+	v.oneOf(key("stop.hung_signal"), p.Stop.HungSignal, "TERM", "INT", "QUIT", "ABRT")
+	v.duration(key("stop.hung_grace"), p.Stop.HungGrace, 0)
 	v.duration(key("stop.gone_timeout"), p.Stop.GoneTimeout, shortest)
-	v.validateArgv(key("stop.gone_command"), p.Stop.GoneCommand)
+	v.validateArgv(key("stop.gone_command"), p.Stop.GoneCommand, placeholders...)
 }
 
 // placeholders are what is replaced in a command and in the environment.
@@ -206,7 +201,7 @@ var bracedWord = regexp.MustCompile(`\{[A-Za-z_]+\}`)
 
 func (v *validator) validateCommand(i int, p *Pool) {
 	command := v.poolKey(i, "command")
-	v.validateArgv(command, p.Command)
+	v.validateArgv(command, p.Command, placeholders...)
 	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
 		path := joinPath(v.poolKey(i, "env"), name)
 		switch {
@@ -217,7 +212,7 @@ func (v *validator) validateCommand(i int, p *Pool) {
 		case name == "CUDA_VISIBLE_DEVICES" && p.GPUsPerWorker > 0:
 			v.report(path, fmt.Sprintf("is set by stoker as %s says: leave one of them out", v.origin.at(v.poolKey(i, "gpus_per_worker"))))
 		}
-		v.validatePlaceholders(path, p.Env[name])
+		v.validatePlaceholders(path, p.Env[name], placeholders)
 	}
 	if p.GPUsPerWorker == 0 && p.Mentions("{gpus}") && !v.isFaulty(v.poolKey(i, "gpus_per_worker")) {
 		v.report(command, fmt.Sprintf("has {gpus} and no worker gets one: set %s to 1 or more", v.origin.at(v.poolKey(i, "gpus_per_worker"))))
@@ -225,12 +220,12 @@ func (v *validator) validateCommand(i int, p *Pool) {
 }
 
 // validateArgv checks a program and its arguments.
-func (v *validator) validateArgv(path string, argv []string) {
+func (v *validator) validateArgv(path string, argv []string, placeholders ...string) {
 	for i, arg := range argv {
 		if i == 0 && strings.TrimSpace(arg) == "" && !v.isFaulty(indexPath(path, i)) {
 			v.report(indexPath(path, i), "is blank: the first element is the program to run")
 		}
-		v.validatePlaceholders(indexPath(path, i), arg)
+		v.validatePlaceholders(indexPath(path, i), arg, placeholders)
 	}
 	if len(argv) == 1 && strings.Contains(argv[0], " ") && !strings.HasPrefix(argv[0], "/") && !strings.ContainsAny(argv[0], `"'\`) {
 		v.report(indexPath(path, 0), "is a whole command line, and no shell takes it apart: its words have to stand alone, as in "+quoteArray(strings.Fields(argv[0])))
@@ -239,7 +234,7 @@ func (v *validator) validateArgv(path string, argv []string) {
 
 // validatePlaceholders sees slips of the keyboard: an engine told to listen on
 // "{sokcet}" would be waited for until its start time-out.
-func (v *validator) validatePlaceholders(path, text string) {
+func (v *validator) validatePlaceholders(path, text string, placeholders []string) {
 	for _, word := range bracedWord.FindAllString(text, -1) {
 		if slices.Contains(placeholders, word) {
 			continue

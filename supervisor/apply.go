@@ -164,7 +164,7 @@ func (p *poolWorkers) changedServers() []func() {
 		r := old[i]
 		old = slices.Delete(slices.Clone(old), i, i+1)
 		p.remote = append(p.remote, r)
-		if r.server.config != c || r.server.pool.Health != p.config.Health || r.server.pool.DrainTimeout != p.config.DrainTimeout {
+		if r.server.config != c || !reflect.DeepEqual(r.server.pool.Health, p.config.Health) || r.server.pool.DrainTimeout != p.config.DrainTimeout {
 			settings, held := p.config, r.held
 			changes = append(changes, func() { r.change(settings, c, held) })
 		}
