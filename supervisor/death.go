@@ -157,7 +157,7 @@ func (w *worker) bury(facts keeper.State, exit *keeper.Exit, tail []byte) (State
 		next, _ := w.leave()
 		return next, cause{reason: reasonWish, text: "as was wished", details: []any{"exit", w.lastExit.Text}}
 	}
-	if why.reason == reasonUnhealthy && w.endedByItself(exit) {
+	if why.reason == reasonUnhealthy && w.endedByItself(exit) || why.reason == reasonHung && exit != nil && exit.At.Before(w.since) {
 		found := why.text
 		why = exitCause(exit)
 		why.details = append(why.details, "noticed", found)
@@ -289,7 +289,7 @@ func advice(r reason, exit *keeper.Exit, command []string) string {
 		return "see its output above"
 	case reasonStartTimeout:
 		return "raise pools.start_timeout, or check pools.health.path and that the command listens on {socket} or {port}"
-	case reasonProgress, reasonWish, reasonChanged, reasonSettings, reasonNotStarted, reasonKeeperLost, reasonUnhealthy:
+	case reasonProgress, reasonWish, reasonChanged, reasonSettings, reasonNotStarted, reasonKeeperLost, reasonUnhealthy, reasonHung:
 	}
 	return ""
 }

@@ -15,7 +15,7 @@ var (
 		// An engine is no unit, and its output does not go to the journal itself.
 		"INVOCATION_ID", "JOURNAL_STREAM", "MANAGERPID", "SYSTEMD_EXEC_PID",
 		// A stoker below a stoker: the outer engine's values are not the inner's.
-		"STOKER_SOCKET", "STOKER_PORT", "STOKER_INDEX", "STOKER_NAME", "STOKER_GPUS", "STOKER_NONCE", "STOKER_INIT",
+		"STOKER_SOCKET", "STOKER_PORT", "STOKER_INDEX", "STOKER_NAME", "STOKER_GPUS", "STOKER_ADDRESS", "STOKER_NONCE", "STOKER_INIT",
 	}
 	privatePrefixes = []string{"WATCHDOG_", "TABLEFLIP_"}
 )

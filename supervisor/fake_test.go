@@ -36,6 +36,11 @@ type behaviour struct {
 	loseKeeper time.Duration // from its start to the end of its keeper
 	sickFrom   time.Duration // from its start: probes fail again
 	refuses    bool          // and nobody listens, when sick
+	complains  bool          // and they are answered, when sick
+	lateBy     time.Duration // how late a sick one answers; 0: never
+	stoppedAt  time.Duration // from its start: SIGSTOP
+	muteFrom   time.Duration // from its start: canaries get no answer
+	unsure     bool          // canaries are told that there are too many
 }
 
 // fakeEngine is one running engine with its keeper.
@@ -45,12 +50,13 @@ type fakeEngine struct {
 	updates chan struct{}
 	lost    chan struct{}
 
-	mu     sync.Mutex
-	state  keeper.State
-	stops  []string
-	acked  bool
-	closed bool
-	killer *time.Timer
+	mu       sync.Mutex
+	state    keeper.State
+	stops    []string
+	canaries int
+	acked    bool
+	closed   bool
+	killer   *time.Timer
 }
 
 func newFakeEngine(b behaviour, pid int, l launch) *fakeEngine {
@@ -171,6 +177,15 @@ func (e *fakeEngine) probe(ctx context.Context) error {
 		return errors.New("503 loading")
 	case e.sickFrom > 0 && age >= e.sickFrom && e.refuses:
 		return errRefused
+	case e.sickFrom > 0 && age >= e.sickFrom && e.complains:
+		return errors.New("503 dead inside")
+	case e.sickFrom > 0 && age >= e.sickFrom && e.lateBy > 0:
+		select {
+		case <-time.After(e.lateBy):
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	case e.sickFrom > 0 && age >= e.sickFrom:
 		<-ctx.Done()
 		return context.Cause(ctx)
@@ -178,6 +193,30 @@ func (e *fakeEngine) probe(ctx context.Context) error {
 		return nil
 	}
 }
+
+// sing is how it answers a canary.
+func (e *fakeEngine) sing(ctx context.Context) error {
+	e.mu.Lock()
+	e.canaries++
+	e.mu.Unlock()
+	switch {
+	case e.unsure:
+		return failed(failAnswered, "429, %w", errNoProof)
+	case e.muteFrom > 0 && time.Since(e.born) >= e.muteFrom:
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// sung is how many canaries it has had.
+func (e *fakeEngine) sung() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.canaries
+}
+
+func (e *fakeEngine) isStopped() bool { return e.stoppedAt > 0 && time.Since(e.born) >= e.stoppedAt }
 
 // fakeKeepers spawns engines that behave as the script says, the last entry for ever.
 type fakeKeepers struct {
@@ -241,6 +280,12 @@ func (k *fakeKeepers) EndOrphan(context.Context, string, time.Duration) (*keeper
 	return &k.report, k.orphanErr
 }
 
+func (k *fakeKeepers) engine(n int) *fakeEngine {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.engines[n]
+}
+
 func (k *fakeKeepers) starts() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -280,17 +325,21 @@ type fakeMember struct {
 	onReady func(bool)
 	kick    chan struct{}
 
-	mu       sync.Mutex
-	ready    bool
-	expected bool
-	cuts     int
-	inFlight int
-	idle     chan struct{}
-	moved    func() uint64
+	mu        sync.Mutex
+	ready     bool
+	expected  bool
+	cuts      int
+	inFlight  int
+	idle      chan struct{}
+	moved     func() uint64
+	doubted   bool
+	doubts    []string
+	born      time.Time
+	elsewhere int
 }
 
 func newFakeMember() *fakeMember {
-	return &fakeMember{kick: make(chan struct{}, 1), idle: make(chan struct{})}
+	return &fakeMember{kick: make(chan struct{}, 1), idle: make(chan struct{}), born: time.Now()}
 }
 
 func (m *fakeMember) Reset(string) {}
@@ -323,6 +372,17 @@ func (m *fakeMember) SetReady(ready bool) {
 		m.onReady(ready)
 	}
 }
+
+func (m *fakeMember) Doubt(doubted bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.doubted != doubted {
+		m.doubted = doubted
+		m.doubts = append(m.doubts, fmt.Sprintf("%t %s", doubted, time.Since(m.born)))
+	}
+}
+
+func (m *fakeMember) Elsewhere() int { return m.elsewhere }
 
 func (m *fakeMember) isReady() bool {
 	m.mu.Lock()
@@ -409,9 +469,16 @@ func newLife(t *testing.T, p *config.Pool, script ...behaviour) *life {
 	w := newWorker("w", p, syscall.SIGTERM)
 	w.epoch, w.log, w.metrics = 7, hclog.NewNullLogger(), m.worker("w", "w")
 	w.keepers, w.place, w.member = l.keepers, l.place, l.member
-	w.newProbe = func(config.Health, string) probe {
-		return func(ctx context.Context) error { return l.w.engine.(*fakeEngine).probe(ctx) }
+	w.newChecks = func(h config.Health, _ string) *checks {
+		c := newChecks(h, "127.0.0.1:9", nil)
+		e := l.w.engine.(*fakeEngine)
+		c.usual = e.probe
+		if c.canary != nil {
+			c.canary = e.sing
+		}
+		return c
 	}
+	w.stopped = func(int) bool { return l.w.engine.(*fakeEngine).isStopped() }
 	w.turns, w.luck = &turns{limit: p.MaxStarting}, func() float64 { return 0 }
 	cleared := make(chan struct{})
 	close(cleared)

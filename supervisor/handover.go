@@ -90,7 +90,7 @@ func (w *worker) observe(ctx context.Context) (*Observed, error) {
 		return nil, fmt.Errorf("worker %s: %w", w.name, errOtherConfiguration)
 	}
 	o := &Observed{Worker: w.name, PID: facts.EnginePID, KeeperPID: facts.KeeperPID, Start: facts.EngineStart}
-	o.Answers = w.newProbe(w.pool.Health, facts.Label[labelAddress])(ctx) == nil
+	o.Answers = w.newChecks(w.pool.Health, facts.Label[labelAddress]).usual(ctx) == nil
 	return o, nil
 }
 
@@ -154,6 +154,7 @@ func (s *Supervisor) Leave() {
 // watching serves with an engine that is a successor's by now. It sees the
 // engine's end and acts on nothing.
 func (w *worker) watching() (State, cause) {
+	w.member.Doubt(false) // which is its new master's to have
 	var probing *task
 	defer func() { probing.abandon() }()
 	for {
@@ -172,11 +173,11 @@ func (w *worker) watching() (State, cause) {
 		event, err := w.next(x)
 		switch event {
 		case kicked:
-			probing = beside(w.pool.Health.Timeout.Std(), w.probe)
+			probing = beside(w.checks.timeout, w.checks.usual)
 		case finished:
 			probing = nil
 			w.member.SetReady(err == nil)
-		case requested, engineChanged, keeperGone, ticked, limited:
+		case requested, engineChanged, keeperGone, ticked, limited, called:
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"stoker/supervisor/keeper"
@@ -87,7 +88,7 @@ func (w *worker) executed() (State, cause) {
 // occupy points the pool and the prober at the engine.
 func (w *worker) occupy() {
 	w.readyFor, w.refused = 0, false
-	w.probe = w.newProbe(w.pool.Health, w.address)
+	w.checks = w.newChecks(w.pool.Health, w.address)
 	w.member.Reset(w.address)
 }
 
@@ -106,7 +107,8 @@ func (w *worker) loading() (State, cause) {
 	defer tick.Stop()
 	var probing *task
 	defer func() { probing.abandon() }()
-	pause, verdicts := firstPause, newJudge(w.pool.Health, w.member)
+	pause, good := firstPause, 0
+	var last error
 	for {
 		if next, why, left := w.interrupted(); left {
 			return next, why
@@ -114,17 +116,20 @@ func (w *worker) loading() (State, cause) {
 		event, err := w.next(waits{engine: w.engine, tick: tick.C, limit: limit.C, finished: probing.result()})
 		switch event {
 		case ticked:
-			probing = beside(w.pool.Health.Timeout.Std(), w.probe)
+			probing = beside(w.checks.timeout, w.checks.usual)
 		case finished:
-			probing = nil
-			if verdicts.hear(err) == well {
+			probing, last = nil, err
+			if good++; err != nil {
+				good = 0
+			}
+			if good >= max(w.pool.Health.Successes, 1) {
 				return Ready, progress("answers its probes")
 			}
 			tick.Reset(pause)
 			pause = longer(pause, lastPause)
 		case limited:
-			return Stopping, w.startTimeout(verdicts.last)
-		case requested, engineChanged, keeperGone, kicked:
+			return Stopping, w.startTimeout(last)
+		case requested, engineChanged, keeperGone, kicked, called:
 		}
 	}
 }
@@ -140,42 +145,74 @@ func (w *worker) startTimeout(last error) cause {
 
 // ready watches over an engine that serves.
 func (w *worker) ready() (State, cause) {
-	interval := max(w.pool.Health.Interval.Std(), firstPause)
-	tick := time.NewTimer(interval)
+	v := w.newVigil()
+	defer v.end()
+	tick := time.NewTimer(v.pause())
 	defer tick.Stop()
-	var probing *task
-	defer func() { probing.abandon() }()
-	verdicts := newJudge(w.pool.Health, w.member)
+	var probing, canary *task
+	defer func() {
+		probing.abandon()
+		canary.abandon()
+	}()
 	for {
 		if next, why, left := w.interrupted(); left {
 			return next, why
 		}
-		x := waits{engine: w.engine, tick: tick.C, finished: probing.result()}
+		x := waits{engine: w.engine, tick: tick.C, finished: probing.result(), canary: canary.result()}
 		if probing == nil {
 			x.kick = w.member.Kick()
 		}
-		event, err := w.next(x)
-		switch event {
+		found := unclear
+		switch event, err := w.next(x); event {
 		case ticked, kicked:
 			w.refused = w.refused || event == kicked
-			probing = beside(w.pool.Health.Timeout.Std(), w.probe)
+			probing = beside(noLimit, v.prepare())
 			tick.Stop()
 		case finished:
 			probing = nil
-			switch verdicts.hear(err) {
-			case sick:
-				return Draining, cause{reason: reasonUnhealthy, text: verdicts.complaint()}
-			case well:
-				if w.refused { // which has taken it out: see upstream.Member.Refused
-					w.refused = false
-					w.member.SetReady(true)
-				}
-			case unclear:
-			}
-			tick.Reset(interval)
+			found = v.hear(err)
+			tick.Reset(v.pause())
+		case called:
+			canary = nil
+			found = v.hearCanary(err)
 		case requested, engineChanged, keeperGone, limited:
 		}
+		if next, why, left := w.found(found, v.judge); left {
+			return next, why
+		}
+		if canary == nil && v.stalled() {
+			v.call()
+			canary = beside(noLimit, v.canary)
+		}
 	}
+}
+
+// newVigil begins to watch over the present engine.
+func (w *worker) newVigil() *vigil {
+	v := newVigil(w.pool.Health, w.member, w.checks)
+	pid := w.engine.State().EnginePID
+	v.stopped = func() bool { return pid != 0 && w.stopped(pid) }
+	v.failure = w.metrics.probeFailed
+	v.tell = w.judged.Store
+	v.say()
+	return v
+}
+
+// found says where a verdict leads.
+func (w *worker) found(v verdict, j *judge) (next State, why cause, left bool) {
+	switch v {
+	case hung:
+		return Stopping, cause{reason: reasonHung, text: "hung: " + j.complaint()}, true
+	case sick:
+		return Draining, cause{reason: reasonUnhealthy, text: j.complaint()}, true
+	case well:
+		if w.refused { // which has taken it out: see upstream.Member.Refused
+			w.refused = false
+			w.member.SetReady(true)
+		}
+	case unclear:
+	}
+	return w.state, cause{}, false
 }
 
 // interrupted says where an engine that loads or serves goes when something
@@ -232,7 +269,7 @@ func (w *worker) draining() (State, cause) {
 				limit = asked
 				idle = beside(limit, w.member.WaitIdle)
 			}
-		case engineChanged, keeperGone, ticked, limited, kicked:
+		case engineChanged, keeperGone, ticked, limited, kicked, called:
 		}
 	}
 }
@@ -264,7 +301,8 @@ func (w *worker) endOfDrain(limit time.Duration, err error) (State, cause) {
 
 // stopping sees to it that nothing of the engine is left.
 func (w *worker) stopping() (State, cause) {
-	grace, killing := w.pool.Stop.Grace.Std(), w.hurried
+	sig, grace := w.ending()
+	killing := w.hurried
 	if killing {
 		grace = 0
 	}
@@ -273,7 +311,7 @@ func (w *worker) stopping() (State, cause) {
 	var order *task
 	defer func() { order.abandon() }()
 	if !w.keeperLost() && (killing || !w.ended()) { // else its keeper is at it already, or dead
-		order = w.tellToStop(grace)
+		order = w.tellToStop(sig, grace)
 	}
 	for {
 		switch {
@@ -286,7 +324,7 @@ func (w *worker) stopping() (State, cause) {
 		case w.hurried && !killing:
 			killing = true
 			order.abandon()
-			order = w.tellToStop(0)
+			order = w.tellToStop(sig, 0)
 			limit.Reset(killLimit)
 		}
 		switch event, err := w.next(waits{engine: w.engine, limit: limit.C, finished: order.result()}); event {
@@ -300,14 +338,23 @@ func (w *worker) stopping() (State, cause) {
 			}
 		case limited:
 			return w.survived()
-		case requested, engineChanged, keeperGone, ticked, kicked:
+		case requested, engineChanged, keeperGone, ticked, kicked, called:
 		}
 	}
 }
 
+// ending says how the engine is asked to end. One that hangs has nothing to
+// finish: it may leave a trace of where, and free its devices if it still can.
+func (w *worker) ending() (syscall.Signal, time.Duration) {
+	if w.why.reason == reasonHung {
+		return stopSignal(w.pool.Stop.HungSignal), w.pool.Stop.HungGrace.Std()
+	}
+	return w.stopSignal, w.pool.Stop.Grace.Std()
+}
+
 // tellToStop passes the order on. It is bounded, and so is what follows it.
-func (w *worker) tellToStop(grace time.Duration) *task {
-	e, sig := w.engine, w.stopSignal
+func (w *worker) tellToStop(sig syscall.Signal, grace time.Duration) *task {
+	e := w.engine
 	return beside(grace+killLimit, func(ctx context.Context) error { return e.Stop(ctx, sig, grace) })
 }
 

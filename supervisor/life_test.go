@@ -215,11 +215,24 @@ func TestLife(t *testing.T) {
 			want:   "loading 0s, released 1m0s", starts: 1,
 		},
 		{
-			name:   "hangs: three probes of 2 s, 2 s apart, then its requests may finish",
-			script: []behaviour{{sickFrom: time.Minute, ends: time.Second}, {}},
+			name:   "hangs: three probes of 2 s, 1 s apart, then 2 s until KILL, whatever its requests",
+			script: []behaviour{{sickFrom: time.Minute, deaf: true}, {}},
+			acts:   []act{{0, requests(1)}},
+			until:  2 * time.Minute,
+			want:   "loading 0s, ready 0s, stopping 1m8s, backoff 1m10s, starting 1m10s, loading 1m10s, ready 1m10s", starts: 2,
+		},
+		{
+			name:   "answers badly: its requests may finish",
+			script: []behaviour{{sickFrom: time.Minute, complains: true, ends: time.Second}, {}},
 			acts:   []act{{0, requests(1)}, {75 * time.Second, requests(0)}},
 			until:  time.Minute,
-			want:   "loading 0s, ready 0s, draining 1m10s, stopping 1m15s, backoff 1m16s, starting 1m16s, loading 1m16s, ready 1m16s", starts: 2,
+			want:   "loading 0s, ready 0s, draining 1m2s, stopping 1m15s, backoff 1m16s, starting 1m16s, loading 1m16s, ready 1m16s", starts: 2,
+		},
+		{
+			name:   "stopped by a signal: takes connections, and is dead",
+			script: []behaviour{{stoppedAt: time.Minute, ends: time.Second}, {}},
+			until:  2 * time.Minute,
+			want:   "loading 0s, ready 0s, stopping 1m2s, backoff 1m3s, starting 1m3s, loading 1m3s, ready 1m3s", starts: 2,
 		},
 		{
 			name:   "nobody listens: out at the first probe",
@@ -327,7 +340,7 @@ func TestBusyIsNotDead(t *testing.T) {
 		l.want("loading 0s", "ready 0s")
 		// From here on nothing moves any more.
 		time.Sleep(20 * time.Second)
-		l.want("loading 0s", "ready 0s", "draining 10m14s", "stopping 10m14s", "backoff 10m14s", "starting 10m14s", "loading 10m14s", "ready 10m14s")
+		l.want("loading 0s", "ready 0s", "stopping 10m8s", "backoff 10m8s", "starting 10m8s", "loading 10m8s", "ready 10m8s")
 		l.stop(request{wish: wishStop, hurry: true})
 	})
 }

@@ -63,7 +63,7 @@ func TestSettingsDuringALife(t *testing.T) {
 			"fewer failures are enough",
 			[]behaviour{{sickFrom: 10 * time.Minute}, {}},
 			[]act{{time.Minute, change(func(p *config.Pool) { p.Health.Failures = 1 })}},
-			"loading 0s, ready 0s, draining 10m2s, stopping 10m2s, backoff 10m2s, starting 10m2s, loading 10m2s, ready 10m2s",
+			"loading 0s, ready 0s, stopping 10m2s, backoff 10m2s, starting 10m2s, loading 10m2s, ready 10m2s",
 		},
 		{
 			"a drain's own limit",

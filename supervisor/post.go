@@ -116,7 +116,7 @@ func (s *Supervisor) newWorker(q *post, after *worker) (*worker, error) {
 	w := newWorker(slot.name, p, slot.stopSignal)
 	w.epoch, w.log, w.metrics = s.epoch, s.log, q.metrics
 	w.keepers, w.place, w.member = s.keepers, slot, q.member
-	w.newProbe = newHTTPProbe
+	w.newChecks, w.stopped = slot.newChecks, isStopped
 	w.turns, w.cleared, w.luck, w.onDeath = q.pool.turns, s.cleared, rand.Float64, s.onDeath
 	if after != nil {
 		w.follow(after)

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,145 +24,205 @@ const (
 // longer is the pause after the given one.
 func longer(pause, limit time.Duration) time.Duration { return min(pause*3/2, limit) }
 
-// maxProbeBody is how much of a probe's answer is read: enough for the first
-// words of a complaint.
-const maxProbeBody = 4 << 10
+// Kinds of probes.
+const (
+	kindHTTP    = "http"
+	kindTCP     = "tcp"
+	kindCommand = "command"
+	kindCanary  = "canary"
+)
 
-// newHTTPProbe asks by GET on a connection of its own, so that it finds out what a new
-// client would. address is "unix:/PATH" or "HOST:PORT".
-func newHTTPProbe(h config.Health, address string) probe {
-	path, strict := h.Path, h.Path != ""
-	if !strict {
-		path = "/health"
-	}
-	network, target, host := "tcp", address, address
-	if socket, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
-		network, target, host = "unix", socket, "localhost"
-	}
-	client := &http.Client{
-		Transport: &http.Transport{
-			Proxy: nil, // the environment's proxy is for the world outside
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				var d net.Dialer
-				return d.DialContext(ctx, network, target)
-			},
-			DisableKeepAlives:      true,
-			MaxResponseHeaderBytes: 64 << 10,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	return func(ctx context.Context) error {
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, http.NoBody)
-		if err != nil {
-			return fmt.Errorf("probe %s: %w", path, err)
-		}
-		r.Header.Set("User-Agent", "stoker-probe")
-		answer, err := client.Do(r)
-		if err != nil {
-			return probeFailure(path, err)
-		}
-		defer func() { _ = answer.Body.Close() }()
-		// The body too must come: an engine that sends a head and hangs is not well.
-		body, err := io.ReadAll(io.LimitReader(answer.Body, maxProbeBody))
-		if err != nil {
-			return probeFailure(path, err)
-		}
-		if answer.StatusCode < 500 && !strict || answer.StatusCode/100 == 2 {
-			return nil
-		}
-		return fmt.Errorf("GET %s answered %s%s", path, answer.Status, quoted(body))
-	}
+// Reasons why probes fail, which label a metric.
+const (
+	failTimeout  = "timeout"  // no answer in time
+	failRefused  = "refused"  // nobody listens
+	failAnswered = "answered" // an answer, and a bad one
+	failBroken   = "broken"   // the connection broke, or the program could not be run
+	failStopped  = "stopped"  // the process is stopped by a signal
+)
+
+// probeError is a probe that has failed.
+type probeError struct {
+	reason string
+	err    error
 }
 
-// quoted is the beginning of a complaint, for a log line.
-func quoted(body []byte) string {
-	text := printable(string(body))
-	if text == "" {
-		return ""
-	}
-	return ": " + shorten(text, 80)
+func (e *probeError) Error() string { return e.err.Error() }
+func (e *probeError) Unwrap() error { return e.err }
+
+// failed says why a probe failed.
+func failed(reason, format string, args ...any) error {
+	return &probeError{reason, fmt.Errorf(format, args...)}
 }
 
-// probeFailure says in few words what was tried and what came of it.
-func probeFailure(path string, err error) error {
+// reasonOf is one of the reasons above.
+func reasonOf(err error) string {
+	var e *probeError
 	switch {
-	case refused(err):
-		return fmt.Errorf("GET %s: nobody listens there: %w", path, errRefused)
+	case errors.As(err, &e):
+		return e.reason
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("GET %s: no answer in time (health.timeout): %w", path, context.DeadlineExceeded)
+		return failTimeout
+	case errors.Is(err, errRefused):
+		return failRefused
 	default:
-		return fmt.Errorf("GET %s: %w", path, err)
+		return failAnswered
 	}
 }
 
-// errRefused: there is no listener. Unlike a time-out that is never the sign
-// of a busy one: a full backlog answers with EAGAIN, or not at all.
-var errRefused = errors.New("connection refused")
+// answered says whether somebody was there to fail the probe.
+func answered(err error) bool {
+	reason := reasonOf(err)
+	return reason == failAnswered || reason == failBroken
+}
+
+var (
+	// errRefused: there is no listener. Unlike a time-out that is never the sign
+	// of a busy one: a full backlog answers with EAGAIN, or not at all.
+	errRefused = errors.New("connection refused")
+	// errNoProof: a canary was refused, which an engine does that is well.
+	errNoProof = errors.New("which says nothing of its health")
+)
 
 func refused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)
 }
 
-// verdict is what the probes so far amount to.
-type verdict int
+// peer is where an upstream is reached: "unix:/PATH" or "HOST:PORT".
+type peer struct{ network, address, host string }
 
-const (
-	unclear verdict = iota
-	well            // enough good probes in a row
-	sick            // enough bad ones
-)
-
-// judge turns the results of probes into verdicts. A failure does not count
-// while bytes came from the upstream since the probe before: a saturated
-// engine answers late, and is alive. Where nobody listens there is nothing to
-// wait for.
-type judge struct {
-	successes, failures int
-	progress            func() uint64
-
-	seen      uint64
-	good, bad int
-	last      error // of the last failed probe
+func newPeer(address string) peer {
+	if socket, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
+		return peer{"unix", socket, "localhost"}
+	}
+	return peer{"tcp", address, address}
 }
 
-func newJudge(h config.Health, m member) *judge {
-	return &judge{
-		successes: max(h.Successes, 1),
-		failures:  max(h.Failures, 1),
-		progress:  m.Progress,
-		seen:      m.Progress(),
+func (t peer) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, t.network, t.address)
+}
+
+// newTCPProbe connects, and says nothing.
+func newTCPProbe(address string) probe {
+	t := newPeer(address)
+	return func(ctx context.Context) error {
+		c, err := t.dial(ctx)
+		if err != nil {
+			return probeFailure("connect", err)
+		}
+		_ = c.Close() // nothing was sent
+		return nil
 	}
 }
 
-// hear takes the result of one more probe.
-func (j *judge) hear(err error) verdict {
-	before := j.seen
-	j.seen = j.progress()
+// probeFailure says in few words what was tried and what came of it.
+func probeFailure(what string, err error) error {
 	switch {
-	case err == nil:
-		j.good, j.bad, j.last = j.good+1, 0, nil
-	case errors.Is(err, errRefused):
-		j.good, j.bad, j.last = 0, j.failures, err
-	case j.seen != before:
-		j.last = err
-		return unclear
+	case refused(err):
+		return failed(failRefused, "%s: nobody listens there: %w", what, errRefused)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN): // the latter: the backlog of a unix socket is full
+		return noAnswer(what)
 	default:
-		j.good, j.bad, j.last = 0, j.bad+1, err
-	}
-	switch {
-	case j.good >= j.successes:
-		return well
-	case j.bad >= j.failures:
-		return sick
-	default:
-		return unclear
+		return failed(failBroken, "%s: %w", what, err)
 	}
 }
 
-// complaint explains sick.
-func (j *judge) complaint() string {
-	if errors.Is(j.last, errRefused) {
-		return j.last.Error()
+func noAnswer(what string) error {
+	return failed(failTimeout, "%s: no answer in time: %w", what, context.DeadlineExceeded)
+}
+
+// checks are the ways to ask one upstream how it is.
+type checks struct {
+	kind    string
+	name    string // of the usual one, for people
+	usual   probe
+	timeout time.Duration // of the usual one
+	// patience is how long the usual probe's answer is still listened for: what
+	// comes too late to be good is a sign of life all the same. 0: it is not.
+	patience time.Duration
+	canary   probe // nil: none is to be sent
+	page     *page // nil: there is none
+}
+
+// newChecks makes them. command makes the probe of a command.
+func newChecks(h config.Health, address string, command func(argv []string, address string) probe) *checks {
+	c := &checks{kind: h.Kind, timeout: h.Timeout.Std()}
+	if h.Kind == kindCanary || h.Canary.Path != "" || h.Canary.Body != "" {
+		c.canary = newCanary(h.Canary, address)
 	}
-	return fmt.Sprintf("%d probes in a row failed and nothing came from it meanwhile; the last: %v", j.bad, j.last)
+	if h.MetricsPath != "" {
+		c.page = newPage(h, address)
+	}
+	switch h.Kind {
+	case kindTCP:
+		c.usual = newTCPProbe(address)
+	case kindCommand:
+		c.usual = command(h.Command, address)
+	case kindCanary:
+		c.usual, c.timeout = c.canary, h.Canary.Timeout.Std()
+	default:
+		c.usual, c.name = newHTTPProbe(h, address), "GET "+healthPath(h)
+		c.patience = time.Duration(max(h.Failures, 1)) * (h.Timeout.Std() + h.Interval.Std())
+	}
+	return c
+}
+
+// signs are what shows that an engine lives besides the bytes of its answers.
+type signs struct {
+	count atomic.Uint64 // grows with each
+	busy  atomic.Int64  // what the engine says that it has to do
+}
+
+// ears listen for answers to probes, also when these are late.
+type ears struct {
+	signs *signs
+	ctx   context.Context
+	close func()
+	open  sync.WaitGroup
+}
+
+func newEars(s *signs) *ears {
+	e := &ears{signs: s}
+	e.ctx, e.close = context.WithCancel(context.Background())
+	return e
+}
+
+// end stops listening.
+func (e *ears) end() {
+	e.close()
+	e.open.Wait()
+}
+
+// ask asks once and waits for the time-out at most.
+func (e *ears) ask(ctx context.Context, c *checks) error {
+	if c.patience == 0 {
+		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+		return c.usual(ctx)
+	}
+	timer := time.NewTimer(c.timeout)
+	defer timer.Stop()
+	answer := make(chan error, 1)
+	var settled atomic.Bool
+	e.open.Go(func() {
+		own, cancel := context.WithTimeout(e.ctx, c.patience)
+		defer cancel()
+		err := c.usual(own)
+		if settled.CompareAndSwap(false, true) {
+			answer <- err
+		} else if err == nil {
+			e.signs.count.Add(1)
+		}
+	})
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	if !settled.CompareAndSwap(false, true) {
+		return <-answer
+	}
+	return noAnswer(c.name)
 }

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,42 +13,6 @@ import (
 
 	"stoker/config"
 )
-
-func TestJudge(t *testing.T) {
-	bad := errors.New("bad")
-	gone := fmt.Errorf("x: %w", errRefused)
-	health := config.Health{Failures: 3, Successes: 2}
-	cases := []struct {
-		name    string
-		results []error
-		moves   []bool // bytes came before the result of the same index
-		want    []verdict
-	}{
-		{"two good ones", []error{nil, nil, nil}, nil, []verdict{unclear, well, well}},
-		{"three bad ones", []error{bad, bad, bad}, nil, []verdict{unclear, unclear, sick}},
-		{"a good one between", []error{bad, bad, nil, bad, bad}, nil, []verdict{unclear, unclear, unclear, unclear, unclear}},
-		{"refused", []error{gone}, nil, []verdict{sick}},
-		{"refused, though bytes came", []error{gone}, []bool{true}, []verdict{sick}},
-		{"busy", []error{bad, bad, bad, bad}, []bool{true, true, true, true}, []verdict{unclear, unclear, unclear, unclear}},
-		{"busy, then hung", []error{bad, bad, bad, bad}, []bool{true, false, false, false}, []verdict{unclear, unclear, unclear, sick}},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			var bytes uint64
-			m := newFakeMember()
-			m.moved = func() uint64 { return bytes }
-			j := newJudge(health, m)
-			for i, err := range c.results {
-				if c.moves != nil && c.moves[i] {
-					bytes++
-				}
-				if got := j.hear(err); got != c.want[i] {
-					t.Errorf("after %d results: %d, want %d", i+1, got, c.want[i])
-				}
-			}
-		})
-	}
-}
 
 func TestHTTPProbe(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1") // is for the world outside

@@ -34,7 +34,9 @@ type server struct {
 	pool   *config.Pool
 	log    hclog.Logger
 	member member
-	probe  probe
+	checks *checks
+	failed func(kind, reason string) // counts failed probes
+	judged atomic.Pointer[Health]
 
 	state atomic.Value // ServerState; written by run alone
 
@@ -42,9 +44,9 @@ type server struct {
 	done   chan struct{}      // closed when run has ended
 }
 
-func newServer(p *config.Pool, c config.Server, m member, log hclog.Logger) *server {
+func newServer(p *config.Pool, c config.Server, m member, log hclog.Logger, failed func(kind, reason string)) *server {
 	s := &server{
-		config: c, pool: p, log: log, member: m, probe: newHTTPProbe(p.Health, c.Address), done: make(chan struct{}),
+		config: c, pool: p, log: log, member: m, checks: newServerChecks(p, c), failed: failed, done: make(chan struct{}),
 	}
 	s.state.Store(ServerUnknown)
 	if c.Down {
@@ -62,8 +64,10 @@ func (s *server) run(ctx context.Context) {
 	if state := s.State(); state == ServerDown || state == ServerDrained {
 		return
 	}
-	interval := max(s.pool.Health.Interval.Std(), firstPause)
-	verdicts, pause := newJudge(s.pool.Health, s.member), firstPause
+	v := newVigil(s.pool.Health, s.member, s.checks)
+	v.failure, v.tell = s.failed, s.judged.Store
+	defer v.end()
+	pause := firstPause
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
@@ -75,34 +79,33 @@ func (s *server) run(ctx context.Context) {
 			kicked = true // and out of the pool already: see upstream.Member.Refused
 		case <-tick.C:
 		}
-		err := s.ask(ctx)
+		found := v.hear(v.prepare()(ctx))
+		if found == well && v.stalled() {
+			v.call()
+			if found = v.hearCanary(v.canary(ctx)); found == unclear {
+				found = well
+			}
+		}
 		if ctx.Err() != nil {
 			return
 		}
-		switch verdicts.hear(err) {
+		switch found {
 		case well:
-			s.enter(ServerReady, nil, kicked)
-		case sick:
-			s.enter(ServerUnhealthy, verdicts.last, kicked)
+			s.enter(ServerReady, "", kicked)
+		case sick, hung:
+			s.enter(ServerUnhealthy, v.judge.complaint(), kicked)
 		case unclear:
 		}
-		next := interval
+		next := v.pause()
 		if s.State() == ServerUnknown {
-			next, pause = pause, longer(pause, min(lastPause, interval))
+			next, pause = pause, longer(pause, min(lastPause, next))
 		}
 		tick.Reset(next)
 	}
 }
 
-// ask probes once.
-func (s *server) ask(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.pool.Health.Timeout.Std())
-	defer cancel()
-	return s.probe(ctx)
-}
-
 // enter sets the state, the pool and the log. again lets a ready one in once more.
-func (s *server) enter(to ServerState, why error, again bool) {
+func (s *server) enter(to ServerState, why string, again bool) {
 	from := s.State()
 	if from == to && !again {
 		return
@@ -116,6 +119,6 @@ func (s *server) enter(to ServerState, why error, again bool) {
 		s.log.Info("server ready", "pool", s.pool.Name, "server", s.config.Name, "address", s.config.Address)
 	default:
 		s.log.Warn("server unhealthy: out of the pool until it answers its probes", "pool", s.pool.Name,
-			"server", s.config.Name, "address", s.config.Address, "error", why)
+			"server", s.config.Name, "address", s.config.Address, "cause", why)
 	}
 }

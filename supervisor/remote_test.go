@@ -70,9 +70,9 @@ func TestServer(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := config.DefaultPool("p")
 				m, began := newFakeMember(), time.Now()
-				s := newServer(&p, config.Server{Address: "10.0.0.1:80", Name: "a", Weight: 1, Down: c.down}, m, hclog.NewNullLogger())
+				s := newServer(&p, config.Server{Address: "10.0.0.1:80", Name: "a", Weight: 1, Down: c.down}, m, hclog.NewNullLogger(), func(string, string) {})
 				var probes atomic.Int64
-				s.probe = func(context.Context) error {
+				s.checks.usual = func(context.Context) error {
 					probes.Add(1)
 					return c.sick(time.Since(began))
 				}

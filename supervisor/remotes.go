@@ -29,7 +29,7 @@ type remote struct {
 func (s *Supervisor) newRemote(p *poolWorkers, c config.Server) *remote {
 	m := p.upstream.Add(c.Name, c.Weight)
 	m.Reset(c.Address)
-	return &remote{s: s, pool: p, member: m, server: newServer(p.config, c, m, s.log)}
+	return &remote{s: s, pool: p, member: m, server: newServer(p.config, c, m, s.log, s.metrics.probeFailed(p.name, c.Name))}
 }
 
 // start begins to probe. The supervisor's lock is held.
@@ -67,7 +67,7 @@ func (r *remote) change(p *config.Pool, c config.Server, held bool) {
 	defer r.s.mu.Unlock()
 	before := r.server.State()
 	r.held = held
-	r.server = newServer(p, c, r.member, r.s.log)
+	r.server = newServer(p, c, r.member, r.s.log, r.s.metrics.probeFailed(r.pool.name, c.Name))
 	r.member.SetWeight(c.Weight)
 	switch {
 	case c.Down:
@@ -100,4 +100,5 @@ func (r *remote) leave() {
 	defer r.changing.Unlock()
 	r.halt()
 	r.pool.upstream.Remove(r.member)
+	r.s.metrics.forget(r.pool.name, r.member.Name())
 }

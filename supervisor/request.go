@@ -77,7 +77,7 @@ func (w *worker) takeSettings() {
 	w.place.Configure(w.settings)
 	w.settings = nil
 	if w.engine != nil && w.address != "" {
-		w.probe = w.newProbe(w.pool.Health, w.address)
+		w.checks = w.newChecks(w.pool.Health, w.address)
 	}
 }
 

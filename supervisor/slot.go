@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -281,19 +280,10 @@ func (s *slot) Gone(ctx context.Context) error {
 
 // askGone runs it once, with the engine's environment and user.
 func (s *slot) askGone(ctx context.Context) error {
-	argv := s.expandAll(s.pool.Stop.GoneCommand)
-	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	command.Env, command.Dir = s.environment(), s.pool.Dir
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is the master's
-	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
-	command.WaitDelay = time.Second // a grandchild may hold the pipe
-	if s.account != nil {
-		c := s.account.credential
-		command.SysProcAttr.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
-	}
-	out, err := command.CombinedOutput()
+	p := program{argv: s.expandAll(s.pool.Stop.GoneCommand), env: s.environment(), dir: s.pool.Dir, account: s.account}
+	out, err := p.run(ctx)
 	if err != nil {
-		return fmt.Errorf("%s: %w%s", argv[0], err, quoted(out))
+		return fmt.Errorf("%s: %w%s", p.argv[0], err, quoted(out))
 	}
 	return nil
 }

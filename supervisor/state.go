@@ -51,13 +51,14 @@ const (
 	reasonNotStarted   reason = "not_started"   // failure: no room, or no keeper
 	reasonKeeperLost   reason = "keeper_lost"   // failure: the keeper was killed
 	reasonStartTimeout reason = "start_timeout" // failure: never became ready
-	reasonUnhealthy    reason = "unhealthy"     // failure: probes failed
+	reasonUnhealthy    reason = "unhealthy"     // failure: probes were answered badly, or nobody listens
+	reasonHung         reason = "hung"          // failure: no sign of life, see judge
 )
 
 // restartReasons label stoker_worker_restarts_total.
 var restartReasons = [...]reason{
 	reasonWish, reasonChanged, reasonExited, reasonSignaled, reasonNotExecuted, reasonNotStarted, reasonKeeperLost,
-	reasonStartTimeout, reasonUnhealthy,
+	reasonStartTimeout, reasonUnhealthy, reasonHung,
 }
 
 // failure reports whether a start again for this reason counts as a failure.

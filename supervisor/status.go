@@ -29,6 +29,8 @@ type WorkerStatus struct {
 	InFlight int    `json:"in_flight"`
 	// Breaker keeps requests from a worker on which they fail in a row.
 	Breaker upstream.BreakerState `json:"breaker"`
+	// Health is how a ready worker is judged; null for the others.
+	Health *Health `json:"health"`
 	// Restarts since this master began.
 	Restarts int `json:"restarts"`
 	// Since when the worker is in State.
@@ -45,7 +47,9 @@ type ServerStatus struct {
 	InFlight int         `json:"in_flight"`
 	// Breaker keeps requests from a server on which they fail in a row.
 	Breaker upstream.BreakerState `json:"breaker"`
-	Weight  int                   `json:"weight"`
+	// Health is how it is judged; null before it is probed, and if it is not.
+	Health *Health `json:"health"`
+	Weight int     `json:"weight"`
 	// Wish is "run", or "stop" when an operator has drained it.
 	Wish string `json:"wish"`
 }
@@ -68,7 +72,7 @@ func (s *Supervisor) Status() []PoolStatus {
 		for _, r := range p.remote {
 			status.Servers = append(status.Servers, ServerStatus{
 				Name: r.server.config.Name, Address: r.server.config.Address, State: r.server.State(),
-				InFlight: r.member.InFlight(), Breaker: r.member.Breaker(), Weight: r.server.config.Weight, Wish: wishText(r.held),
+				InFlight: r.member.InFlight(), Breaker: r.member.Breaker(), Health: r.server.judged.Load(), Weight: r.server.config.Weight, Wish: wishText(r.held),
 			})
 		}
 		pools = append(pools, status)
@@ -84,6 +88,7 @@ func (q *post) status() WorkerStatus {
 	}
 	facts := q.worker.published.Load()
 	status.State, status.PID, status.KeeperPID, status.Address = facts.state, facts.pid, facts.keeperPID, facts.address
+	status.Health = q.worker.judged.Load()
 	status.Restarts, status.Since, status.LastExit = facts.restarts, facts.since, facts.lastExit
 	return status
 }

@@ -137,6 +137,8 @@ func stopSignal(name string) syscall.Signal {
 		return syscall.SIGINT
 	case "QUIT":
 		return syscall.SIGQUIT
+	case "ABRT":
+		return syscall.SIGABRT
 	default:
 		return syscall.SIGTERM
 	}

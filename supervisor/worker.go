@@ -33,7 +33,8 @@ type worker struct {
 	keepers    keepers
 	place      place
 	member     member
-	newProbe   func(h config.Health, address string) probe
+	newChecks  func(h config.Health, address string) *checks
+	stopped    func(pid int) bool // see isStopped
 	turns      *turns
 	// cleared is closed once no leftover of another configuration runs: it may
 	// hold the memory of the devices that are ours now.
@@ -45,6 +46,7 @@ type worker struct {
 	done      chan struct{} // closed when the goroutine has ended
 	asked     atomic.Bool   // somebody has asked it to stop
 	published atomic.Pointer[snapshot]
+	judged    atomic.Pointer[Health] // of a ready one
 
 	// The rest is the goroutine's own.
 	state   State
@@ -62,7 +64,7 @@ type worker struct {
 
 	engine  engine // nil: nothing runs that we know of
 	address string
-	probe   probe
+	checks  *checks
 	turn    bool // holds a turn to load
 	// unsure: the slot may hold an engine that we are not attached to, since an
 	// earlier master left it, or a spawn went wrong. Nothing is started before
@@ -185,6 +187,9 @@ func (w *worker) transition(to State, why cause) {
 		if from != Draining || why.reason.failure() {
 			w.why = why
 		}
+		if why.reason == reasonHung {
+			w.metrics.hung.Inc()
+		}
 	case Ready:
 		if !w.adopted {
 			w.metrics.loaded(w.since.Sub(w.engine.State().StartedAt))
@@ -234,6 +239,8 @@ func (w *worker) logTransition(to State, why cause) {
 		w.log.Warn("worker died", args...)
 	case to == Ready:
 		w.log.Info("worker ready", args...)
+	case to == Stopping && why.reason == reasonHung:
+		w.log.Warn("worker hung: it is killed and started again", append(args, "requests_in_flight", w.member.InFlight())...)
 	case to == Draining && why.reason.failure():
 		w.log.Warn("worker unhealthy: it leaves the pool, and is restarted once its requests have finished", args...)
 	case to == Loading && w.failures == 0:
@@ -257,6 +264,7 @@ const (
 	limited                    // the limit is reached
 	finished                   // the action beside has ended
 	kicked                     // a dial was refused: probe at once
+	called                     // the canary is back
 )
 
 // waits are the events that a state waits for besides requests; nil never comes.
@@ -266,11 +274,12 @@ type waits struct {
 	limit    <-chan time.Time
 	finished <-chan error
 	kick     <-chan struct{}
+	canary   <-chan error
 }
 
 // next blocks until one of the events comes. Everything that a worker waits
 // for passes through here, so no state can be deaf to a request. The error is
-// that of a finished action.
+// that of a finished action, or of a canary.
 func (w *worker) next(x waits) (event, error) {
 	var updates, lost <-chan struct{}
 	if x.engine != nil {
@@ -292,6 +301,8 @@ func (w *worker) next(x waits) (event, error) {
 		return finished, err
 	case <-x.kick:
 		return kicked, nil
+	case err := <-x.canary:
+		return called, err
 	}
 }
 

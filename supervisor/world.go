@@ -83,6 +83,11 @@ type member interface {
 	// Breaker is how its breaker is.
 	Breaker() upstream.BreakerState
 	InFlight() int
+	// Elsewhere is how many of these pass through another process.
+	Elsewhere() int
+	// Doubt keeps new requests from it for a while, if others can take them or
+	// they may wait.
+	Doubt(doubted bool)
 	// WaitIdle blocks until no request is in flight, or ctx ends.
 	WaitIdle(ctx context.Context) error
 	// Progress is the number of bytes that came from there so far.

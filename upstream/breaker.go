@@ -118,7 +118,7 @@ func (m *Member) Breaker() BreakerState {
 // were not busy. The lock is held.
 func (p *Pool) hasOther(m *Member) bool {
 	return slices.ContainsFunc(p.members, func(other *Member) bool {
-		return other != m && other.ready && other.breaker.state == BreakerClosed
+		return other != m && other.ready && !other.doubted && other.breaker.state == BreakerClosed
 	})
 }
 
@@ -152,7 +152,7 @@ func (p *Pool) closeBreaker(m *Member) {
 }
 
 // spare closes the breakers of those who are ready when nobody else is left: a
-// worker dies while the breaker of the other is open. The lock is held.
+// worker dies, or is doubted, while the breaker of the other is open. The lock is held.
 func (p *Pool) spare() {
 	if p.ready == 0 || p.hasOther(nil) {
 		return

@@ -27,6 +27,7 @@ type Member struct {
 	expected bool
 	removed  bool
 	fresh    bool // the engine has not been ready yet
+	doubted  bool // see Doubt
 	breaker  breaker
 	warm     warm
 	inFlight int
@@ -96,6 +97,28 @@ func (m *Member) SetExpected(expected bool) {
 	p.setExpected(m, expected)
 }
 
+// Doubt says that m gives no sign of life right now: new requests go to others,
+// or wait until it does or another takes its place. Those on it go on. Where
+// none may wait, the last that is not doubted goes on to get them: to fail some
+// is better than to refuse all.
+func (m *Member) Doubt(doubted bool) {
+	p := m.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if doubted && p.options.QueueLength == 0 && !p.hasOther(m) {
+		doubted = false
+	}
+	if m.doubted == doubted {
+		return
+	}
+	m.doubted = doubted
+	p.arrange(m)
+	if doubted {
+		p.spare()
+	}
+	p.grant()
+}
+
 // Refused says that a dial to m was refused: nobody listens there. It takes m
 // out at once, not at the next probe, since a worker that fails fast looks
 // least loaded and would swallow everything; and it wakes the prober, which
@@ -130,6 +153,13 @@ func (m *Member) InFlight() int {
 	m.pool.mu.Lock()
 	defer m.pool.mu.Unlock()
 	return m.load()
+}
+
+// Elsewhere is how many of InFlight are another process's.
+func (m *Member) Elsewhere() int {
+	m.pool.mu.Lock()
+	defer m.pool.mu.Unlock()
+	return m.elsewhere
 }
 
 // Ready says whether m takes requests.

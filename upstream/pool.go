@@ -232,7 +232,7 @@ func (p *Pool) claim(m *Member) {
 // change of what that depends on. The lock is held.
 func (p *Pool) arrange(m *Member) {
 	limit := p.options.MaxConcurrency
-	if m.ready && m.breaker.admits() && (limit == 0 || m.load() < limit) {
+	if m.ready && !m.doubted && m.breaker.admits() && (limit == 0 || m.load() < limit) {
 		p.ranking.add(m)
 		p.ranking.fix(m)
 		return
@@ -257,7 +257,7 @@ func (p *Pool) setReady(m *Member, ready bool) {
 	if m.ready == ready || m.removed {
 		return
 	}
-	m.ready = ready
+	m.ready, m.doubted = ready, false
 	if ready {
 		p.ready++
 		p.closeBreaker(m) // who comes back is used at once

@@ -1,0 +1,145 @@
+package supervisor
+
+import (
+	"context"
+	"time"
+
+	"stoker/config"
+)
+
+// vigil asks one ready upstream again and again how it is, and judges. It
+// belongs to the goroutine that owns the upstream's state; round and canary may
+// run beside it, one at a time each.
+type vigil struct {
+	health config.Health
+	member member
+	checks *checks
+	judge  *judge
+	signs  *signs
+	ears   *ears
+	// stopped says that its process is; nil: there is none of ours.
+	stopped func() bool
+	failure func(kind, reason string) // counts
+	tell    func(*Health)
+	// wary: it was found silent, so that only a canary can show that it is well.
+	wary bool
+}
+
+func newVigil(h config.Health, m member, c *checks) *vigil {
+	v := &vigil{health: h, member: m, checks: c, signs: new(signs), failure: func(string, string) {}, tell: func(*Health) {}}
+	v.ears = newEars(v.signs)
+	v.judge = newJudge(h, m, v.signs)
+	return v
+}
+
+// end lets go of everything. A doubt stays until somebody else judges, or the
+// member leaves the pool: those who wait would rush to an engine that is about
+// to be killed.
+func (v *vigil) end() {
+	v.ears.end()
+	v.tell(nil)
+}
+
+// prepare is called before each round by the owner.
+func (v *vigil) prepare() func(context.Context) error {
+	quiet := !v.judge.moved()
+	v.judge.asks()
+	switch {
+	case v.wary && v.checks.canary != nil:
+		return v.canary
+	case v.checks.kind == kindCanary && !quiet:
+		return func(context.Context) error { return nil } // its answers say more than a canary
+	}
+	return func(ctx context.Context) error { return v.round(ctx, quiet) }
+}
+
+// round probes once, and reads the metrics page if nothing else comes.
+func (v *vigil) round(ctx context.Context, quiet bool) error {
+	if v.stopped != nil && v.stopped() {
+		return failed(failStopped, "its process is stopped (SIGSTOP)")
+	}
+	if v.checks.page == nil || !quiet {
+		return v.ears.ask(ctx, v.checks)
+	}
+	read := beside(v.checks.timeout, func(ctx context.Context) error {
+		v.checks.page.read(ctx, v.signs)
+		return nil
+	})
+	defer read.abandon()
+	err := v.ears.ask(ctx, v.checks)
+	if err != nil { // what the page says may excuse it
+		select {
+		case <-read.ended:
+		case <-ctx.Done():
+		}
+	}
+	return err
+}
+
+// hear judges a round.
+func (v *vigil) hear(err error) verdict {
+	if err != nil {
+		v.failure(v.kind(), reasonOf(err))
+	} else {
+		v.wary = false
+	}
+	return v.concluded(v.judge.hear(err))
+}
+
+// kind of the present rounds.
+func (v *vigil) kind() string {
+	if v.wary && v.checks.canary != nil {
+		return kindCanary
+	}
+	return v.checks.kind
+}
+
+// stalled says that a canary is to be sent besides.
+func (v *vigil) stalled() bool { return v.checks.canary != nil && v.judge.stalled() }
+
+// call is called before that.
+func (v *vigil) call() {
+	v.judge.calls()
+	v.concluded(unclear)
+}
+
+// canary sends it.
+func (v *vigil) canary(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, v.health.Canary.Timeout.Std())
+	defer cancel()
+	return v.checks.canary(ctx)
+}
+
+// hearCanary judges what came of it.
+func (v *vigil) hearCanary(err error) verdict {
+	if err != nil {
+		v.failure(kindCanary, reasonOf(err))
+	}
+	found := v.judge.hearCanary(err)
+	v.wary = found == hung
+	return v.concluded(found)
+}
+
+// concluded tells who wants to know.
+func (v *vigil) concluded(found verdict) verdict {
+	v.member.Doubt(v.judge.doubtful())
+	v.say()
+	return found
+}
+
+func (v *vigil) say() {
+	now := v.judge.health()
+	v.tell(&now)
+}
+
+// pause is until the next round: who is doubted is asked again sooner.
+func (v *vigil) pause() time.Duration {
+	interval := max(v.health.Interval.Std(), firstPause)
+	if v.judge.bad > 0 {
+		interval = max(interval/2, firstPause)
+	}
+	if left := v.health.StallTimeout.Std() - v.judge.silence(); v.checks.canary != nil && v.judge.silence() > 0 && left > 0 {
+		interval = min(interval, max(left, firstPause))
+	}
+	return interval
+}
