@@ -48,6 +48,10 @@ type Record struct {
 	FirstByte time.Time // answer's head handed to the sink; zero when none was
 	End       time.Time
 
+	// Own: it asked about ourselves, and was no request to any pool. It is
+	// neither logged nor counted.
+	Own bool
+
 	Pool     string
 	Worker   string
 	Attempts int // upstreams tried, 0 when none was

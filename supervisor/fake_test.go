@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -380,6 +381,13 @@ func (m *fakeMember) Doubt(doubted bool) {
 		m.doubted = doubted
 		m.doubts = append(m.doubts, fmt.Sprintf("%t %s", doubted, time.Since(m.born)))
 	}
+}
+
+// history of the doubts.
+func (m *fakeMember) history() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return strings.Join(m.doubts, ", ")
 }
 
 func (m *fakeMember) Elsewhere() int { return m.elsewhere }

@@ -33,6 +33,9 @@ var states = [...]State{Starting, Loading, Ready, Watching, Draining, Stopping, 
 // terminal reports whether a worker never leaves s.
 func (s State) terminal() bool { return s == Stopped || s == Failed || s == Released }
 
+// serves reports whether a worker in s is in the pool.
+func (s State) serves() bool { return s == Ready || s == Watching }
+
 // takesTurn reports whether a worker in s counts against max_starting.
 func (s State) takesTurn() bool { return s == Starting || s == Loading }
 

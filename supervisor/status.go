@@ -108,7 +108,7 @@ func (s *Supervisor) Ready() (ready, total int) {
 	defer s.mu.Unlock()
 	for _, p := range s.pools {
 		for _, q := range p.posts {
-			serves := q.worker != nil && q.worker.published.Load().state == Ready
+			serves := q.worker != nil && q.worker.published.Load().state.serves()
 			if serves {
 				ready++
 			}

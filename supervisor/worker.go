@@ -199,7 +199,7 @@ func (w *worker) transition(to State, why cause) {
 	w.publish(why)
 	// Last: whoever is served by a worker finds it ready.
 	w.member.SetExpected(w.promising())
-	w.member.SetReady(to == Ready || to == Watching)
+	w.member.SetReady(to.serves())
 	w.metrics.entered(from, to)
 }
 

@@ -37,6 +37,9 @@ func (f *Front) carry(q *flight) {
 }
 
 func (f *Front) observe(q *flight) {
+	if q.Record.Own {
+		return
+	}
 	q.Record.End = time.Now()
 	for _, o := range f.observers {
 		o.Observe(&q.Exchange)

@@ -138,16 +138,6 @@ func adminMux(m *master) *http.ServeMux {
 	return mux
 }
 
-func (m *master) answerReady(w http.ResponseWriter, _ *http.Request) {
-	ready, total := m.sup.Ready()
-	state := m.state()
-	code := http.StatusOK
-	if state != stateReady {
-		code = http.StatusServiceUnavailable
-	}
-	writeJSON(w, code, map[string]any{"status": state, "ready": ready, "upstreams": total})
-}
-
 func (m *master) status() status {
 	return status{PID: os.Getpid(), State: m.state(), Generation: m.inherit.generation(), Older: m.elder.status(), Version: version, Pools: m.sup.Status()}
 }

@@ -83,6 +83,9 @@ type master struct {
 	endOnce  sync.Once
 
 	phase atomic.Int32
+	// began: every pool has been ready once. succeeded: another generation
+	// serves, and this one's end is not the service's. See readiness.
+	began, succeeded atomic.Bool
 }
 
 // runOptions are what a command may ask of a master besides its configuration.
@@ -170,7 +173,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		return nil, err
 	}
 	observers := []front.Observer{balancer.NewMetrics(registry), &logs.access}
-	if m.front, err = front.New(front.Options{Handler: m.balancer, Observers: observers, Limits: frontLimits(cfg), Log: m.log.Named("front")}); err != nil {
+	if m.front, err = front.New(front.Options{Handler: porter{m, m.balancer}, Observers: observers, Limits: frontLimits(cfg), Log: m.log.Named("front")}); err != nil {
 		return nil, err
 	}
 	if m.sup, err = supervisor.New(supervisor.Options{

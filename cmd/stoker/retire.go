@@ -36,6 +36,7 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	serving, lost := m.awaitSuccessor(patient, a)
 	// Before anything else changes: what it would say is not the service's state.
 	m.notifier.retire()
+	m.succeeded.Store(serving != nil)
 	m.enter(draining)
 	m.front.Drain()
 	m.admin.leave()

@@ -15,6 +15,7 @@ import (
 
 	"stoker/config"
 	"stoker/supervisor"
+	"stoker/upstream"
 )
 
 func newStatusCommand() *cobra.Command {
@@ -120,13 +121,14 @@ func (a *adminAddress) exchange(ctx context.Context, method, path string, conten
 func printStatus(w io.Writer, s *status, now time.Time) error {
 	fmt.Fprintf(w, "stoker %s, pid %d, generation %d: %s\n\n", s.Version, s.PID, s.Generation, s.State)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "POOL\tNAME\tSTATE\tFOR\tIN FLIGHT\tRESTARTS\tPID\tADDRESS\tLAST EXIT")
+	fmt.Fprintln(t, "POOL\tNAME\tSTATE\tFOR\tHEALTH\tBREAKER\tIN FLIGHT\tRESTARTS\tPID\tADDRESS\tLAST EXIT")
 	for _, pool := range s.Pools {
 		for _, worker := range pool.Workers {
 			printWorker(t, pool.Name, &worker, now)
 		}
 		for _, server := range pool.Servers {
-			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name, string(server.State)+wishMark(server.Wish, string(server.State)), server.InFlight, server.Address)
+			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%s\t%s\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name, string(server.State)+wishMark(server.Wish, string(server.State)),
+				healthText(server.Health), breakerText(server.Breaker), server.InFlight, server.Address)
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -143,6 +145,26 @@ func wishMark(wish, state string) string {
 	return ""
 }
 
+// healthText is how an upstream is judged, and why if it is not well.
+func healthText(h *supervisor.Health) string {
+	switch {
+	case h == nil:
+		return "-"
+	case h.Reason == "":
+		return h.State
+	default:
+		return h.State + " (" + h.Reason + ")"
+	}
+}
+
+// breakerText is the word that people use for the state of a breaker.
+func breakerText(b upstream.BreakerState) string {
+	if b == upstream.BreakerHalfOpen {
+		return "trial"
+	}
+	return string(b)
+}
+
 func printWorker(t io.Writer, pool string, w *supervisor.WorkerStatus, now time.Time) {
 	pid, exit := "-", "-"
 	if w.PID > 0 {
@@ -151,6 +173,6 @@ func printWorker(t io.Writer, pool string, w *supervisor.WorkerStatus, now time.
 	if w.LastExit != nil {
 		exit = w.LastExit.Text
 	}
-	fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", pool, w.Name, string(w.State)+wishMark(w.Wish, string(w.State)),
-		now.Sub(w.Since).Round(time.Second), w.InFlight, w.Restarts, pid, w.Address, exit)
+	fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", pool, w.Name, string(w.State)+wishMark(w.Wish, string(w.State)),
+		now.Sub(w.Since).Round(time.Second), healthText(w.Health), breakerText(w.Breaker), w.InFlight, w.Restarts, pid, w.Address, exit)
 }
