@@ -23,7 +23,9 @@
 //	          (minutes)                                  start time-out, exit,
 //	                                                     keeper lost, wish stop     → stopping
 //	                                                     wish release               → released
-//	ready     the only state in the pool                 probes failed or refused   → draining
+//	ready     the only state in the pool                 probes answered badly, or
+//	                                                     nobody listens             → draining
+//	                                                     no sign of life (judge.go),
 //	                                                     exit, keeper lost          → stopping
 //	                                                     wish stop                  → stopping, draining
 //	                                                     wish release               → draining

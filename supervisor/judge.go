@@ -173,7 +173,7 @@ func (j *judge) complaint() string {
 	case errors.Is(j.last, errRefused):
 		return j.last.Error()
 	case j.bad == 0:
-		return fmt.Sprintf("%d requests and not a byte for %s, although its probes are good; %v", j.busy(), readable(j.silence()), j.last)
+		return fmt.Sprintf("not a byte for %s with requests in flight, although its probes are good; %v", readable(j.silence()), j.last)
 	default:
 		return fmt.Sprintf("%d probes in a row failed and nothing came from it meanwhile; the last: %v", j.bad, j.last)
 	}

@@ -232,7 +232,7 @@ func TestLife(t *testing.T) {
 			name:   "stopped by a signal: takes connections, and is dead",
 			script: []behaviour{{stoppedAt: time.Minute, ends: time.Second}, {}},
 			until:  2 * time.Minute,
-			want:   "loading 0s, ready 0s, stopping 1m2s, backoff 1m3s, starting 1m3s, loading 1m3s, ready 1m3s", starts: 2,
+			want:   "loading 0s, ready 0s, stopping 1m8s, backoff 1m9s, starting 1m9s, loading 1m9s, ready 1m9s", starts: 2,
 		},
 		{
 			name:   "nobody listens: out at the first probe",

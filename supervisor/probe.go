@@ -129,7 +129,7 @@ func probeFailure(what string, err error) error {
 }
 
 func noAnswer(what string) error {
-	return failed(failTimeout, "%s: no answer in time: %w", what, context.DeadlineExceeded)
+	return failed(failTimeout, "%s: no answer in time", what)
 }
 
 // checks are the ways to ask one upstream how it is.

@@ -56,7 +56,7 @@ func (v *vigil) prepare() func(context.Context) error {
 // round probes once, and reads the metrics page if nothing else comes.
 func (v *vigil) round(ctx context.Context, quiet bool) error {
 	if v.stopped != nil && v.stopped() {
-		return failed(failStopped, "its process is stopped (SIGSTOP)")
+		return v.awaitContinued(ctx)
 	}
 	if v.checks.page == nil || !quiet {
 		return v.ears.ask(ctx, v.checks)
@@ -74,6 +74,18 @@ func (v *vigil) round(ctx context.Context, quiet bool) error {
 		}
 	}
 	return err
+}
+
+// awaitContinued gives a stopped process as long as a probe has.
+func (v *vigil) awaitContinued(ctx context.Context) error {
+	select {
+	case <-time.After(v.checks.timeout):
+	case <-ctx.Done():
+	}
+	if !v.stopped() {
+		return nil
+	}
+	return failed(failStopped, "its process is stopped (SIGSTOP)")
 }
 
 // hear judges a round.

@@ -4,6 +4,7 @@ computed by the client, so that every byte can be checked."""
 import asyncio
 import hashlib
 import os
+import time
 import zlib
 
 from fastapi import FastAPI, Request, Response
@@ -59,6 +60,34 @@ async def silent(n: int, request: Request):
         await asyncio.sleep(0.02)
     note("gone %d" % n)
     return Response()
+
+
+slots = asyncio.Semaphore(2)
+
+
+@app.get("/queued/{n}")
+async def queued(n: int, ms: int):
+    """Two at a time: the others wait here, as in an engine that is full."""
+    async with slots:
+        await asyncio.sleep(ms / 1000)
+    return Response("answer %d " % n * 20, media_type="text/plain", headers=worker)
+
+
+@app.get("/health")
+async def health():
+    """Behind the same queue where asked for, and so as slow as everything."""
+    if os.environ.get("HEALTH_QUEUED"):
+        async with slots:
+            pass
+    return {"status": "ok"}
+
+
+@app.get("/block")
+async def block():
+    """Nothing runs on the event loop any more, for ever."""
+    note("blocked")
+    while True:
+        time.sleep(60)
 
 
 @app.api_route("/head", methods=["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
