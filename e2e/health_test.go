@@ -212,7 +212,7 @@ func TestSaturatedIsNotHung(t *testing.T) {
 	m := start(t, fastapi(t, 1)+"env.HEALTH_QUEUED = \"1\"\n"+health).allReady()
 	before := m.worker("app-0")
 	seen, until := newTally(), time.Now().Add(lasts)
-	crowd(40, func(client, turn int) bool {
+	crowd(40, func(client, _ int) bool {
 		a := (&caller{address: m.address}).get(fmt.Sprintf("/queued/%d?ms=250", client))
 		if a.outcome == complete && a.status == 200 {
 			seen.add("right", "")
@@ -322,11 +322,19 @@ func TestReadiness(t *testing.T) {
 	want("the queue is full", 200, readinessDocument{"healthy", true, 2, 2})
 	counted := m.metric("stoker_requests_total")
 
-	if response, err := http.Head(m.url("/stoker/health?x=1")); err != nil || response.StatusCode != 200 || response.ContentLength < 20 {
-		t.Errorf("HEAD: %+v %v", response, err)
-	}
-	if response, err := http.Post(m.url("/stoker/health"), "text/plain", strings.NewReader("x")); err != nil || response.StatusCode != 405 || response.Header.Get("Allow") != "GET, HEAD" {
-		t.Errorf("POST: %+v %v", response, err)
+	for _, method := range []string{http.MethodHead, http.MethodPost} {
+		request, _ := http.NewRequest(method, m.url("/stoker/health?x=1"), http.NoBody)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		switch {
+		case method == http.MethodHead && response.StatusCode == 200 && response.ContentLength > 20:
+		case method == http.MethodPost && response.StatusCode == 405 && response.Header.Get("Allow") == "GET, HEAD":
+		default:
+			t.Errorf("%s: %+v", method, response)
+		}
 	}
 	if status := overHTTP2(t, m.url("/stoker/health")); status != 200 {
 		t.Errorf("over HTTP/2: %d", status)

