@@ -2,124 +2,112 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
-	"regexp"
-	"slices"
-	"strconv"
-	"sync"
+	"strings"
+	"syscall"
 	"time"
+
+	"stoker/scripts/bench/loop"
 )
 
-// work is one kind of load.
-type work struct {
-	name, unit string
-	load       func(ctx context.Context, o options, address string, d time.Duration) (result, error)
+// loadProcess is the loop, on a core of its own.
+type loadProcess struct {
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	out     *bufio.Scanner
+	engines []string
 }
 
-// result is what a load got.
-type result struct {
-	units int
-	p99   time.Duration
-}
-
-var works = []work{
-	{"Small JSON, kept alive, saturated (wrk, 64 connections)", "request", loadSmall},
-	{"SSE streams of 50 events/s", "event", loadStreams},
-}
-
-var (
-	requestsIn = regexp.MustCompile(`(\d+) requests in`)
-	errorsSeen = regexp.MustCompile(`(?m)^.*(Socket errors|Non-2xx).*$`)
-)
-
-func loadSmall(ctx context.Context, _ options, address string, d time.Duration) (result, error) {
-	seconds := strconv.Itoa(max(1, int(d.Seconds()+0.5))) + "s"
-	out, err := exec.CommandContext(ctx, "taskset", "-c", loadCore, "wrk", "-t", "1", "-c", "64", "-d", seconds, "http://"+address+"/small").CombinedOutput()
+func startLoad(ctx context.Context, dir string) (*loadProcess, error) {
+	self, err := os.Executable()
 	if err != nil {
-		return result{}, fmt.Errorf("wrk: %w: %s", err, out)
+		return nil, fmt.Errorf("find myself: %w", err)
 	}
-	if wrong := errorsSeen.Find(out); wrong != nil {
-		return result{}, fmt.Errorf("wrk saw errors: %s", bytes.TrimSpace(wrong))
+	l := &loadProcess{cmd: exec.CommandContext(ctx, "taskset", "-c", loadCore, self, "loop", dir)}
+	l.cmd.Stderr = os.Stderr
+	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if l.in, err = l.cmd.StdinPipe(); err != nil {
+		return nil, fmt.Errorf("start load: %w", err)
 	}
-	found := requestsIn.FindSubmatch(out)
-	if found == nil {
-		return result{}, fmt.Errorf("wrk said nothing that I understand: %s", out)
-	}
-	n, err := strconv.Atoi(string(found[1]))
-	return result{units: n}, err
-}
-
-// loadStreams opens all streams at once, and checks that each event came.
-func loadStreams(ctx context.Context, o options, address string, d time.Duration) (result, error) {
-	n := max(1, int(d.Seconds()*events))
-	var mu sync.Mutex
-	var ways []time.Duration
-	var failures []error
-	var wait sync.WaitGroup
-	for range o.streams {
-		wait.Go(func() {
-			mine, err := readStream(ctx, address, n)
-			mu.Lock()
-			defer mu.Unlock()
-			ways = append(ways, mine...)
-			if err != nil {
-				failures = append(failures, err)
-			}
-		})
-	}
-	wait.Wait()
-	if err := errors.Join(failures...); err != nil {
-		return result{}, err
-	}
-	slices.Sort(ways)
-	return result{units: len(ways), p99: ways[len(ways)*99/100]}, nil
-}
-
-// readStream returns how long each of n events was on its way.
-func readStream(ctx context.Context, address string, n int) ([]time.Duration, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	out, err := l.cmd.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("stream: %w", err)
+		return nil, fmt.Errorf("start load: %w", err)
 	}
-	defer func() { _ = conn.Close() }()
-	if _, err := fmt.Fprintf(conn, "GET /stream/%d HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n", n); err != nil {
-		return nil, fmt.Errorf("stream: %w", err)
+	if err := l.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start load: %w", err)
 	}
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	l.out = bufio.NewScanner(out)
+	l.out.Buffer(nil, 1<<20)
+	said, err := l.next()
 	if err != nil {
-		return nil, fmt.Errorf("stream: %w", err)
+		l.stop()
+		return nil, err
 	}
-	defer func() { _ = response.Body.Close() }()
-	ways := make([]time.Duration, 0, n)
-	reader := bufio.NewReader(response.Body)
-	for {
-		line, err := reader.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("stream: %w", err)
-		}
-		var at int64
-		if _, err := fmt.Sscanf(string(line), "data: {\"t\":%d,", &at); err == nil {
-			ways = append(ways, time.Since(time.Unix(0, at)))
-		}
-	}
-	if len(ways) != n {
-		return nil, fmt.Errorf("stream: %d of %d events (status %d)", len(ways), n, response.StatusCode)
-	}
-	return ways, nil
+	l.engines = said.Engines
+	return l, nil
 }
 
-// waitServing waits until /small is answered as the engine answers it.
+// next reads what the loop says.
+func (l *loadProcess) next() (said loop.Report, err error) {
+	if !l.out.Scan() {
+		return said, errors.Join(errors.New("the load has ended"), l.out.Err())
+	}
+	if err := json.Unmarshal(l.out.Bytes(), &said); err != nil {
+		return said, fmt.Errorf("read the load's report: %w", err)
+	}
+	if said.Error != "" {
+		return said, errors.New(said.Error)
+	}
+	return said, nil
+}
+
+// begin starts a measurement, and returns when it runs.
+func (l *loadProcess) begin(o loop.Order) error {
+	if err := json.NewEncoder(l.in).Encode(o); err != nil {
+		return fmt.Errorf("order the load: %w", err)
+	}
+	said, err := l.next()
+	if err == nil && !said.Begun {
+		err = errors.New("the load did not begin")
+	}
+	return err
+}
+
+func (l *loadProcess) result() (loop.Result, error) {
+	said, err := l.next()
+	if err != nil {
+		return loop.Result{}, err
+	}
+	if said.Result == nil {
+		return loop.Result{}, errors.New("the load has no result")
+	}
+	return *said.Result, nil
+}
+
+// upstreams are the first n engines.
+func (l *loadProcess) upstreams(unix bool, n int) []string {
+	if unix {
+		return l.engines[engines : engines+n]
+	}
+	return l.engines[:n]
+}
+
+func (l *loadProcess) stop() {
+	_ = l.in.Close()
+	kill := time.AfterFunc(5*time.Second, func() { _ = l.cmd.Process.Kill() })
+	defer kill.Stop()
+	_ = l.cmd.Wait()
+}
+
+// waitServing waits until a request is answered as the engine answers it.
 func waitServing(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -134,7 +122,7 @@ func waitServing(ctx context.Context, address string) error {
 }
 
 func ask(ctx context.Context, address string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/small", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/health", nil)
 	if err != nil {
 		return err
 	}
@@ -145,8 +133,18 @@ func ask(ctx context.Context, address string) error {
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
-	if err == nil && (response.StatusCode != http.StatusOK || len(body) != smallLen) {
+	if err == nil && (response.StatusCode != http.StatusOK || !strings.HasPrefix(string(body), `{"text":`)) {
 		err = fmt.Errorf("status %d, %d bytes", response.StatusCode, len(body))
 	}
 	return err
+}
+
+func freeAddress(ctx context.Context) (string, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String(), nil
 }

@@ -1,148 +1,150 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"regexp"
 	"strings"
-	"syscall"
-	"time"
-)
-
-// The cores, as taskset takes them.
-const (
-	proxyCore = "0"
-	loadCore  = "1"
 )
 
 // subject is one proxy that is measured.
 type subject struct {
-	name    string
-	address string
-	command []string
+	name string
+	ours bool
+	// command writes a configuration into dir and returns how to start it; nil
+	// for none: the load goes to an engine.
+	command func(dir, address string, upstreams []string) ([]string, error)
+	version string
 }
 
-// findSubjects writes a configuration for each proxy that is installed. Each
-// gets the same four upstreams, least connections, keep-alive on both sides,
-// one thread, and no access log.
-func findSubjects(ctx context.Context, o options, dir string, upstreams []string) ([]subject, error) {
-	if _, err := exec.LookPath("wrk"); err != nil {
-		return nil, fmt.Errorf("%w: apt-get install wrk nginx haproxy", err)
+// findSubjects lists what is installed. Each gets the same upstreams, least
+// connections, keep-alive on both sides, one thread, and no access log.
+func findSubjects(ctx context.Context, o options) ([]subject, error) {
+	wanted, err := regexp.Compile(o.subjects)
+	if err != nil {
+		return nil, fmt.Errorf("-subjects: %w", err)
+	}
+	stoker, err := filepath.Abs(o.stoker)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", o.stoker, err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find myself: %w", err)
 	}
 	all := []struct {
 		name, program, flag string
-		write               func(dir, address string, upstreams []string) (string, []string)
+		write               func(dir, address string, upstreams []string) (text string, command []string)
 	}{
-		{"stoker", o.stoker, "--version", stokerConfig},
+		{stokerName, stoker, "--version", stokerConfig("")},
+		{"stoker, recorder off", stoker, "--version", stokerConfig("recorder.enabled = false\n")},
 		{"nginx", "nginx", "-v", nginxConfig},
 		{"HAProxy", "haproxy", "-v", haproxyConfig},
+		{"Caddy", "caddy", "version", caddyConfig},
+		{"ReverseProxy", self, "-h", reverseProxyConfig},
 	}
-	var found []subject
+	found := []subject{{name: "none"}}
 	for _, c := range all {
+		ours := strings.HasPrefix(c.name, stokerName)
+		if !wanted.MatchString(c.name) && c.name != stokerName {
+			continue
+		}
 		path, err := exec.LookPath(c.program)
 		if err != nil {
+			if ours {
+				return nil, fmt.Errorf("%s: no such program; make build makes it", o.stoker)
+			}
 			fmt.Fprintf(os.Stderr, "%s is not installed and will be missing from the report\n", c.name)
 			continue
 		}
-		address, err := freeAddress(ctx)
-		if err != nil {
-			return nil, err
+		s := subject{name: c.name, ours: ours, version: version(ctx, path, c.flag)}
+		if c.name == "ReverseProxy" {
+			s.version = "net/http/httputil, tuned: scripts/bench/reverseproxy.go"
 		}
-		file := filepath.Join(dir, c.name+".conf")
-		text, args := c.write(dir, address, upstreams)
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			return nil, fmt.Errorf("write configuration: %w", err)
+		s.command = func(dir, address string, upstreams []string) ([]string, error) {
+			text, args := c.write(dir, address, upstreams)
+			file := filepath.Join(dir, "subject.conf")
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				return nil, fmt.Errorf("write configuration: %w", err)
+			}
+			return append(append([]string{path}, args...), file), nil
 		}
-		fmt.Fprintf(os.Stderr, "%s: %s\n", c.name, version(ctx, path, c.flag))
-		found = append(found, subject{c.name, address, append(append([]string{path}, args...), file)})
-	}
-	if len(found) == 0 || found[0].name != "stoker" {
-		return nil, fmt.Errorf("%s: no such program; make build makes it", o.stoker)
+		found = append(found, s)
 	}
 	return found, nil
 }
 
-func stokerConfig(dir, address string, upstreams []string) (text string, args []string) {
-	text = fmt.Sprintf("listen = [%q]\nrun_dir = %q\naccess_log = \"off\"\n[[pools]]\nname = \"bench\"\nhealth.path = \"/small\"\n", address, filepath.Join(dir, "run"))
-	for _, u := range upstreams {
-		text += fmt.Sprintf("[[pools.servers]]\naddress = %q\n", u)
+// version is the first line of what a program says of itself.
+func version(ctx context.Context, program, flag string) string {
+	out, err := exec.CommandContext(ctx, program, flag).CombinedOutput()
+	if err != nil {
+		return "?"
 	}
-	return text, []string{"run", "-c"}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return line
+}
+
+const stokerName = "stoker"
+
+// isUnix: a transport is told by its address.
+func isUnix(upstream string) bool { return strings.HasPrefix(upstream, "/") }
+
+func stokerConfig(more string) func(dir, address string, upstreams []string) (text string, args []string) {
+	return func(dir, address string, upstreams []string) (text string, args []string) {
+		text = fmt.Sprintf("listen = [%q]\nrun_dir = %q\naccess_log = \"off\"\n%s[[pools]]\nname = \"bench\"\n", address, filepath.Join(dir, "run"), more)
+		for _, u := range upstreams {
+			if isUnix(u) {
+				u = "unix:" + u
+			}
+			text += fmt.Sprintf("[[pools.servers]]\naddress = %q\n", u)
+		}
+		return text, []string{"run", "-c"}
+	}
 }
 
 func nginxConfig(dir, address string, upstreams []string) (text string, args []string) {
-	text = "daemon off;\nworker_processes 1;\nerror_log stderr error;\npid " + filepath.Join(dir, "nginx.pid") + ";\nevents { worker_connections 8192; }\nhttp {\n  access_log off;\n  keepalive_requests 100000000;\n  upstream engines {\n    least_conn;\n    keepalive 512;\n    keepalive_requests 100000000;\n"
+	text = "daemon off;\nworker_processes 1;\nerror_log stderr error;\npid " + filepath.Join(dir, "nginx.pid") + ";\nevents { worker_connections 19900; }\n" +
+		"http {\n  access_log off;\n  client_max_body_size 0;\n  keepalive_requests 100000000;\n  upstream engines {\n    least_conn;\n    keepalive 512;\n    keepalive_requests 100000000;\n"
 	for _, u := range upstreams {
+		if isUnix(u) {
+			u = "unix:" + u
+		}
 		text += "    server " + u + ";\n"
 	}
-	text += "  }\n  server {\n    listen " + address + ";\n    location / { proxy_pass http://engines; proxy_http_version 1.1; proxy_set_header Connection \"\"; }\n" +
+	text += "  }\n  server {\n    listen " + address + " backlog=4096;\n    location / { proxy_pass http://engines; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_request_buffering off; proxy_max_temp_file_size 0; }\n" +
 		"    location /stream { proxy_pass http://engines; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_buffering off; }\n  }\n}\n"
 	return text, []string{"-e", "stderr", "-p", dir, "-c"}
 }
 
 func haproxyConfig(_, address string, upstreams []string) (text string, args []string) {
-	text = "global\n  nbthread 1\n  maxconn 8192\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  http-reuse always\n  option http-no-delay\nlisten engines\n  bind " + address + "\n  balance leastconn\n"
+	text = "global\n  nbthread 1\n  maxconn 9800\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  http-reuse always\n  option http-no-delay\nlisten engines\n  bind " + address + " backlog 4096\n  balance leastconn\n"
 	for i, u := range upstreams {
+		if isUnix(u) {
+			u = "unix@" + u
+		}
 		text += fmt.Sprintf("  server engine%d %s\n", i, u)
 	}
 	return text, []string{"-db", "-f"}
 }
 
-// pinned is a process with its children, on one core.
-type pinned struct {
-	cmd    *exec.Cmd
-	output bytes.Buffer
-}
-
-func startPinned(ctx context.Context, core string, command ...string) (*pinned, error) {
-	p := &pinned{cmd: exec.CommandContext(ctx, "taskset", append([]string{"-c", core}, command...)...)}
-	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
-	// If the bench is killed, nothing stays behind.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", command[0], err)
-	}
-	return p, nil
-}
-
-// stop asks the process to end, and insists after five seconds.
-func (p *pinned) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	kill := time.AfterFunc(5*time.Second, func() { _ = p.cmd.Process.Kill() })
-	defer kill.Stop()
-	_ = p.cmd.Wait()
-}
-
-// cpu is what all threads of the process and of its children have used.
-func (p *pinned) cpu() time.Duration {
-	var sum time.Duration
-	proc := os.DirFS("/proc")
-	for _, pid := range append([]string{strconv.Itoa(p.cmd.Process.Pid)}, children(p.cmd.Process.Pid)...) {
-		threads, _ := fs.Glob(proc, pid+"/task/*/schedstat")
-		for _, thread := range threads {
-			text, _ := fs.ReadFile(proc, thread)
-			used, _, _ := strings.Cut(string(text), " ")
-			nanoseconds, err := strconv.ParseInt(used, 10, 64)
-			if err == nil {
-				sum += time.Duration(nanoseconds)
-			}
+func caddyConfig(_, address string, upstreams []string) (text string, args []string) {
+	var to []string
+	for _, u := range upstreams {
+		if isUnix(u) {
+			u = "unix/" + u
 		}
+		to = append(to, u)
 	}
-	return sum
+	text = "{\n  admin off\n  auto_https off\n  log { output discard }\n}\nhttp://" + address + " {\n  reverse_proxy " + strings.Join(to, " ") +
+		" {\n    lb_policy least_conn\n    flush_interval -1\n    transport http { keepalive_idle_conns_per_host 512 }\n  }\n}\n"
+	return text, []string{"run", "--adapter", "caddyfile", "--config"}
 }
 
-func children(parent int) []string {
-	proc := os.DirFS("/proc")
-	lists, _ := fs.Glob(proc, fmt.Sprintf("%d/task/*/children", parent))
-	var pids []string
-	for _, list := range lists {
-		text, _ := fs.ReadFile(proc, list)
-		pids = append(pids, strings.Fields(string(text))...)
-	}
-	return pids
+func reverseProxyConfig(_, address string, upstreams []string) (text string, args []string) {
+	content, _ := json.Marshal(proxied{address, upstreams}) // strings cannot fail
+	return string(content), []string{"reverseproxy"}
 }
