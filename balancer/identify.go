@@ -55,7 +55,7 @@ func (b *Balancer) identify(x *exchange.Exchange) {
 	}
 	x.Record.ID = said.id
 	if !trusted || !plain(said.id) {
-		x.Record.ID = newID()
+		x.Record.ID = newID(x.Record.Start)
 	}
 	x.Record.ClientIP = address
 	if trusted {
@@ -135,9 +135,9 @@ func plain(id string) bool {
 // newID makes a UUID of version 7 (RFC 9562): it sorts by time, and its 74
 // random bits make it unique. It is a name and no secret, so a generator
 // without system calls will do.
-func newID() string {
+func newID(now time.Time) string {
 	var u [16]byte
-	ms, r1, r2 := uint64(time.Now().UnixMilli()), rand.Uint64(), rand.Uint64()
+	ms, r1, r2 := uint64(now.UnixMilli()), rand.Uint64(), rand.Uint64()
 	for i := range 6 {
 		u[i] = byte(ms >> (40 - 8*i))
 	}

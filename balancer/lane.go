@@ -63,16 +63,14 @@ func newLane(pool Pool, rules Rules) *lane {
 	return &lane{pool: pool, rules: rules}
 }
 
-// acquire claims a place, and adds the wait for it to the record. A request
+// acquire claims a place; the wait for it is added to the record. A request
 // whose time is over is not passed on even if somebody could serve.
 func (l *lane) acquire(ctx context.Context, x *exchange.Exchange, want Want) (Lease, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	start := time.Now()
-	lease, err := l.pool.Acquire(ctx, want)
-	x.Record.Queued += time.Since(start)
-	return lease, err
+	want.Queued = &x.Record.Queued
+	return l.pool.Acquire(ctx, want)
 }
 
 // mayRetry takes one retry from the budget if that has one, until endRetry.

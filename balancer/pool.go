@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"context"
+	"time"
 
 	"stoker/exchange"
 	"stoker/upstream"
@@ -23,6 +24,8 @@ type Want struct {
 	Failed Lease
 	// Priority in the queue: see upstream.Want.
 	Priority int
+	// Queued, where not nil, is lengthened by the wait.
+	Queued *time.Duration
 }
 
 // Lease is a place on one member, until Release.
@@ -52,7 +55,7 @@ type over struct{ *upstream.Pool }
 // Acquire implements Pool.
 func (o over) Acquire(ctx context.Context, want Want) (Lease, error) {
 	avoid, _ := want.Failed.(*upstream.Member) // nil at the first attempt
-	m, err := o.Pool.Acquire(ctx, upstream.Want{Avoid: avoid, Priority: want.Priority})
+	m, err := o.Pool.Acquire(ctx, upstream.Want{Avoid: avoid, Priority: want.Priority, Queued: want.Queued})
 	if err != nil {
 		return nil, err // not m: a nil *Member in a Lease is no nil Lease
 	}

@@ -55,6 +55,8 @@ type Want struct {
 	Avoid *Member
 	// Priority in the queue, -MaxPriority to MaxPriority: higher goes first.
 	Priority int
+	// Queued, where not nil, is lengthened by the time that was spent in the queue.
+	Queued *time.Duration
 }
 
 // NewPool returns an empty pool.
@@ -127,6 +129,9 @@ func (p *Pool) Acquire(ctx context.Context, want Want) (*Member, error) {
 	m, w, err := p.claimOrQueue(want)
 	if m != nil || err != nil {
 		return m, err
+	}
+	if want.Queued != nil {
+		defer func(start time.Time) { *want.Queued += time.Since(start) }(time.Now())
 	}
 	return p.wait(ctx, w)
 }

@@ -132,16 +132,37 @@ func (f *Front) move(c *conn, to phase) bool {
 	return f.moveLocked(c, to)
 }
 
+// rest is move to idle at a moment that is known already: a look at the clock
+// is not free for a small request.
+func (f *Front) rest(c *conn, at time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.is(gone) {
+		return false
+	}
+	f.restLocked(c, at)
+	return true
+}
+
+// restLocked makes c, which is not gone, idle since then.
+func (f *Front) restLocked(c *conn, since time.Time) {
+	was := c.busy()
+	c.phase.Store(int32(idle))
+	c.heard.Store(false)
+	c.since = since
+	f.recount(was, c.busy())
+}
+
 func (f *Front) moveLocked(c *conn, to phase) bool {
 	if c.is(gone) {
 		return false
 	}
+	if to == idle {
+		f.restLocked(c, time.Now())
+		return true
+	}
 	was := c.busy()
 	c.phase.Store(int32(to))
-	if to == idle {
-		c.heard.Store(false)
-		c.since = time.Now()
-	}
 	f.recount(was, c.busy())
 	return true
 }

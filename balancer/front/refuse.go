@@ -135,7 +135,7 @@ func (r refusal) append(dst []byte, message string) []byte {
 	body = append(body, `,"type":"`+r.kind+`","code":"`+r.code+"\"}}\n"...)
 	own := append([]byte(nil), "Content-Type: application/json\r\nCache-Control: no-store\r\nConnection: close\r\nContent-Length: "...)
 	own = strconv.AppendInt(own, int64(len(body)), 10)
-	own = appendDate(append(own, "\r\n"...))
+	own = appendDate(append(own, "\r\n"...), time.Time{})
 	if r.code == codeTooMany {
 		own = append(own, "Retry-After: 1\r\n"...)
 	}

@@ -103,7 +103,7 @@ func (s *session) receive(begun bool) bool {
 	limits := c.front.limits.Load()
 	switch {
 	case !begun:
-		c.readUntil(time.Now().Add(limits.Idle), limits.Idle/16)
+		c.readUntil(c.since.Add(limits.Idle), limits.Idle/16)
 	case s.headBy.IsZero():
 		if !c.front.move(c, reading) {
 			return false // CloseIdle has decided a moment ago that the connection ends
@@ -150,11 +150,10 @@ func (s *session) exchange() bool {
 		return false
 	}
 	s.in.next()
-	to := idle
 	if len(s.in.unread()) > 0 {
-		to = reading
+		return f.move(s.conn, reading)
 	}
-	return f.move(s.conn, to)
+	return f.rest(s.conn, s.Record.End)
 }
 
 // begin makes an exchange of the head.

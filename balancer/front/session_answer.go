@@ -146,7 +146,7 @@ func (a *answer) Head(r *http1.Response, length int64) error {
 		own = append(own, "Connection: keep-alive\r\n"...)
 	}
 	if !r.Fields.Has("Date") {
-		own = appendDate(own)
+		own = appendDate(own, s.Record.FirstByte)
 	}
 	a.hold()
 	out, err := http1.AppendResponse(a.out, r, own)
@@ -209,8 +209,13 @@ var lineEnd = []byte("\r\n")
 
 // send writes what is held, and the rest of vec with it.
 func (a *answer) send() error {
-	a.vec[0] = a.out
-	_, err := a.session.conn.WriteBuffers(a.vec[:])
+	var err error
+	if a.vec[1] == nil {
+		_, err = a.session.conn.Write(a.out) // cheaper than a list of one
+	} else {
+		a.vec[0] = a.out
+		_, err = a.session.conn.WriteBuffers(a.vec[:])
+	}
 	a.vec = [3][]byte{}
 	a.free() // a stream may now be silent for long
 	a.err = unread(err)
@@ -329,8 +334,10 @@ var dates atomic.Pointer[dateLine]
 
 // appendDate writes a Date field, which every answer has that passes a server
 // with a clock (RFC 9110 6.6.1). It is made once a second.
-func appendDate(dst []byte) []byte {
-	now := time.Now()
+func appendDate(dst []byte, now time.Time) []byte {
+	if now.IsZero() {
+		now = time.Now()
+	}
 	d := dates.Load()
 	if d == nil || d.second != now.Unix() {
 		d = &dateLine{now.Unix(), now.UTC().AppendFormat(nil, "Date: "+http.TimeFormat+"\r\n")}

@@ -140,5 +140,5 @@ func raiseFileLimit() (int, error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, fmt.Errorf("raise the limit of open files: %w", err)
 	}
-	return int(limit.Cur), nil //nolint:gosec // G115: enough at most
+	return int(limit.Cur), nil
 }

@@ -75,9 +75,9 @@ func (o *Order) request() []byte {
 		return append(fmt.Appendf(nil, post, "/stream/"+strconv.FormatInt(period, 10)+"/"+strconv.Itoa(among), "", len(smallBody)), smallBody...)
 	case Close:
 		return append(fmt.Appendf(nil, post, "/small", "Connection: close\r\n", len(smallBody)), smallBody...)
-	default:
-		return append(fmt.Appendf(nil, post, "/small", "", len(smallBody)), smallBody...)
+	case Small:
 	}
+	return append(fmt.Appendf(nil, post, "/small", "", len(smallBody)), smallBody...)
 }
 
 func (m *measurement) open() error {
@@ -331,9 +331,9 @@ func (m *measurement) expected() int {
 		return m.Size
 	case Stream:
 		return -1
-	default:
-		return len(smallBody)
+	case Small, Close, Up:
 	}
+	return len(smallBody)
 }
 
 func (c *client) check(p []byte) error {
@@ -343,7 +343,7 @@ func (c *client) check(p []byte) error {
 		good = matches(p, c.got)
 	case Stream:
 		return c.events(p)
-	default:
+	case Small, Close, Up:
 		good = c.got+len(p) <= len(smallBody) && bytes.Equal(p, smallBody[c.got:c.got+len(p)])
 	}
 	if !good {
@@ -355,7 +355,7 @@ func (c *client) check(p []byte) error {
 // events checks each whole event in p and notes how long it was on its way.
 func (c *client) events(p []byte) error {
 	for len(p) > 0 {
-		one := p
+		var one []byte
 		if len(c.event) > 0 || len(p) < eventLen {
 			n := min(len(p), eventLen-len(c.event))
 			c.event = append(c.event, p[:n]...)

@@ -103,12 +103,12 @@ func (l *Loop) now() int64 { return int64(time.Since(l.start)) }
 
 // turn waits for what is ready until a moment at most, and handles all of it.
 func (l *Loop) turn(until int64) error {
-	if due, any := l.engine.due(); any {
+	if due, some := l.engine.due(); some {
 		until = min(until, due)
 	}
 	timeout := unix.NsecToTimespec(max(0, until-l.now()))
-	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])),
-		uintptr(len(l.events)), uintptr(unsafe.Pointer(&timeout)), 0, 0)
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), //nolint:gosec // G103: the kernel wants an address
+		uintptr(len(l.events)), uintptr(unsafe.Pointer(&timeout)), 0, 0) //nolint:gosec // G103: the kernel wants an address
 	if errno != 0 && errno != unix.EINTR {
 		return os.NewSyscallError("epoll_pwait2", errno)
 	}
@@ -128,16 +128,16 @@ func (l *Loop) turn(until int64) error {
 }
 
 func (l *Loop) add(fd int, h handler, events uint32) error {
-	l.conns[int32(fd)] = h                                                                                                                  //nolint:gosec // G115: a descriptor
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})) //nolint:gosec // G115: a descriptor
+	l.conns[int32(fd)] = h
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}))
 }
 
 func (l *Loop) change(fd int, events uint32) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})) //nolint:gosec // G115: a descriptor
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}))
 }
 
 func (l *Loop) close(fd int) {
-	delete(l.conns, int32(fd)) //nolint:gosec // G115: a descriptor
+	delete(l.conns, int32(fd))
 	_ = unix.Close(fd)
 }
 
