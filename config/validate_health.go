@@ -24,12 +24,12 @@ func (v *validator) validateHealth(i int, p *Pool) {
 	v.number(key("failures"), h.Failures, 1, maxCount)
 	v.number(key("successes"), h.Successes, 1, maxCount)
 	v.duration(key("stall_timeout"), h.StallTimeout, 0)
-	v.validateProbeCommand(key, h)
+	v.validateProbeCommand(key, h, p.Remote())
 	v.validateMetricsPage(key, h)
 	v.validateCanary(func(name string) string { return key("canary." + name) }, &h.Canary)
 }
 
-func (v *validator) validateProbeCommand(key func(string) string, h *Health) {
+func (v *validator) validateProbeCommand(key func(string) string, h *Health, remote bool) {
 	switch {
 	case h.Kind == "command" && len(h.Command) == 0 && !v.isFaulty(key("command")):
 		v.report(key("command"), `is missing: write the program that kind = "command" runs, such as ["sh", "-c", "test -S {socket}"]`)
@@ -37,6 +37,13 @@ func (v *validator) validateProbeCommand(key func(string) string, h *Health) {
 		v.report(key("command"), fmt.Sprintf("is run by nobody: kind is %q; write kind = \"command\", or leave it out", h.Kind))
 	}
 	v.validateArgv(key("command"), h.Command, probePlaceholders...)
+	for i, word := range h.Command {
+		for _, own := range []string{"{socket}", "{port}", "{index}", "{gpus}"} {
+			if remote && strings.Contains(word, own) {
+				v.report(indexPath(key("command"), i), fmt.Sprintf("%s is a worker's: of a server there are {address} and {name}", own))
+			}
+		}
+	}
 }
 
 // sampleName is a metric's, and how vLLM and SGLang write theirs.

@@ -330,8 +330,8 @@ func TestReadiness(t *testing.T) {
 		}
 		response.Body.Close()
 		switch {
-		case method == http.MethodHead && response.StatusCode == 200 && response.ContentLength > 20:
-		case method == http.MethodPost && response.StatusCode == 405 && response.Header.Get("Allow") == "GET, HEAD":
+		case method == http.MethodHead && response.StatusCode == http.StatusOK && response.ContentLength > 20:
+		case method == http.MethodPost && response.StatusCode == http.StatusMethodNotAllowed && response.Header.Get("Allow") == "GET, HEAD":
 		default:
 			t.Errorf("%s: %+v", method, response)
 		}

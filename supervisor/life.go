@@ -194,6 +194,10 @@ func (w *worker) newVigil() *vigil {
 	v.stopped = func() bool { return pid != 0 && w.stopped(pid) }
 	v.failure = w.metrics.probeFailed
 	v.tell = w.judged.Store
+	v.warn = func(err error) {
+		w.log.Warn("a canary was refused, so that a silent worker cannot be told from a hung one: check pools.health.canary, unless the engine was full",
+			"worker", w.name, "error", err)
+	}
 	v.say()
 	return v
 }

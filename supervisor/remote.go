@@ -66,6 +66,10 @@ func (s *server) run(ctx context.Context) {
 	}
 	v := newVigil(s.pool.Health, s.member, s.checks)
 	v.failure, v.tell = s.failed, s.judged.Store
+	v.warn = func(err error) {
+		s.log.Warn("a canary was refused, so that a silent server cannot be told from a hung one: check pools.health.canary, unless the server was full",
+			"pool", s.pool.Name, "server", s.config.Name, "error", err)
+	}
 	defer v.end()
 	pause := firstPause
 	tick := time.NewTimer(0)

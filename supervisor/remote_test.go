@@ -101,3 +101,41 @@ func TestServer(t *testing.T) {
 		})
 	}
 }
+
+// TestSilentServer: one whose probes are good and that gives no token is taken
+// out, and let in again only by a canary that is answered.
+func TestSilentServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := config.DefaultPool("p")
+		p.Health.StallTimeout, p.Health.Canary = config.Duration(5*time.Second), config.Canary{Path: "/v1/completions", Timeout: config.Duration(4 * time.Second)}
+		m, began := newFakeMember(), time.Now()
+		m.requests(2)
+		s := newServer(&p, config.Server{Address: "10.0.0.1:80", Name: "a", Weight: 1}, m, hclog.NewNullLogger(), func(string, string) {})
+		s.checks.usual = func(context.Context) error { return nil }
+		s.checks.canary = func(ctx context.Context) error {
+			if time.Since(began) > time.Minute {
+				return nil
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.run(ctx)
+		}()
+		for _, want := range []struct {
+			at    time.Duration
+			state ServerState
+		}{{6 * time.Second, ServerReady}, {10 * time.Second, ServerUnhealthy}, {59 * time.Second, ServerUnhealthy}, {70 * time.Second, ServerReady}} {
+			time.Sleep(want.at - time.Since(began))
+			synctest.Wait()
+			if got := s.State(); got != want.state || m.isReady() != (want.state == ServerReady) {
+				t.Errorf("after %s: %s, in the pool %t; want %s", want.at, got, m.isReady(), want.state)
+			}
+		}
+		cancel()
+		<-done
+	})
+}

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"stoker/config"
@@ -21,12 +22,13 @@ type vigil struct {
 	stopped func() bool
 	failure func(kind, reason string) // counts
 	tell    func(*Health)
+	warn    func(err error) // of a canary that proves nothing, once
 	// wary: it was found silent, so that only a canary can show that it is well.
 	wary bool
 }
 
 func newVigil(h config.Health, m member, c *checks) *vigil {
-	v := &vigil{health: h, member: m, checks: c, signs: new(signs), failure: func(string, string) {}, tell: func(*Health) {}}
+	v := &vigil{health: h, member: m, checks: c, signs: new(signs), failure: func(string, string) {}, tell: func(*Health) {}, warn: func(error) {}}
 	v.ears = newEars(v.signs)
 	v.judge = newJudge(h, m, v.signs)
 	return v
@@ -126,6 +128,10 @@ func (v *vigil) canary(ctx context.Context) error {
 func (v *vigil) hearCanary(err error) verdict {
 	if err != nil {
 		v.failure(kindCanary, reasonOf(err))
+	}
+	if errors.Is(err, errNoProof) {
+		v.warn(err)
+		v.warn = func(error) {}
 	}
 	found := v.judge.hearCanary(err)
 	v.wary = found == hung

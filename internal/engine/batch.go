@@ -28,6 +28,7 @@ type batch struct {
 	waiting []*sequence
 	frozen  bool
 	most    int // that ever ran at once
+	tokens  int // that were ever made
 }
 
 // sequence is one request's place in the batch. Its fields are the batch's,
@@ -96,6 +97,13 @@ func (b *batch) load() (running, waiting, most int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.running), len(b.waiting), b.most
+}
+
+// generated is how many tokens were ever made, as it goes.
+func (b *batch) generated() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.tokens
 }
 
 func (b *batch) rouse() {
@@ -180,6 +188,7 @@ func (b *batch) end() {
 		}
 		s.made++
 		s.left--
+		b.tokens++
 		select {
 		case s.more <- struct{}{}:
 		default:

@@ -142,7 +142,7 @@ func (e *Engine) metrics() []byte {
 	add("vllm:num_requests_waiting", "gauge", float64(waiting))
 	add("vllm:kv_cache_usage_perc", "gauge", float64(running)/float64(e.Slots))
 	add("vllm:prompt_tokens_total", "counter", float64(s.prompt))
-	add("vllm:generation_tokens_total", "counter", float64(s.generate))
+	add("vllm:generation_tokens_total", "counter", float64(e.batch.generated())) // those of requests that still run too
 	text = append(text, "# TYPE vllm:request_success_total counter\n"...)
 	for _, reason := range []outcome{finished, full, aborted} {
 		text = fmt.Appendf(text, "vllm:request_success_total{engine=\"0\",finished_reason=%q,model_name=%q} %d\n",
