@@ -5,12 +5,14 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -41,6 +43,37 @@ func TestDemo(t *testing.T) {
 		t.Errorf("exit code %d after Ctrl-C, want 0", code)
 	}
 	m.nothingLeft()
+}
+
+// TestDemoCleansUp: a demo without a run directory of its own removes the one
+// that it has made, also when it cannot start.
+func TestDemoCleansUp(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, c := range []struct {
+		name, listen string
+		code         int
+	}{{"after its end", "{listen}", 0}, {"without a door", taken.Addr().String(), 1}, {"by a wrong address", "nowhere", 2}} {
+		t.Run(c.name, func(t *testing.T) {
+			temp := shortDir(t)
+			m := startAs(t, "", setup{args: []string{"demo", "--listen", c.listen}, env: []string{"TMPDIR=" + temp}})
+			if c.code == 0 {
+				m.eventually("the door", func() bool { return (&caller{address: m.address}).get("/v1/models").status == 200 })
+				m.signal(syscall.SIGTERM)
+			}
+			if code := m.exit(patience); code != c.code {
+				t.Errorf("exit code %d, want %d", code, c.code)
+			}
+			left, err := os.ReadDir(temp)
+			if err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v %v", left, err)
+			}
+			m.nothingLeft()
+		})
+	}
 }
 
 // TestCommandLineAlone: one line, no file: placeholders are replaced, the same

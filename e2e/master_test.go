@@ -195,7 +195,8 @@ func (m *master) stop() {
 	m.nothingLeft()
 }
 
-// nothingLeft fails unless every process is gone and no socket lies about.
+// nothingLeft fails unless every process is gone and no socket lies about, nor
+// a directory of a worker.
 func (m *master) nothingLeft() {
 	m.t.Helper()
 	if left := m.descendants(); len(left) > 0 {
@@ -207,6 +208,11 @@ func (m *master) nothingLeft() {
 		}
 		return nil
 	})
+	for _, dir := range []string{"keepers", "engines"} {
+		if _, err := os.Stat(filepath.Join(m.runDir, dir)); err == nil {
+			m.t.Errorf("directory left after the end: %s", dir)
+		}
+	}
 }
 
 // eventually polls for what has no event to wait on from outside.

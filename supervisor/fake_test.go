@@ -42,6 +42,7 @@ type behaviour struct {
 	stoppedAt  time.Duration // from its start: SIGSTOP
 	muteFrom   time.Duration // from its start: canaries get no answer
 	unsure     bool          // canaries are told that there are too many
+	speaks     [2]int        // versions of the protocol
 }
 
 // fakeEngine is one running engine with its keeper.
@@ -116,6 +117,8 @@ func (e *fakeEngine) State() keeper.State {
 	defer e.mu.Unlock()
 	return e.state
 }
+func (e *fakeEngine) Versions() (lowest, highest int) { return e.speaks[0], e.speaks[1] }
+
 func (e *fakeEngine) Updates() <-chan struct{} { return e.updates }
 func (e *fakeEngine) Lost() <-chan struct{}    { return e.lost }
 

@@ -94,6 +94,25 @@ func (w *worker) observe(ctx context.Context) (*Observed, error) {
 	return o, nil
 }
 
+// KeeperProtocol says which versions of the protocol a worker's keeper speaks,
+// which may be older than this program, or newer.
+type KeeperProtocol struct {
+	Worker          string
+	Lowest, Highest int
+}
+
+// KeeperProtocols is what those who are to take over have to speak with: the
+// keepers that live now, in the order of their workers.
+func (s *Supervisor) KeeperProtocols() []KeeperProtocol {
+	var all []KeeperProtocol
+	for _, w := range s.workers() {
+		if facts := w.published.Load(); facts.keeperPID != 0 {
+			all = append(all, KeeperProtocol{Worker: w.name, Lowest: facts.protocol[0], Highest: facts.protocol[1]})
+		}
+	}
+	return all
+}
+
 // SetEpoch replaces Options.Epoch, for a master that may take its epoch only
 // once it has committed. It is called before Start.
 func (s *Supervisor) SetEpoch(epoch uint64) {

@@ -165,6 +165,31 @@ func endLeftover(k keepers, dir string, epoch uint64, hurry <-chan struct{}) (Le
 	return found, os.RemoveAll(dir)
 }
 
+// tidy removes the directories of a worker that is to run no more, as far as
+// nothing is in them: what an engine has left in its own is not ours to remove.
+func (s *Supervisor) tidy(worker string) {
+	s.mu.Lock()
+	c := s.config
+	s.mu.Unlock()
+	if err := keeper.Tidy(c.KeeperDir(worker)); err != nil {
+		s.log.Debug("a keeper's directory is left", "worker", worker, "error", err)
+	}
+	_ = os.Remove(c.EngineDir(worker)) // it is not there, or not empty
+}
+
+// tidyAll removes the directories of all workers, and what held them.
+func (s *Supervisor) tidyAll() {
+	for _, w := range s.workers() {
+		s.tidy(w.name)
+	}
+	s.mu.Lock()
+	c := s.config
+	s.mu.Unlock()
+	for _, dir := range []string{c.KeeperDir("any"), c.EngineDir("any")} {
+		_ = os.Remove(filepath.Dir(dir)) // it is not there, or not empty
+	}
+}
+
 // stopLeftover stops one engine and waits until nothing of it is left.
 func stopLeftover(ctx context.Context, e engine, epoch uint64, hurry <-chan struct{}) error {
 	if err := e.Claim(ctx, epoch); err != nil {

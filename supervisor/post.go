@@ -95,6 +95,7 @@ func (s *Supervisor) addPost(p *poolWorkers, index int) *post {
 
 // removePost forgets a post whose worker has ended.
 func (s *Supervisor) removePost(q *post) {
+	s.tidy(q.name) // while nobody else can have that name
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q.pool.posts = slices.DeleteFunc(slices.Clone(q.pool.posts), func(other *post) bool { return other == q })

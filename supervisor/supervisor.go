@@ -192,7 +192,8 @@ type StopReport struct {
 }
 
 // Stop ends all engines at once, without letting requests finish: the master
-// has drained them before. It returns when nothing is left of any, so it takes
+// has drained them before. It returns when nothing is left of any, their empty
+// directories in the run directory included, so it takes
 // as long as the slowest. When ctx ends all grace is over: what still lives is
 // killed, and joined all the same.
 func (s *Supervisor) Stop(ctx context.Context) StopReport {
@@ -224,6 +225,7 @@ func (s *Supervisor) Stop(ctx context.Context) StopReport {
 			report.Forced = append(report.Forced, w.name)
 		}
 	}
+	s.tidyAll()
 	return report
 }
 

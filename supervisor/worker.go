@@ -104,9 +104,11 @@ type snapshot struct {
 	since     time.Time
 	pid       int
 	keeperPID int
-	address   string
-	restarts  int
-	lastExit  *ExitStatus
+	// protocol is the lowest and the highest version that the keeper speaks.
+	protocol [2]int
+	address  string
+	restarts int
+	lastExit *ExitStatus
 	// stopForced: the wished stop took a KILL. stuck: not even that helped.
 	stopForced, stuck bool
 	// drained is how long the last drain took, cut how many requests it cut.
@@ -219,6 +221,7 @@ func (w *worker) publish(why cause) {
 	if w.engine != nil {
 		facts := w.engine.State()
 		s.pid, s.keeperPID, s.address = facts.EnginePID, facts.KeeperPID, w.address
+		s.protocol[0], s.protocol[1] = w.engine.Versions()
 	}
 	if before := w.published.Swap(s); before != nil {
 		close(before.changed)

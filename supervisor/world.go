@@ -14,6 +14,8 @@ import (
 type engine interface {
 	// State is the latest that is known; it stays readable after Lost.
 	State() keeper.State
+	// Versions are those of the protocol that the keeper speaks.
+	Versions() (lowest, highest int)
 	// Updates delivers after State has changed; several changes may count as one.
 	Updates() <-chan struct{}
 	// Lost is closed when the keeper is gone.

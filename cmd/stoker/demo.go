@@ -15,7 +15,7 @@ const demoWorkers = 3
 
 func newDemoCommand() *cobra.Command {
 	var listen, runDir string
-	var temporary, preflight bool
+	var temporary, preflight, opened bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run three workers of a small engine that is built in, to try everything without a model",
@@ -34,6 +34,11 @@ func newDemoCommand() *cobra.Command {
 					return fmt.Errorf("make run directory: %w", err)
 				}
 				flags.RunDir, temporary = dir, true
+				defer func() {
+					if !opened { // once it was, engines may live there that a next master is to find
+						_ = os.RemoveAll(dir)
+					}
+				}()
 				// For the generation that follows an upgrade.
 				os.Args = append(os.Args, "--run-dir", dir, "--"+temporaryFlag)
 			}
@@ -45,7 +50,10 @@ func newDemoCommand() *cobra.Command {
 				return reportPreflight(cmd.OutOrStdout())
 			}
 			return runMaster(cmd.Context(), cfg, runOptions{
-				opened: func(m *master) { printDemo(cmd.OutOrStdout(), m) },
+				opened: func(m *master) {
+					opened = true
+					printDemo(cmd.OutOrStdout(), m)
+				},
 				ended: func() {
 					if temporary {
 						_ = os.RemoveAll(flags.RunDir)

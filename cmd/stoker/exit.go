@@ -14,7 +14,7 @@ const (
 	// exitUsage: the command line or the configuration is wrong.
 	exitUsage = 2
 	// exitForced: the shutdown was not graceful for everybody: requests were
-	// cut, or an engine had to be killed.
+	// cut, or an engine, or something that it had started, had to be killed.
 	exitForced = 3
 )
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"stoker/supervisor"
 	"stoker/supervisor/keeper"
 )
 
@@ -45,8 +46,9 @@ func reportPreflight(w io.Writer) error {
 }
 
 // preflight tries whether the binary that our command line names by now would
-// run with our arguments. It changes nothing.
-func preflight(ctx context.Context) error {
+// run with our arguments, and could speak with the keepers that live. It
+// changes nothing.
+func preflight(ctx context.Context, living []supervisor.KeeperProtocol) error {
 	ctx, cancel := context.WithTimeout(ctx, preflightLimit)
 	defer cancel()
 	args := append([]string{os.Args[1], "--" + preflightFlag}, os.Args[2:]...)
@@ -65,10 +67,41 @@ func preflight(ctx context.Context) error {
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		return fmt.Errorf("try the new binary %s: it is no stoker that can be upgraded to: %w", os.Args[0], err)
 	}
-	low, high := keeper.Versions()
-	if r.KeeperProtocol[0] > high || r.KeeperProtocol[1] < low {
-		return fmt.Errorf("the new binary %s (version %s) cannot speak with the keepers that run: it speaks versions %d to %d of their protocol, they %d to %d",
-			os.Args[0], r.Version, r.KeeperProtocol[0], r.KeeperProtocol[1], low, high)
+	if err := r.speaksWith(living); err != nil {
+		return fmt.Errorf("the new binary %s (version %s) %w", os.Args[0], r.Version, err)
 	}
 	return nil
+}
+
+// speaksWith says whether the binary that made the report can take over the
+// keepers that live, of which some may be older than this program, and those
+// that this program may yet start.
+func (r *preflightReport) speaksWith(living []supervisor.KeeperProtocol) error {
+	low, high := r.KeeperProtocol[0], r.KeeperProtocol[1]
+	var foreign []string
+	for _, k := range living {
+		if k.Lowest > high || k.Highest < low {
+			foreign = append(foreign, fmt.Sprintf("%s's %s", k.Worker, versionRange(k.Lowest, k.Highest)))
+		}
+	}
+	ownLow, ownHigh := keeper.Versions()
+	apart := ownLow > high || ownHigh < low
+	switch {
+	case apart:
+		foreign = append(foreign, "this master's "+versionRange(ownLow, ownHigh))
+		return fmt.Errorf("cannot speak with keepers of %s: it speaks %s of their protocol; stop this master and start that one instead",
+			strings.Join(foreign, ", "), versionRange(low, high))
+	case len(foreign) > 0:
+		return fmt.Errorf("cannot speak with keepers that run: it speaks %s of their protocol, that of %s; restart these workers first (stoker restart WORKER): their new keepers speak %s",
+			versionRange(low, high), strings.Join(foreign, ", of "), versionRange(ownLow, ownHigh))
+	default:
+		return nil
+	}
+}
+
+func versionRange(low, high int) string {
+	if low == high {
+		return fmt.Sprintf("version %d", low)
+	}
+	return fmt.Sprintf("versions %d to %d", low, high)
 }

@@ -11,7 +11,8 @@ import (
 // shutdown ends everything, in the one order in which nobody is left on the
 // doorstep: say so, close the door, let requests finish, end all engines at
 // once, leave. Each step has a bound; a failing step does not keep the later
-// ones from running. It returns errForced if requests were cut or engines killed.
+// ones from running. It returns errForced if requests were cut, or engines or
+// anything that they had started killed, or not even that helped.
 func (m *master) shutdown(ctx context.Context, signals *signals, reason string) error {
 	start := time.Now()
 	// The caller's context may be over already: that is one reason to be here.
@@ -47,10 +48,13 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 	}
 	report := m.sup.Stop(gentle)
 
+	if len(report.Forced) > 0 {
+		m.log.Warn("engines killed: they, or what they had started, did not end in time", "workers", report.Forced)
+	}
 	m.front.Close()
 	m.log.Info("shutdown complete", "duration", since(start).String(), "requests_dropped", dropped, "engines_killed", len(report.Forced))
 	m.admin.close()
-	if dropped > 0 || len(report.Forced) > 0 {
+	if dropped > 0 || len(report.Forced) > 0 || len(report.Stuck) > 0 {
 		return errForced
 	}
 	return nil

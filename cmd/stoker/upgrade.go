@@ -137,7 +137,7 @@ func (u *upgrades) try(a *attempt) error {
 	if isContainerInit() {
 		return errors.New("this master is the first process of its container (pid 1): its end would end the container; start a new container instead")
 	}
-	if err := preflight(u.ctx); err != nil {
+	if err := preflight(u.ctx, u.m.sup.KeeperProtocols()); err != nil {
 		return err
 	}
 	if u.m.elder.draining() {
@@ -146,7 +146,7 @@ func (u *upgrades) try(a *attempt) error {
 			return errEnding
 		}
 		// The file may have been replaced once more meanwhile.
-		if err := preflight(u.ctx); err != nil {
+		if err := preflight(u.ctx, u.m.sup.KeeperProtocols()); err != nil {
 			return err
 		}
 	}

@@ -112,6 +112,9 @@ func (c *Client) State() State {
 	return c.state
 }
 
+// Versions is the range of the protocol's versions that the keeper speaks.
+func (c *Client) Versions() (lowest, highest int) { return c.hello.Min, c.hello.Max }
+
 // Updates has a value when something changed since it was last received from: read State.
 func (c *Client) Updates() <-chan struct{} { return c.updates }
 

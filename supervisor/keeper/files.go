@@ -119,6 +119,31 @@ func clearFiles(dir string) error {
 	return errors.Join(errs...)
 }
 
+// Tidy removes dir where no keeper lives and nothing is left of any but the
+// lock; else it removes nothing, which is no error. The caller sees to it that
+// nobody spawns a keeper there meanwhile: whoever had just opened the lock
+// would hold one that nobody else finds.
+func Tidy(dir string) error {
+	if err := checkDir(dir); errors.Is(err, ErrNoKeeper) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	lock, err := takeLock(dir)
+	if errors.Is(err, ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close() //nolint:errcheck // nothing was written
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) > 1 {
+		return err
+	}
+	return errors.Join(removeFile(lock.Name()), os.Remove(dir))
+}
+
 // removeFile removes path, if it is there.
 func removeFile(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

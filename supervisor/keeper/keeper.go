@@ -48,7 +48,6 @@ type keeper struct {
 	taken    []recorded    // as of the last survey that was recorded
 
 	unrecorded bool // the last survey could not be
-	asked      bool // somebody has asked for something since the last shed
 
 	orphaned bool // ending because nobody owns
 	acked    bool
@@ -244,9 +243,8 @@ func (k *keeper) takeDown() []process {
 	for _, p := range there {
 		now = append(now, recorded{PID: p.pid, Start: p.start})
 	}
-	if k.pace >= calm && (k.pace < slowestLook || k.asked) {
-		shed() // all has settled, and may go on so for months
-		k.asked = false
+	if k.pace >= calm && k.pace < slowestLook {
+		shed() // all is settling, and may go on so for months
 	}
 	k.pace = min(max(2*k.pace, firstLook), slowestLook)
 	if err == nil && !slices.Equal(now, k.taken) {

@@ -45,7 +45,6 @@ func (k *keeper) leave(c *conn) {
 
 // serve does what a connection asks and answers.
 func (k *keeper) serve(r request) {
-	k.asked = true
 	defer func() { r.fd.close() }() // where nobody had use for it
 	if _, known := k.conns[r.from]; !known {
 		return
@@ -126,6 +125,10 @@ func (k *keeper) claim(c *conn, epoch uint64) error {
 		k.change(func(s *State) { s.Epoch = epoch })
 	}
 	k.watchOwner()
+	if k.state.Phase == Running && k.pace > calm {
+		k.pace = calm // what the new owner makes us touch is given back soon
+		k.survey.Reset(calm)
+	}
 	return nil
 }
 

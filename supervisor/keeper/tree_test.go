@@ -2,7 +2,10 @@ package keeper
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -224,4 +227,38 @@ func TestSignalGoesToNobodyElse(t *testing.T) {
 		t.Errorf("sent %v, %v", sent, err)
 	}
 	a.mustBeUntouched()
+}
+
+// TestTidyRemovesWhatIsEmpty: a directory in which a keeper lives, or of which
+// something is left, is not touched.
+func TestTidyRemovesWhatIsEmpty(t *testing.T) {
+	st := newStage(t)
+	o := options(t, st.argv("engine")...)
+	c := start(t, o)
+	engine := st.enter("engine")
+	there := func() bool { _, err := os.Stat(filepath.Join(o.Dir, lockName)); return err == nil }
+	if err := Tidy(o.Dir); err != nil || !there() {
+		t.Errorf("while a keeper lives: %v, its lock is there: %v", err, there())
+	}
+	engine.tell("exit 0")
+	until(t, c, "end", phase(Ended))
+	mustAck(t, c, o.Dir)
+	note := filepath.Join(o.Dir, "note")
+	if err := os.WriteFile(note, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Tidy(o.Dir); err != nil || !there() {
+		t.Errorf("beside another's file: %v, the lock is there: %v", err, there())
+	}
+	if err := os.Remove(note); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time nothing is there
+		if err := Tidy(o.Dir); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(o.Dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the directory is there: %v", err)
+		}
+	}
 }
