@@ -24,7 +24,8 @@ type Config struct {
 	Admin string `toml:"admin"`
 	// RunDir holds sockets, the keepers' files and the lock. One master at a time.
 	RunDir string `toml:"run_dir"`
-	// StateDir holds what is to be found after an end: crash reports. Empty: RunDir.
+	// StateDir holds what is to be found after an end: crash reports. Where nothing
+	// says it, it follows from RunDir and the user: see stateDirOf.
 	StateDir string `toml:"state_dir"`
 	// LogFormat is "text" or "json", for log and access log alike.
 	LogFormat string `toml:"log_format"`

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -13,6 +14,7 @@ func Default() *Config {
 	return &Config{
 		Listen:         []string{"127.0.0.1:8000"},
 		RunDir:         DefaultRunDir(),
+		StateDir:       stateDirOf(DefaultRunDir()),
 		LogFormat:      "text",
 		LogLevel:       "info",
 		AccessLog:      "stdout",
@@ -106,4 +108,36 @@ func runDirOf(uid int) string {
 		return filepath.Join(dir, "stoker")
 	}
 	return filepath.Join(os.TempDir(), fmt.Sprintf("stoker-%d", uid))
+}
+
+// stateDirOf is where a master with that run directory keeps what outlives it.
+// What is below /run is gone after a reboot, and a user's part of it after the
+// logout; so, unless systemd says a directory (StateDirectory=), /run/stoker goes
+// with /var/lib/stoker, and $XDG_RUNTIME_DIR/stoker with the user's state. Anywhere
+// else it is the run directory itself. Two masters of one host never meet.
+func stateDirOf(runDir string) string {
+	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); filepath.IsAbs(dir) {
+		return filepath.Clean(dir)
+	}
+	if name, ok := below(os.Getenv("XDG_RUNTIME_DIR"), runDir); ok {
+		if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+			return filepath.Join(dir, name)
+		}
+		if home := os.Getenv("HOME"); filepath.IsAbs(home) {
+			return filepath.Join(home, ".local", "state", name)
+		}
+		return runDir
+	}
+	if name, ok := below("/run", runDir); ok {
+		return filepath.Join("/var/lib", name)
+	}
+	return runDir
+}
+
+// below says what path is called from an absolute dir that it is in.
+func below(dir, path string) (string, bool) {
+	if !filepath.IsAbs(dir) {
+		return "", false
+	}
+	return strings.CutPrefix(path, strings.TrimSuffix(filepath.Clean(dir), "/")+"/")
 }

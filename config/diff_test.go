@@ -69,9 +69,11 @@ func TestDiff(t *testing.T) {
 				"pools.chat: removed\npools.talk: added\nroutes: [/far to far,  to chat] → [/far to far,  to talk]\n",
 		},
 		{
-			"what only another master can have", "listen =", "run_dir = \"/other\"\nlisten =",
+			"what only another master can have", "listen =", "run_dir = \"/other\"\ncrashes.keep = 7\nlisten =",
 			"workers: 2 (chat-0 chat-1) kept, none restarted, none added, none removed\n" +
-				"not now, it needs a restart of the master: run_dir: \"" + DefaultRunDir() + "\" → \"/other\"\n",
+				"not now, it needs a restart of the master: run_dir: \"" + DefaultRunDir() + "\" → \"/other\"\n" +
+				"not now, it needs a restart of the master: state_dir: \"" + stateDirOf(DefaultRunDir()) + "\" → \"/other\"\n" +
+				"not now, it needs a restart of the master: crashes.keep: 50 → 7\n",
 		},
 		{
 			"what clients may take", "listen =", "clients.body_mib = 5\nlisten =",

@@ -12,11 +12,12 @@ const FlagPool = "app"
 // Flags is a configuration from the command line. A zero value means that the
 // flag was not given and the default holds, unless Given says otherwise.
 type Flags struct {
-	// Listen, Admin, RunDir and LogFormat are the keys of these names
-	// (--listen, --admin, --run-dir, --log-format). They override a file's.
+	// Listen, Admin, RunDir, StateDir and LogFormat are the keys of these names
+	// (--listen, --admin, --run-dir, --state-dir, --log-format). They override a file's.
 	Listen    []string
 	Admin     string
 	RunDir    string
+	StateDir  string
 	LogFormat string
 	// Workers, HealthPath, StartTimeout ("20m") and GPUsPerWorker are keys of
 	// the pool (--workers, --health-path, --start-timeout, --gpus-per-worker).
@@ -55,6 +56,7 @@ var topFlags = []flagKey{
 	{"listen", "listen"},
 	{"admin", "admin"},
 	{"run-dir", "run_dir"},
+	{"state-dir", "state_dir"},
 	{"log-format", "log_format"},
 }
 
@@ -78,6 +80,8 @@ func (f Flags) given(flag string) bool {
 		return f.Admin != ""
 	case "run-dir":
 		return f.RunDir != ""
+	case "state-dir":
+		return f.StateDir != ""
 	case "log-format":
 		return f.LogFormat != ""
 	case "workers":
@@ -165,15 +169,22 @@ func (f Flags) override(v *validator) {
 		case "admin":
 			v.config.Admin = f.Admin
 		case "run_dir":
-			v.config.RunDir = f.RunDir
-			// A shell's user means the shell's directory, not the file's.
-			if dir, err := os.Getwd(); err == nil {
-				v.config.RunDir = absolute(dir, f.RunDir)
-			}
+			v.config.RunDir = fromHere(f.RunDir)
+		case "state_dir":
+			v.config.StateDir = fromHere(f.StateDir)
 		case "log_format":
 			v.config.LogFormat = f.LogFormat
 		}
 	}
+}
+
+// fromHere makes a flag's path absolute: a shell's user means the shell's
+// directory, not the file's.
+func fromHere(path string) string {
+	if dir, err := os.Getwd(); err == nil {
+		return absolute(dir, path)
+	}
+	return path
 }
 
 // refusePoolFlags refuses what has two owners: with a file, pools are the file's.

@@ -125,7 +125,7 @@ log_level = "debug"
 name = "chat"
 command = ["/bin/sh"]
 `)
-	c, err := FromCommandLine(file, Flags{Listen: []string{":3"}, Admin: "127.0.0.1:4", RunDir: "/s", LogFormat: "json"})
+	c, err := FromCommandLine(file, Flags{Listen: []string{":3"}, Admin: "127.0.0.1:4", RunDir: "/s", StateDir: "/t", LogFormat: "json"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ command = ["/bin/sh"]
 	if err != nil {
 		t.Fatal(err)
 	}
-	want.Listen, want.Admin, want.RunDir, want.LogFormat = []string{":3"}, "127.0.0.1:4", "/s", "json"
+	want.Listen, want.Admin, want.RunDir, want.StateDir, want.LogFormat = []string{":3"}, "127.0.0.1:4", "/s", "/t", "json"
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}

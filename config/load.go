@@ -165,6 +165,11 @@ func explain(message string) string {
 func (v *validator) complete(base string) {
 	c := v.config
 	c.RunDir = absolute(base, c.RunDir)
+	if v.written("state_dir") {
+		c.StateDir = absolute(base, c.StateDir)
+	} else {
+		c.StateDir = stateDirOf(c.RunDir)
+	}
 	c.LogFile = absolute(base, c.LogFile)
 	if strings.Contains(c.AccessLog, "/") {
 		c.AccessLog = absolute(base, c.AccessLog)

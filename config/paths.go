@@ -21,11 +21,22 @@ func (c *Config) LockFile() string { return filepath.Join(c.RunDir, "lock") }
 func (c *Config) StopMark() string { return filepath.Join(c.RunDir, "stopping") }
 
 // CrashDir holds the reports of engines' deaths.
-func (c *Config) CrashDir() string {
-	if c.StateDir == "" {
-		return filepath.Join(c.RunDir, "crashes")
+func (c *Config) CrashDir() string { return CrashDirIn(c.StateDir) }
+
+// CrashDirIn is CrashDir of a state directory.
+func CrashDirIn(stateDir string) string { return filepath.Join(stateDir, "crashes") }
+
+// StateLink is a symbolic link to StateDir, where that is not RunDir: whoever
+// finds the run directory, which may be all he knows, finds what is kept too.
+func (c *Config) StateLink() string { return filepath.Join(c.RunDir, "state") }
+
+// MoveRunDir takes another run directory, and the state directory with it
+// where nobody has said that one.
+func (c *Config) MoveRunDir(dir string) {
+	if c.StateDir == stateDirOf(c.RunDir) {
+		c.StateDir = stateDirOf(dir)
 	}
-	return filepath.Join(c.StateDir, "crashes")
+	c.RunDir = dir
 }
 
 // EngineDir is the directory of a worker's engine, which may belong to

@@ -183,3 +183,39 @@ func TestDefaultRunDir(t *testing.T) {
 		t.Errorf("root: got %s", got)
 	}
 }
+
+func TestStateDirGoesWithRunDir(t *testing.T) {
+	const session = "/run/user/7"
+	cases := []struct{ name, systemd, xdgState, home, runDir, want string }{
+		{"root's", "", "", "/root", "/run/stoker", "/var/lib/stoker"},
+		{"another of root's", "", "", "/root", "/run/stoker-b", "/var/lib/stoker-b"},
+		{"a user's", "", "", "/home/u", session + "/stoker", "/home/u/.local/state/stoker"},
+		{"a user's, elsewhere", "", "/data", "/home/u", session + "/a/b", "/data/a/b"},
+		{"a user's without a home", "", "", "", session + "/stoker", session + "/stoker"},
+		{"of the operator's choice", "", "/data", "/home/u", "/srv/stoker", "/srv/stoker"},
+		{"/run itself", "", "", "", "/run", "/run"},
+		{"systemd's", "/var/lib/x:/var/lib/y", "/data", "/home/u", "/srv/stoker", "/var/lib/x"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("XDG_RUNTIME_DIR", session)
+			t.Setenv("STATE_DIRECTORY", c.systemd)
+			t.Setenv("XDG_STATE_HOME", c.xdgState)
+			t.Setenv("HOME", c.home)
+			if got := stateDirOf(c.runDir); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+	t.Run("moved", func(t *testing.T) {
+		t.Setenv("STATE_DIRECTORY", "")
+		c := &Config{RunDir: "/run/a", StateDir: "/var/lib/a"}
+		if c.MoveRunDir("/b"); c.RunDir != "/b" || c.StateDir != "/b" {
+			t.Errorf("got %s, %s", c.RunDir, c.StateDir)
+		}
+		c.StateDir = "/said"
+		if c.MoveRunDir("/c"); c.RunDir != "/c" || c.StateDir != "/said" {
+			t.Errorf("got %s, %s", c.RunDir, c.StateDir)
+		}
+	})
+}

@@ -80,6 +80,7 @@ func defaultValues(t *testing.T) map[string]string {
 	walk("", reflect.ValueOf(c).Elem())
 	// These follow from something else, and Parse below shows that they must be written.
 	values["run_dir"] = "see below"
+	values["state_dir"] = "see below"
 	values["pools.servers.name"] = "the address"
 	for _, required := range []string{"pools.name", "pools.command", "pools.servers.address", "routes.pool"} {
 		if values[required] != "none" {

@@ -149,6 +149,9 @@ func (v *validator) validateRunDir() {
 		v.report("run_dir", "must not be empty: leave it out for "+DefaultRunDir())
 		return
 	}
+	if c.StateDir == "" {
+		v.report("state_dir", "must not be empty: leave it out for "+stateDirOf(c.RunDir))
+	}
 	longest := c.AdminSocket()
 	for i := range c.Pools {
 		p := &c.Pools[i]
@@ -292,6 +295,9 @@ func (v *validator) oneOf(path, got string, words ...string) {
 func (v *validator) validateHost() {
 	if info, err := v.host.stat(v.config.RunDir); err == nil && !info.IsDir() {
 		v.report("run_dir", fmt.Sprintf("%s is not a directory: name another, or remove it", v.config.RunDir))
+	}
+	if info, err := v.host.stat(v.config.StateDir); v.written("state_dir") && err == nil && !info.IsDir() {
+		v.report("state_dir", fmt.Sprintf("%s is not a directory: name another, or remove it", v.config.StateDir))
 	}
 	for i, address := range v.config.Listen {
 		path, isUnix := strings.CutPrefix(address, "unix:")

@@ -86,7 +86,7 @@ func (m *master) plan() (*config.Plan, *config.Config, error) {
 	plan := config.Diff(now, next)
 	plan.Correct(m.sup.Restarts(next))
 	// These stay as they are until the master does not.
-	next.RunDir, next.Admin = now.RunDir, now.Admin
+	next.RunDir, next.StateDir, next.Admin = now.RunDir, now.StateDir, now.Admin
 	return &plan, next, nil
 }
 

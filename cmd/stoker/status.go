@@ -64,7 +64,7 @@ func (a *adminAddress) config() (*config.Config, error) {
 		}
 	}
 	if a.runDir != "" {
-		cfg.RunDir = a.runDir
+		cfg.MoveRunDir(a.runDir)
 	}
 	return cfg, nil
 }
