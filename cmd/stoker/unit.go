@@ -33,8 +33,10 @@ type unitFacts struct {
 	RunDir string
 	// RuntimeDirectory is the run directory below /run; empty when it is elsewhere.
 	RuntimeDirectory string
-	// StateDirectory below /var/lib is the engines' home; empty when their user has one.
+	// StateDirectory is the state directory below /var/lib; empty when it is elsewhere.
 	StateDirectory string
+	// Home: it is the engines' home too, since their user has none.
+	Home bool
 	// StopSeconds is the unit's time limit for a stop.
 	StopSeconds int
 	// User runs master and engines; empty: root. Groups, blank-separated, are the GPUs'.
@@ -55,7 +57,7 @@ type unitFacts struct {
 // genericUnit is the example's: a host with NVIDIA's driver and a user for stoker.
 var genericUnit = unitFacts{
 	Binary: "/usr/local/bin/stoker", Config: "/etc/stoker/stoker.toml",
-	RunDir: "/run/stoker", RuntimeDirectory: "stoker", StateDirectory: "stoker",
+	RunDir: "/run/stoker", RuntimeDirectory: "stoker", StateDirectory: "stoker", Home: true,
 	StopSeconds: 150, User: "stoker", Groups: "video render", Strict: true,
 	Modprobe: "/usr/bin/nvidia-modprobe",
 }
@@ -122,7 +124,7 @@ func factsOf(file, account string) (*unitFacts, error) {
 	}
 	if cfg.RunDir == config.DefaultRunDir() {
 		// The default depends on who we are, and the service's user is another.
-		cfg.RunDir = genericUnit.RunDir
+		cfg.MoveRunDir(genericUnit.RunDir)
 	}
 	facts.ofConfig(cfg)
 	if facts.User != "" {
@@ -143,6 +145,12 @@ func (f *unitFacts) ofConfig(cfg *config.Config) {
 		f.RuntimeDirectory = below
 	} else {
 		f.Writable = append(f.Writable, cfg.RunDir)
+	}
+	switch name, ok := strings.CutPrefix(filepath.Clean(cfg.StateDir), "/var/lib/"); {
+	case ok:
+		f.StateDirectory = name
+	case cfg.StateDir != cfg.RunDir:
+		f.Writable = append(f.Writable, cfg.StateDir)
 	}
 	// A little longer than the shutdown bounds itself.
 	f.StopSeconds = int(cfg.Shutdown.HardLimit.Std().Seconds()) + 30
@@ -177,7 +185,10 @@ func (f *unitFacts) ofUser() error {
 	}
 	home, err := os.Stat(who.HomeDir)
 	if err != nil || !home.IsDir() || !strings.HasPrefix(who.HomeDir, "/home/") {
-		f.StateDirectory, f.Strict = genericUnit.StateDirectory, true
+		f.Home, f.Strict = true, true
+		if f.StateDirectory == "" {
+			f.StateDirectory = genericUnit.StateDirectory
+		}
 	}
 	f.Groups = strings.Join(groupsOf(f.Devices), " ")
 	return nil

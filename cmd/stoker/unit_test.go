@@ -48,16 +48,16 @@ var variants = map[string]struct {
 	"a user with a home": {
 		facts:   unitFacts{Binary: "/bin/true", Config: "/etc/s.toml", RunDir: "/run/stoker", RuntimeDirectory: "stoker", User: "alice"},
 		with:    []string{"User=alice\n", "ProtectSystem=full\n", "\nCapabilityBoundingSet=\n"},
-		without: []string{"StateDirectory", "SupplementaryGroups", "AmbientCapabilities"},
+		without: []string{"StateDirectory", "HOME", "SupplementaryGroups", "AmbientCapabilities"},
 	},
 	"a system user, port 80, GPUs, sockets elsewhere": {
 		facts: unitFacts{
-			Binary: "/bin/true", Config: "/etc/s.toml", RunDir: "/srv/run", StateDirectory: "stoker", User: "daemon", Groups: "render video",
+			Binary: "/bin/true", Config: "/etc/s.toml", RunDir: "/srv/run", StateDirectory: "stoker", Home: true, User: "daemon", Groups: "render video",
 			Strict: true, Writable: []string{"/srv/run", "/srv/sockets"}, LowPort: true, Modprobe: "/usr/bin/nvidia-modprobe", Devices: []string{"/dev/nvidia0", "/dev/nvidiactl"},
 		},
 		with: []string{
 			"ReadWritePaths=/tmp /var/tmp /dev/shm /srv/run /srv/sockets\n", "AmbientCapabilities=CAP_NET_BIND_SERVICE\n",
-			"SupplementaryGroups=render video\n", "DeviceAllow=/dev/nvidiactl rw\n", "ExecStartPre=-+/usr/bin/nvidia-modprobe -c 0 -u\n", "StateDirectory=stoker\n",
+			"SupplementaryGroups=render video\n", "DeviceAllow=/dev/nvidiactl rw\n", "ExecStartPre=-+/usr/bin/nvidia-modprobe -c 0 -u\n", "StateDirectory=stoker\n", "HOME=%S/stoker\n",
 		},
 		without: []string{"RuntimeDirectory"},
 	},
@@ -158,7 +158,7 @@ servers = [{address = "127.0.0.1:1"}]
 	}
 	f := unitFacts{User: "daemon"}
 	f.ofConfig(cfg)
-	if f.RuntimeDirectory != "llm" || !f.LowPort || f.StopSeconds != 330 || len(f.Writable) != 1 || f.Writable[0] != "/srv/sockets" {
+	if f.RuntimeDirectory != "llm" || f.StateDirectory != "llm" || !f.LowPort || f.StopSeconds != 330 || len(f.Writable) != 1 || f.Writable[0] != "/srv/sockets" {
 		t.Errorf("got %+v", f)
 	}
 	f = unitFacts{}
@@ -166,7 +166,7 @@ servers = [{address = "127.0.0.1:1"}]
 	if f.LowPort {
 		t.Error("root needs no capability for port 80")
 	}
-	cfg.RunDir = "/srv/run"
+	cfg.MoveRunDir("/srv/run")
 	f = unitFacts{}
 	f.ofConfig(cfg)
 	if f.RuntimeDirectory != "" || f.Writable[0] != "/run/llm" || f.Writable[1] != "/srv/run" {
