@@ -152,11 +152,6 @@ func (w *worker) bury(facts keeper.State, exit *keeper.Exit, tail []byte) (State
 	w.used = w.used || facts.EnginePID != 0
 	w.lastExit = newExitStatus(exit)
 	why := w.why
-	if w.wish != wishRun {
-		w.stopForced = exit != nil && exit.Forced || exit == nil
-		next, _ := w.leave()
-		return next, cause{reason: reasonWish, text: "as was wished", details: []any{"exit", w.lastExit.Text}}
-	}
 	if why.reason == reasonUnhealthy && w.endedByItself(exit) || why.reason == reasonHung && exit != nil && exit.At.Before(w.since) {
 		found := why.text
 		why = exitCause(exit)
@@ -168,7 +163,13 @@ func (w *worker) bury(facts keeper.State, exit *keeper.Exit, tail []byte) (State
 	if !facts.StartedAt.IsZero() {
 		why.details = append(why.details, "uptime", readable(w.lastExit.At.Sub(facts.StartedAt)))
 	}
+	// Also where a stop was wished meanwhile: it had died before anybody told it to.
 	why.details = append(why.details, w.mourn(facts, why, tail)...)
+	if w.wish != wishRun {
+		w.stopForced = exit != nil && exit.Forced || exit == nil
+		next, _ := w.leave()
+		return next, cause{reason: reasonWish, text: "as was wished", details: []any{"exit", w.lastExit.Text}}
+	}
 	return w.afterDeath(why, exit, tail)
 }
 

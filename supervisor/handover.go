@@ -181,8 +181,10 @@ func (w *worker) watching() (State, cause) {
 		case w.left:
 			return w.release(), wished()
 		case w.ended():
+			w.mournWatched(exitCause(w.engine.State().Exit))
 			return w.release(), cause{reason: reasonWish, text: "the engine has ended, which is its new master's to mend"}
 		case w.keeperLost():
+			w.mournWatched(keeperLostCause())
 			return w.release(), cause{reason: reasonWish, text: "its keeper has gone, which is its new master's to mend"}
 		}
 		x := waits{engine: w.engine, finished: probing.result()}

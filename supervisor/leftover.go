@@ -86,6 +86,7 @@ func (w *worker) sweepSlot() (next State, why cause, found bool) {
 	}
 	if report.Exit != nil || report.State.EnginePID != 0 {
 		w.lastExit = newExitStatus(report.Exit)
+		why.details = append(why.details, w.mourn(report.State, why, report.Tail)...)
 	}
 	next, why = w.afterDeath(why, report.Exit, report.Tail)
 	return next, why, true

@@ -26,6 +26,9 @@ type Death struct {
 	Noticed time.Time `json:"noticed"`
 	// Failures in a row, this one not counted.
 	Failures int `json:"failures"`
+	// Watched: another master owned the engine and reports its death; this one only
+	// finished requests on it. Output and Failures are not known then.
+	Watched bool `json:"watched,omitempty"`
 	// Output is the engine's last 64 KiB at most, raw; empty where its keeper died too.
 	Output []byte `json:"-"`
 }
@@ -44,6 +47,22 @@ func (d *Death) Moment() time.Time {
 		return d.Noticed
 	}
 	return d.Ended
+}
+
+// mournWatched tells of an engine that a successor owns, so that the requests
+// which were here are known, too. Who asked for its end is not known here: where
+// somebody did, the successor tells whether it was unwished.
+func (w *worker) mournWatched(why cause) {
+	facts := w.engine.State()
+	if w.onDeath == nil || facts.EnginePID == 0 {
+		return
+	}
+	exit := newExitStatus(facts.Exit)
+	_ = w.onDeath(Death{
+		Pool: w.pool.Name, Worker: w.name, PID: facts.EnginePID,
+		Reason: string(why.reason), Cause: why.text, Exit: *exit,
+		Started: facts.StartedAt, Ended: exit.At, Noticed: time.Now(), Watched: true,
+	})
 }
 
 // mourn tells whoever wants to know that the engine has ended unwished, and

@@ -34,7 +34,8 @@ type Options struct {
 	// OnDeath is told of every end of an engine that nobody wished, once, by the
 	// worker's own goroutine, before the next engine is started: it must not
 	// block. What it returns, keys and values, stands in the line that is logged of
-	// the death. Nil: nobody wants to know.
+	// the death. Nil: nobody wants to know. After HandOver it is told of every end
+	// of an engine that is still watched, wished or not, as Death.Watched.
 	OnDeath func(Death) []any
 }
 

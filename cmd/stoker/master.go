@@ -211,6 +211,9 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 		m.inherit.giveUp(err)
 		return err
 	}
+	if err := linkState(m.cfg); err != nil {
+		m.log.Debug("no link to the state directory", "error", err)
+	}
 	m.log.Info("serving", "listen", m.cfg.Listen, "admin", m.cfg.AdminSocket(), "pid", os.Getpid(), "version", version, "generation", m.inherit.generation())
 	m.notifier.started(m.vitals())
 	if o.opened != nil && !m.inherit.successor() {

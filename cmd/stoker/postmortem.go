@@ -3,7 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stoker/balancer/recorder"
+	"stoker/config"
 	"stoker/internal/crash"
 	"stoker/supervisor"
 )
@@ -20,8 +21,9 @@ import (
 // it and goes on at once: what takes time, and the disk, which may be full,
 // read-only or hang, have a goroutine of their own and make no restart wait.
 type postmortem struct {
-	store    *crash.Store
-	recorder *recorder.Recorder // nil: suspects are not known
+	store      *crash.Store
+	generation int
+	recorder   *recorder.Recorder // nil: suspects are not known
 	// pools are asked for how a pool is.
 	pools   func() []supervisor.PoolStatus
 	log     hclog.Logger
@@ -53,11 +55,12 @@ const (
 func newPostmortem(m *master, r prometheus.Registerer) *postmortem {
 	c := &m.cfg.Crashes
 	return &postmortem{
-		store:    &crash.Store{Dir: m.cfg.CrashDir(), Keep: c.Keep, Size: int64(c.SizeMiB) << 20},
-		recorder: m.recorder,
-		pools:    func() []supervisor.PoolStatus { return m.sup.Status() },
-		log:      m.log.Named("crashes"),
-		metrics:  newCrashMetrics(r),
+		store:      &crash.Store{Dir: m.cfg.CrashDir(), Keep: c.Keep, Size: int64(c.SizeMiB) << 20},
+		generation: m.inherit.generation(),
+		recorder:   m.recorder,
+		pools:      func() []supervisor.PoolStatus { return m.sup.Status() },
+		log:        m.log.Named("crashes"),
+		metrics:    newCrashMetrics(r),
 	}
 }
 
@@ -66,6 +69,9 @@ func (p *postmortem) begin() {
 	p.deaths, p.done = make(chan death, deathQueue), make(chan struct{})
 	go func() {
 		defer close(p.done)
+		if err := p.store.Check(); err != nil {
+			p.log.Warn("crash reports will not be written", "error", err, "advice", "name another state_dir")
+		}
 		for d := range p.deaths {
 			p.report(&d)
 		}
@@ -90,7 +96,9 @@ func (p *postmortem) end() {
 
 // hear is told of a death, and never blocks.
 func (p *postmortem) hear(d supervisor.Death, id string) {
-	p.metrics.died(&d)
+	if !d.Watched {
+		p.metrics.died(&d) // else its owner has counted it
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
@@ -109,11 +117,14 @@ var errQueueFull = errors.New("too many reports wait for the disk")
 // report gathers what is known, and writes it.
 func (p *postmortem) report(d *death) {
 	r := &crash.Report{
-		ID: d.id, Version: version, Death: d.Death,
+		ID: d.id, Version: version, Generation: p.generation, Death: d.Death,
 		Pool: p.poolState(d.Pool), Suspects: p.recorder.Suspects(d.Worker, d.Moment()),
 		Recorded: p.recorder != nil,
 	}
 	p.metrics.suspects.WithLabelValues(d.Pool).Add(float64(len(r.Suspects)))
+	if d.Watched && len(r.Suspects) == 0 {
+		return // nothing that the owner's report lacks
+	}
 	if err := p.store.Save(r); err != nil {
 		p.lose(&d.Death, d.id, err)
 		return
@@ -160,5 +171,61 @@ func (m *master) died(d supervisor.Death) []any {
 	if m.postmortem.store.Keep == 0 {
 		return nil
 	}
-	return []any{"see", fmt.Sprintf("stoker crashes %s", id)}
+	command := "stoker crashes " + id
+	if m.cfg.RunDir != config.DefaultRunDir() {
+		command += " --run-dir " + m.cfg.RunDir
+	}
+	return []any{"see", command}
+}
+
+// linkState lets whoever knows the run directory find the state directory.
+func linkState(cfg *config.Config) error {
+	link := cfg.StateLink()
+	if cfg.StateDir == cfg.RunDir {
+		return ignoreAbsent(os.Remove(link))
+	}
+	temp := link + ".new"
+	if err := ignoreAbsent(os.Remove(temp)); err != nil {
+		return err
+	}
+	if err := os.Symlink(cfg.StateDir, temp); err != nil {
+		return err
+	}
+	return os.Rename(temp, link)
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Deaths that this generation has seen from its requests alone: how long it
+// waits for the word of them, and how often it looks.
+const (
+	witnessLimit = time.Second
+	witnessEvery = 20 * time.Millisecond
+)
+
+// awaitWord gives those who watch engines the time to hear of a death whose
+// requests have just broken off: with them this generation's work is done, and a
+// moment later nobody here would hear of it.
+func (m *master) awaitWord() {
+	for limit := time.Now().Add(witnessLimit); time.Now().Before(limit) && m.doubtful(); {
+		time.Sleep(witnessEvery)
+	}
+}
+
+// doubtful says whether an engine that is watched has just failed requests.
+func (m *master) doubtful() bool {
+	for _, pool := range m.sup.Status() {
+		for i := range pool.Workers {
+			w := &pool.Workers[i]
+			if w.State == supervisor.Watching && len(m.recorder.Suspects(w.Name, time.Now())) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }

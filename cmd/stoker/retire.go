@@ -57,6 +57,7 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	failpoint.Hit("old-draining")
 	cut := m.finish(ctx, patient)
 	m.front.Close()
+	m.awaitWord()
 	for _, pool := range m.pools.all() {
 		pool.Close()
 	}

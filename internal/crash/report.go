@@ -2,6 +2,8 @@ package crash
 
 import (
 	"encoding/json"
+	"slices"
+	"strconv"
 	"time"
 
 	"stoker/balancer/recorder"
@@ -19,8 +21,10 @@ type Report struct {
 	// ID of the death.
 	ID string `json:"id"`
 	// Version of the stoker that wrote it.
-	Version string           `json:"version,omitempty"`
-	Death   supervisor.Death `json:"death"`
+	Version string `json:"version,omitempty"`
+	// Generation of the master that saw the death.
+	Generation int              `json:"generation,omitempty"`
+	Death      supervisor.Death `json:"death"`
 	// Uptime of the engine in seconds.
 	Uptime float64 `json:"uptime_seconds"`
 	// Pool is the state of the pool's workers when the report was made.
@@ -46,6 +50,29 @@ type Summary struct {
 	Outcome string    `json:"outcome,omitempty"`
 	// File is where all of it is, relative to the report.
 	File string `json:"file"`
+}
+
+// name of the report's directory.
+func (r *Report) name() string {
+	// Without the exit, each master has an id of its own.
+	if r.Death.Watched && r.Death.Reason != "keeper_lost" {
+		return r.ID + partMark + strconv.Itoa(r.Generation)
+	}
+	return r.ID
+}
+
+// rank puts the likeliest culprit first: who kills an engine has as a rule just
+// come, and has had no answer yet.
+func rank(suspects []recorder.Exchange) {
+	slices.SortStableFunc(suspects, func(a, b recorder.Exchange) int {
+		if (a.Response == nil) != (b.Response == nil) {
+			if a.Response == nil {
+				return -1
+			}
+			return 1
+		}
+		return b.Start.Compare(a.Start)
+	})
 }
 
 func summary(x *recorder.Exchange, file string) Summary {

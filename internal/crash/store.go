@@ -8,32 +8,32 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
-	"stoker/balancer/recorder"
+	"golang.org/x/sys/unix"
 )
-
-// ErrNoReport means that there is none of that id.
-var ErrNoReport = errors.New("no such crash report")
 
 const (
 	reportFile  = "report.json"
 	outputFile  = "output.log"
 	suspectsDir = "suspects"
+	lockFile    = ".lock"
 	unfinished  = ".unfinished-"
 	idLayout    = "20060102T150405.000000Z"
-	// abandoned is how old an unfinished report is that nobody writes any more.
-	abandoned = time.Hour
+	// partMark stands between a death's id and the generation of the master that
+	// saw it from aside, in the name of its part of the report.
+	partMark = ".g"
 )
 
-// Store is the directory of reports. One goroutine at a time may save; anybody may read.
+// Store is the directory of reports. Anybody may save and read at any time: who
+// saves holds a lock, other masters' processes included.
 type Store struct {
 	// Dir is made by the first Save.
 	Dir string
 	// Keep is how many reports are kept, Size how many bytes they may have
-	// together. The oldest goes first; the newest stays, since its suspects' bodies
-	// are left out from half of Size on. Zero of either: nothing is kept.
+	// together. The oldest goes first, and before it the oldest of an engine that had
+	// died before and had no request: a crash loop must not push out how it began.
+	// The newest stays, since its suspects' bodies are left out from half of Size on.
+	// Zero of either: nothing is kept.
 	Keep int
 	Size int64
 }
@@ -45,28 +45,74 @@ func (s *Store) Save(r *Report) error {
 		return nil
 	}
 	r.ID = ID(&r.Death)
+	if err := s.prepare(); err != nil {
+		return fmt.Errorf("write crash report %s: %w", r.ID, err)
+	}
+	defer s.lock()()
+	// A disk may be full of what was left.
+	if err := s.clear(); err != nil {
+		return fmt.Errorf("remove an unfinished crash report: %w", err)
+	}
 	if err := s.write(r); err != nil {
 		return fmt.Errorf("write crash report %s: %w", r.ID, err)
 	}
-	if err := s.prune(time.Now()); err != nil {
+	if err := s.prune(r.name()); err != nil {
 		return fmt.Errorf("remove old crash reports: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) write(r *Report) error {
+// Check says why no report could be saved, and clears what a master that was
+// killed has left.
+func (s *Store) Check() error {
+	if s.Keep <= 0 || s.Size <= 0 {
+		return nil
+	}
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	if err := unix.Access(s.Dir, unix.W_OK); err != nil {
+		return &fs.PathError{Op: "write to", Path: s.Dir, Err: err}
+	}
+	defer s.lock()()
+	return s.clear()
+}
+
+// prepare makes the directory, for its owner alone whatever it was before.
+func (s *Store) prepare() error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
+	return os.Chmod(s.Dir, 0o700) //nolint:gosec // a directory is entered by x
+}
+
+// lock keeps other writers out, and returns what lets them in again. The kernel
+// lets go for a process that is killed. A file system without locks has none.
+func (s *Store) lock() (unlock func()) {
+	f, err := os.OpenFile(filepath.Join(s.Dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return func() {} // the report's own error will say more
+	}
+	for errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX), unix.EINTR) {
+		continue
+	}
+	return func() { _ = f.Close() }
+}
+
+// write makes the report appear at once and whole.
+func (s *Store) write(r *Report) error {
 	temp, err := os.MkdirTemp(s.Dir, unfinished) // 0700
 	if err != nil {
 		return err
 	}
 	if err = s.fill(temp, r); err == nil {
-		err = os.Rename(temp, filepath.Join(s.Dir, r.ID))
+		err = os.Rename(temp, filepath.Join(s.Dir, r.name()))
 	}
 	if err != nil {
 		_ = os.RemoveAll(temp) // a disk that is full lets go of files
+	}
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+		return nil // a master that was killed then had written it: it knew the requests
 	}
 	return err
 }
@@ -76,11 +122,12 @@ func (s *Store) fill(dir string, r *Report) error {
 		return err
 	}
 	r.Uptime = r.Death.Uptime().Seconds()
+	rank(r.Suspects)
 	r.Summaries, r.Trimmed = make([]Summary, 0, len(r.Suspects)), 0
 	room := s.Size / 2
 	for i := range r.Suspects {
 		x := r.Suspects[i]
-		file := filepath.Join(suspectsDir, fmt.Sprintf("%03d.json", i+1))
+		file := suspectFile(i)
 		text, err := json.MarshalIndent(x, "", "  ")
 		if err == nil && int64(len(text)) > room {
 			r.Trimmed++
@@ -105,97 +152,60 @@ func (s *Store) fill(dir string, r *Report) error {
 	return os.WriteFile(filepath.Join(dir, reportFile), text, 0o600)
 }
 
-// IDs of all reports, the oldest first; none where there is no directory.
-func (s *Store) IDs() ([]string, error) {
-	entries, err := os.ReadDir(s.Dir) // sorted by name
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list crash reports: %w", err)
-	}
-	var ids []string
-	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-			ids = append(ids, e.Name())
-		}
-	}
-	return ids, nil
-}
+// suspectFile is where a report has its suspect of that index, from 0.
+func suspectFile(i int) string { return filepath.Join(suspectsDir, fmt.Sprintf("%03d.json", i+1)) }
 
-// Load reads a whole report. It is ErrNoReport when there is none of that id.
-func (s *Store) Load(id string) (*Report, error) {
-	if id != filepath.Base(id) || strings.HasPrefix(id, ".") {
-		return nil, fmt.Errorf("%w: %q", ErrNoReport, id)
-	}
-	dir, err := os.OpenRoot(filepath.Join(s.Dir, id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %q", ErrNoReport, id)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read crash report %s: %w", id, err)
-	}
-	defer func() { _ = dir.Close() }()
-	r := new(Report)
-	if err := read(dir, reportFile, r); err != nil {
-		return nil, fmt.Errorf("read crash report %s: %w", id, err)
-	}
-	r.Suspects = make([]recorder.Exchange, len(r.Summaries))
-	for i := range r.Suspects {
-		file := fmt.Sprintf("%03d.json", i+1) // what a report says of files is not followed
-		if err := read(dir, filepath.Join(suspectsDir, file), &r.Suspects[i]); err != nil {
-			return nil, fmt.Errorf("read crash report %s: %w", id, err)
-		}
-	}
-	if r.Death.Output, err = dir.ReadFile(outputFile); err != nil {
-		return nil, fmt.Errorf("read crash report %s: %w", id, err)
-	}
-	return r, nil
-}
-
-func read(dir *os.Root, name string, into any) error {
-	text, err := dir.ReadFile(name)
+// prune removes reports past the bounds, the one of that name never.
+func (s *Store) prune(newest string) error {
+	names, err := s.names()
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(text, into)
-}
-
-// prune removes the oldest reports past the bounds, and what a master that was
-// killed has left unfinished.
-func (s *Store) prune(now time.Time) error {
-	if err := s.clear(now); err != nil {
-		return err
+	sizes, total := make([]int64, len(names)), int64(0)
+	for i, name := range names {
+		sizes[i] = sizeOf(filepath.Join(s.Dir, name))
+		total += sizes[i]
 	}
-	ids, err := s.IDs()
-	if err != nil {
-		return err
-	}
-	var total int64
-	for i, id := range slices.Backward(ids) {
-		dir := filepath.Join(s.Dir, id)
-		total += sizeOf(dir)
-		newest := i == len(ids)-1
-		if newest || len(ids)-i <= s.Keep && total <= s.Size {
-			continue
+	for len(names) > s.Keep || total > s.Size {
+		victim := s.victim(names, newest)
+		if victim < 0 {
+			return nil
 		}
-		if err := os.RemoveAll(dir); err != nil {
+		if err := os.RemoveAll(filepath.Join(s.Dir, names[victim])); err != nil {
 			return err
 		}
+		total -= sizes[victim]
+		names, sizes = slices.Delete(names, victim, victim+1), slices.Delete(sizes, victim, victim+1)
 	}
 	return nil
 }
 
-func (s *Store) clear(now time.Time) error {
+// victim is the index of the report that can be spared most easily; -1: none.
+func (s *Store) victim(names []string, newest string) int {
+	oldest := -1
+	for i, name := range names {
+		if name == newest {
+			continue
+		}
+		if oldest < 0 {
+			oldest = i
+		}
+		r, err := s.peek(name)
+		if err == nil && r.Death.Failures > 0 && len(r.Summaries) == 0 {
+			return i
+		}
+	}
+	return oldest
+}
+
+// clear removes what a master that was killed has left unfinished. The lock is
+// held: nobody is at it any more.
+func (s *Store) clear() error {
 	left, err := filepath.Glob(filepath.Join(s.Dir, unfinished+"*"))
 	if err != nil {
 		return err
 	}
 	for _, dir := range left {
-		info, err := os.Stat(dir)
-		if err != nil || now.Sub(info.ModTime()) < abandoned {
-			continue
-		}
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}

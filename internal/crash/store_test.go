@@ -101,34 +101,34 @@ func TestUnwritable(t *testing.T) {
 	if err := (&Store{Dir: filepath.Join(blocked, "crashes"), Keep: 1, Size: 1 << 20}).Save(newReport(0)); err == nil {
 		t.Error("written below a file")
 	}
-	// A report that cannot take its name leaves nothing behind.
+	// The first report of a death stays, and nothing of the second is left behind.
 	s := &Store{Dir: filepath.Join(dir, "crashes"), Keep: 1, Size: 1 << 20}
 	if err := s.Save(newReport(0)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Save(newReport(0)); err == nil {
-		t.Error("the second of one name replaced the first")
+	if err := s.Save(newReport(0, 5)); err != nil {
+		t.Error(err)
 	}
-	if left, _ := os.ReadDir(s.Dir); len(left) != 1 {
+	if r, err := s.Peek(ID(&newReport(0).Death)); err != nil || len(r.Summaries) != 0 {
+		t.Errorf("the second of one name replaced the first: %v", err)
+	}
+	if left, _ := os.ReadDir(s.Dir); len(left) != 2 { // and the lock
 		t.Errorf("left %v", left)
 	}
 }
 
 func TestUnfinishedIsCleared(t *testing.T) {
 	s := &Store{Dir: t.TempDir(), Keep: 1, Size: 1 << 20}
-	for name, age := range map[string]time.Duration{"old": 2 * time.Hour, "new": 0} {
-		path := filepath.Join(s.Dir, unfinished+name)
-		if err := os.Mkdir(path, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if at := time.Now().Add(-age); os.Chtimes(path, at, at) != nil {
-			t.Fatal("no times")
-		}
+	if err := os.MkdirAll(filepath.Join(s.Dir, unfinished+"1", "suspects"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := s.IDs(); err != nil || len(ids) != 0 {
+		t.Errorf("half a report is shown: %v, %v", ids, err)
 	}
 	if err := s.Save(newReport(0)); err != nil {
 		t.Fatal(err)
 	}
-	if left, _ := os.ReadDir(s.Dir); len(left) != 2 || left[0].Name() != unfinished+"new" {
+	if left, _ := filepath.Glob(filepath.Join(s.Dir, unfinished+"*")); len(left) != 0 {
 		t.Errorf("left %v", left)
 	}
 }
@@ -142,5 +142,101 @@ func TestNoReport(t *testing.T) {
 		if _, err := s.Load(id); !errors.Is(err, ErrNoReport) {
 			t.Errorf("%q: %v", id, err)
 		}
+	}
+}
+
+// TestLoopsDoNotPushOutHowTheyBegan: of engines that die again and again without
+// a request the latest is worth keeping, not all.
+func TestLoopsDoNotPushOutHowTheyBegan(t *testing.T) {
+	s := &Store{Dir: t.TempDir(), Keep: 3, Size: 1 << 20}
+	for minute := range 9 {
+		r := newReport(minute)
+		if minute < 2 {
+			r = newReport(minute, 10)
+		}
+		r.Death.Failures = minute
+		if err := s.Save(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids, err := s.IDs()
+	want := []string{ID(&newReport(0).Death), ID(&newReport(1).Death), ID(&newReport(8).Death)}
+	if err != nil || !reflect.DeepEqual(ids, want) {
+		t.Errorf("%v, %v; want %v", ids, err, want)
+	}
+}
+
+// TestFind: what people type means a report, or says why not.
+func TestFind(t *testing.T) {
+	s := &Store{Dir: t.TempDir(), Keep: 9, Size: 1 << 20}
+	for minute := range 3 {
+		if err := s.Save(newReport(minute)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := newReport(9)
+	other.Death.Worker = "a-b-1"
+	if err := s.Save(other); err != nil {
+		t.Fatal(err)
+	}
+	last := ID(&newReport(2).Death)
+	for word, want := range map[string]string{
+		"latest": ID(&other.Death), "chat-0": last, "a-b-1": ID(&other.Death), "20260102T1506": last, last: last,
+		"2026": "", "": "", "chat": "", "../x": "",
+	} {
+		got, err := s.Find(word)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %s, %v; want %q", word, got, err, want)
+		}
+	}
+	if _, err := s.Find("2026"); !errors.Is(err, ErrAmbiguous) {
+		t.Error(err)
+	}
+}
+
+// TestPartsAreReadAsOne: what an older generation saw of a death belongs to its report.
+func TestPartsAreReadAsOne(t *testing.T) {
+	s := &Store{Dir: t.TempDir(), Keep: 9, Size: 1 << 20}
+	part := newReport(0, 10, 20)
+	part.Death.Watched, part.Generation = true, 3
+	if err := s.Save(part); err != nil {
+		t.Fatal(err)
+	}
+	if ids, _ := s.IDs(); len(ids) != 0 {
+		t.Errorf("a part alone is no report: %v", ids)
+	}
+	if err := s.Save(newReport(0, 30)); err != nil {
+		t.Fatal(err)
+	}
+	id := ID(&part.Death)
+	r, err := s.Load(id)
+	if err != nil || len(r.Suspects) != 3 || len(r.Summaries) != 3 || r.Suspects[0].Request.Body.Size != 30 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r, err := s.Peek(id); err != nil || len(r.Summaries) != 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if ids, _ := s.IDs(); len(ids) != 1 {
+		t.Errorf("%v", ids)
+	}
+}
+
+// TestTheLikeliestComesFirst: unanswered, then the latest.
+func TestTheLikeliestComesFirst(t *testing.T) {
+	r := newReport(0, 1, 2, 3, 4)
+	for i := range r.Suspects {
+		r.Suspects[i].Start = ended.Add(time.Duration(i) * time.Second)
+	}
+	r.Suspects[3].Response = &recorder.Response{Status: 200}
+	s := &Store{Dir: t.TempDir(), Keep: 9, Size: 1 << 20}
+	if err := s.Save(r); err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, x := range r.Summaries {
+		got += x.ID
+	}
+	if got != "r2r1r0r3" {
+		t.Error(got)
 	}
 }
