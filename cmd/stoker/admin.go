@@ -38,9 +38,11 @@ type status struct {
 	// Generation counts the masters that have handed over to each other.
 	Generation int `json:"generation"`
 	// Older are generations that finish their requests.
-	Older   []olderStatus           `json:"older,omitempty"`
-	Version string                  `json:"version"`
-	Pools   []supervisor.PoolStatus `json:"pools"`
+	Older   []olderStatus `json:"older,omitempty"`
+	Version string        `json:"version"`
+	// Listen are the addresses of the traffic door, unix sockets as "unix:/PATH".
+	Listen []string                `json:"listen"`
+	Pools  []supervisor.PoolStatus `json:"pools"`
 }
 
 // openAdmin opens the listeners, or takes those of the generation before, and
@@ -139,7 +141,21 @@ func adminMux(m *master) *http.ServeMux {
 }
 
 func (m *master) status() status {
-	return status{PID: os.Getpid(), State: m.state(), Generation: m.inherit.generation(), Older: m.elder.status(), Version: version, Pools: m.sup.Status()}
+	return status{PID: os.Getpid(), State: m.state(), Generation: m.inherit.generation(), Older: m.elder.status(), Version: version, Listen: m.addresses(), Pools: m.sup.Status()}
+}
+
+// addresses are where clients connect now.
+func (m *master) addresses() []string {
+	all := []string{}
+	for _, l := range m.door.Listeners() {
+		address := l.Addr()
+		if address.Network() == "unix" {
+			all = append(all, "unix:"+address.String())
+			continue
+		}
+		all = append(all, address.String())
+	}
+	return all
 }
 
 // The states of a master that serves.

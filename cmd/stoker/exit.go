@@ -16,6 +16,10 @@ const (
 	// exitForced: the shutdown was not graceful for everybody: requests were
 	// cut, or an engine, or something that it had started, had to be killed.
 	exitForced = 3
+	// exitRefused and exitBroke are stoker replay's: an answer of 400 or above, and
+	// one that broke off.
+	exitRefused = 4
+	exitBroke   = 5
 )
 
 // errUsage marks an error of the command line.
@@ -39,6 +43,10 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.Is(err, errForced):
 		return exitForced
+	case errors.Is(err, errRefused):
+		return exitRefused
+	case errors.Is(err, errBroke):
+		return exitBroke
 	case errors.Is(err, errUsage), errors.As(err, &problems):
 		return exitUsage
 	default:
