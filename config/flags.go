@@ -171,7 +171,7 @@ func (f Flags) override(v *validator) {
 		case "run_dir":
 			v.config.RunDir = fromHere(f.RunDir)
 		case "state_dir":
-			v.config.StateDir = fromHere(f.StateDir)
+			v.config.StateDir, v.stateDirFlag = fromHere(f.StateDir), true
 		case "log_format":
 			v.config.LogFormat = f.LogFormat
 		}

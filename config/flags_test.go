@@ -30,6 +30,9 @@ func TestFromCommandLineWithoutFile(t *testing.T) {
 				p.StartTimeout = Duration(60 * 60 * 1e9)
 			},
 		},
+		"a state directory": {Flags{RunDir: "/r", StateDir: "/s", Command: sh}, func(c *Config, _ *Pool) {
+			c.RunDir, c.StateDir = "/r", "/s"
+		}},
 		"a relative run directory starts here": {Flags{RunDir: "run", Command: sh}, func(c *Config, _ *Pool) {
 			dir, err := os.Getwd()
 			if err != nil {
@@ -46,8 +49,11 @@ func TestFromCommandLineWithoutFile(t *testing.T) {
 			}
 			want := Default()
 			want.Pools = []Pool{DefaultPool("app")}
-			want.Pools[0].Command = test.flags.Command
+			want.Pools[0].Command, want.StateDir = test.flags.Command, ""
 			test.want(want, &want.Pools[0])
+			if want.StateDir == "" {
+				want.StateDir = stateDirOf(want.RunDir)
+			}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}

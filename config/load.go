@@ -165,7 +165,7 @@ func explain(message string) string {
 func (v *validator) complete(base string) {
 	c := v.config
 	c.RunDir = absolute(base, c.RunDir)
-	if v.written("state_dir") {
+	if v.stateDirSaid() {
 		c.StateDir = absolute(base, c.StateDir)
 	} else {
 		c.StateDir = stateDirOf(c.RunDir)

@@ -28,6 +28,8 @@ type validator struct {
 	unread map[string]bool
 	// host is nil where the text alone counts.
 	host *host
+	// stateDirFlag: the command line says the state directory.
+	stateDirFlag bool
 }
 
 // report places a problem at a key, unless that key is known to be faulty or
@@ -58,6 +60,13 @@ func (v *validator) written(path string) bool {
 	_, inFile := v.origin.lines[path]
 	_, byFlag := v.origin.flags[path]
 	return inFile || byFlag
+}
+
+// stateDirSaid reports whether the file or the command line says the state
+// directory, which follows from the run directory otherwise.
+func (v *validator) stateDirSaid() bool {
+	_, inFile := v.origin.lines["state_dir"]
+	return inFile || v.stateDirFlag
 }
 
 func newValidator(c *Config, o origin, h *host) *validator {
@@ -296,7 +305,7 @@ func (v *validator) validateHost() {
 	if info, err := v.host.stat(v.config.RunDir); err == nil && !info.IsDir() {
 		v.report("run_dir", fmt.Sprintf("%s is not a directory: name another, or remove it", v.config.RunDir))
 	}
-	if info, err := v.host.stat(v.config.StateDir); v.written("state_dir") && err == nil && !info.IsDir() {
+	if info, err := v.host.stat(v.config.StateDir); v.stateDirSaid() && err == nil && !info.IsDir() {
 		v.report("state_dir", fmt.Sprintf("%s is not a directory: name another, or remove it", v.config.StateDir))
 	}
 	for i, address := range v.config.Listen {
