@@ -37,10 +37,10 @@ func (f *Front) carry(q *flight) {
 }
 
 func (f *Front) observe(q *flight) {
+	q.Record.End = time.Now() // which the connection's idle time counts from, whoever is told
 	if q.Record.Own {
 		return
 	}
-	q.Record.End = time.Now()
 	for _, o := range f.observers {
 		o.Observe(&q.Exchange)
 	}
