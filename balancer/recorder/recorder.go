@@ -6,18 +6,19 @@
 //
 // # Memory
 //
-// Bodies and heads lie in blocks of 2 KiB. Blocks are made until the budget is
-// used up; then the exchange that ended longest ago gives its blocks up, and
-// when none has ended, what comes is counted and not kept. The Recordings
-// themselves, 1 KiB each, come on top: their number is bounded by Keep and by what
-// is in flight.
+// Bodies and heads lie in blocks of 256 bytes, in memory outside Go's heap that
+// the kernel gives as it is used. When the budget is used up the exchange that
+// ended longest ago gives its blocks up, and when none has ended, what comes is
+// counted and not kept. The Recordings themselves, half a KiB each, come on top:
+// their number is bounded by Keep and by what is in flight.
 //
 // # Locks
 //
 // A Recording's lock guards what it holds; the Recorder's guards the lists and
 // the free blocks. They are taken in the order: a recording in flight, one that
 // has ended, the recorder. Readers take the recorder's first, let it go, and then
-// one recording's after the other.
+// one recording's after the other. A small request takes the recorder's twice:
+// what it needs of blocks lies ready in the Recording, from its life before.
 //
 // # Secrets
 //
@@ -62,34 +63,36 @@ const pinMost = 1024
 type Recorder struct {
 	keep   int
 	bodies limits
-	heads  limits
 	redact *Redactor
 
 	mu       sync.Mutex
+	arena    arena
 	seq      uint64
-	free     *block
-	unmade   int // blocks that may still be made
-	spare    *Recording
+	spares   spares
 	inFlight list
 	ended    list              // in the order of their ends
-	rings    map[ringKey]*ring // the same, by worker
+	rings    map[string]*rings // the same, by worker
 
 	scratch sync.Pool // of *[]byte: heads on their way into blocks
 }
 
-// New returns a recorder that has recorded nothing.
-func New(o Options) *Recorder {
+// New returns a recorder that has recorded nothing; an error says that there is
+// no room for its budget.
+func New(o Options) (*Recorder, error) {
 	tail := int64(o.BodyLimit / 4)
-	return &Recorder{
+	r := &Recorder{
 		keep:   o.Keep,
 		bodies: limits{head: int64(o.BodyLimit) - tail, tail: tail},
-		heads:  limits{head: headLimit},
 		redact: o.Redactor,
-		unmade: int(o.Memory / blockSize),
-		rings:  map[ringKey]*ring{},
+		rings:  map[string]*rings{},
 
 		scratch: sync.Pool{New: func() any { return new([]byte) }},
 	}
+	var err error
+	if r.arena, err = newArena(r, o.Memory); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // Begin records x from here on, including what is read of its body: it puts
@@ -99,178 +102,112 @@ func (r *Recorder) Begin(x *exchange.Exchange) *Recording {
 		return nil
 	}
 	r.mu.Lock()
-	rec := r.spare
+	rec := r.spares.take()
 	if rec == nil {
 		rec = &Recording{recorder: r}
-	} else {
-		r.spare = rec.next
-		rec.next = nil
 	}
 	r.seq++
-	seq := r.seq
-	r.mu.Unlock()
-
-	rec.begin(seq, x)
-
-	r.mu.Lock()
+	rec.seq.Store(r.seq)
 	r.inFlight.add(rec)
 	r.mu.Unlock()
+	rec.begin(x)
 	return rec
-}
-
-// ringKey names a ring. What its worker failed has one of its own: held in one
-// row with the rest, each failure kept all that came after it, too.
-type ringKey struct {
-	worker string
-	failed bool
 }
 
 // conclude moves a recording from those in flight to those that have ended, and
 // lets go of the oldest where there are too many.
 func (r *Recorder) conclude(rec *Recording, worker string) {
+	failed := rec.failed()
 	r.mu.Lock()
 	r.inFlight.remove(rec)
+	r.arena.free.prepend(&r.arena, &rec.reserve)
 	r.ended.add(rec)
-	key := ringKey{worker, rec.failed()}
-	q := r.rings[key]
-	if q == nil {
-		q = new(ring)
-		r.rings[key] = q
-	}
-	rec.ring = q
-	q.add(rec)
-	oldest := r.surplusLocked(worker, rec.end)
+	rings := r.ringsLocked(worker)
+	rings.of(failed).add(rec)
+	busy := r.trimLocked(&rings.well, nil, rec.end)
+	// Nor is what failed kept for ever where nothing more fails.
+	busy = r.trimLocked(&rings.failed, busy, rec.end)
 	r.mu.Unlock()
-	for oldest != nil {
-		next := oldest.next
-		r.recycle(oldest)
-		oldest = next
+	for busy != nil {
+		next := busy.next
+		r.recycle(busy)
+		busy = next
 	}
 }
 
-// surplusLocked takes out what there is too much of for a worker: of what went
-// well the oldest beyond keep, of what failed those that no death asks for any more.
-func (r *Recorder) surplusLocked(worker string, now time.Time) (oldest *Recording) {
-	take := func(q *ring) {
-		victim := r.detachLocked(q.first)
-		victim.next, oldest = oldest, victim
+func (r *Recorder) ringsLocked(worker string) *rings {
+	q := r.rings[worker]
+	if q == nil {
+		q = &rings{failed: ring{pins: true}}
+		r.rings[worker] = q
 	}
-	if q := r.rings[ringKey{worker, false}]; q != nil {
-		for q.length > r.keep {
-			take(q)
-		}
-	}
-	if q := r.rings[ringKey{worker, true}]; q != nil {
-		for q.length > r.keep+pinMost || q.length > r.keep && !q.first.pinned(now) {
-			take(q)
-		}
-	}
-	return oldest
+	return q
 }
 
-// detachLocked takes the oldest of a ring out of all lists.
-func (r *Recorder) detachLocked(rec *Recording) *Recording {
-	rec.ring.shift()
+// trimLocked lets go of what a ring has too much of: of what went well the oldest
+// beyond keep, of what failed those that no death asks for any more. Those that
+// somebody is reading are added to busy.
+func (r *Recorder) trimLocked(q *ring, busy *Recording, now time.Time) *Recording {
+	for q.length > r.keep && (!q.pins || q.length > r.keep+pinMost || !q.first.pinned(now)) {
+		victim := q.first
+		r.detachLocked(victim)
+		// In the other order of locks one may only try.
+		if !victim.mu.TryLock() {
+			victim.next, busy = busy, victim
+			continue
+		}
+		r.recycleLocked(victim)
+		victim.mu.Unlock()
+	}
+	return busy
+}
+
+// detachLocked takes one that has ended out of all lists.
+func (r *Recorder) detachLocked(rec *Recording) {
+	rec.ring.remove(rec)
 	r.ended.remove(rec)
-	return rec
 }
 
 // recycle takes everything out of a recording that is in no list.
 func (r *Recorder) recycle(rec *Recording) {
 	rec.mu.Lock()
-	var blocks chain
-	rec.release(func(b *block) { blocks.push(b) })
-	rec.mu.Unlock()
+	defer rec.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if blocks.last != nil {
-		blocks.last.next, r.free = r.free, blocks.first
-	}
-	rec.next, r.spare = r.spare, rec
+	r.recycleLocked(rec)
 }
 
-// take implements source: a free block, a new one, or that of the exchange which ended first.
-func (r *Recorder) take() *block {
+// recycleLocked does so under both locks.
+func (r *Recorder) recycleLocked(rec *Recording) {
+	rec.release(func(c *chain) {
+		if rec.reserve.blocks+c.blocks <= reserveMost {
+			rec.reserve.prepend(&r.arena, c)
+		} else {
+			r.arena.free.prepend(&r.arena, c)
+		}
+	})
+	if !r.spares.keep(rec, r.inFlight.length) {
+		r.arena.free.prepend(&r.arena, &rec.reserve)
+	}
+}
+
+// take gives up to n free blocks, if need be those of the exchange which ended
+// first, and none when what is in flight has them all.
+func (r *Recorder) take(n int) chain {
 	for {
 		r.mu.Lock()
-		if b := r.free; b != nil {
-			r.free = b.next
-			r.mu.Unlock()
-			return b
-		}
-		if r.unmade > 0 {
-			r.unmade--
-			r.mu.Unlock()
-			return new(block)
+		c := r.arena.take(n)
+		if c.first == 0 {
+			r.spares.strip(&r.arena)
+			c = r.arena.take(n)
 		}
 		victim := r.ended.first
-		if victim == nil {
+		if c.first != 0 || victim == nil {
 			r.mu.Unlock()
-			return nil
+			return c
 		}
 		r.detachLocked(victim)
 		r.mu.Unlock()
 		r.recycle(victim)
 	}
-}
-
-func (r *Recorder) give(b *block) {
-	r.mu.Lock()
-	b.next, r.free = r.free, b
-	r.mu.Unlock()
-}
-
-// list is recordings, oldest first.
-type list struct{ first, last *Recording }
-
-func (l *list) add(rec *Recording) {
-	rec.prev, rec.next = l.last, nil
-	if l.last == nil {
-		l.first = rec
-	} else {
-		l.last.next = rec
-	}
-	l.last = rec
-}
-
-func (l *list) remove(rec *Recording) {
-	if rec.prev == nil {
-		l.first = rec.next
-	} else {
-		rec.prev.next = rec.next
-	}
-	if rec.next == nil {
-		l.last = rec.prev
-	} else {
-		rec.next.prev = rec.prev
-	}
-	rec.prev, rec.next = nil, nil
-}
-
-// ring is what has ended on one worker, oldest first. The first of all lists
-// is the first of its ring too, so that only firsts are ever taken out.
-type ring struct {
-	first, last *Recording
-	length      int
-}
-
-func (q *ring) add(rec *Recording) {
-	rec.later = nil
-	if q.last == nil {
-		q.first = rec
-	} else {
-		q.last.later = rec
-	}
-	q.last = rec
-	q.length++
-}
-
-func (q *ring) shift() {
-	rec := q.first
-	q.first = rec.later
-	if q.first == nil {
-		q.last = nil
-	}
-	q.length--
-	rec.later, rec.ring = nil, nil
 }

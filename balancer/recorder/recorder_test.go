@@ -32,7 +32,11 @@ func newRecorder(tb testing.TB, o Options) *Recorder {
 	if o.Memory == 0 {
 		o.Memory = 8 << 20
 	}
-	return New(o)
+	r, err := New(o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
 }
 
 func newExchange(id, body string, fields ...http1.Field) *exchange.Exchange {
@@ -58,7 +62,7 @@ func pass(tb testing.TB, r *Recorder, x *exchange.Exchange, worker, answer strin
 			tb.Fatal(err)
 		}
 	}
-	rec.Head(&http1.Response{Status: 200, Fields: http1.Fields{{Name: "Content-Type", Value: "text/plain"}}})
+	rec.Head(&http1.Response{Status: 200, Fields: http1.Fields{{Name: "Content-Type", Value: "text/plain"}}}, time.Now())
 	rec.Write([]byte(answer))
 	rec.Tried(err, err != nil)
 	x.Record.Status, x.Record.Outcome, x.Record.Err = 200, exchange.OutcomeOK, err
@@ -97,7 +101,7 @@ func TestAnExchangeIsKeptWhole(t *testing.T) {
 }
 
 func TestLongBodiesKeepHeadAndTail(t *testing.T) {
-	for _, size := range []int{1, 100, 2031, 2032, 2033, 8191, 8192, 8193, 12000, 100_000} {
+	for _, size := range []int{1, 100, 251, 252, 253, 2031, 2032, 2033, 8191, 8192, 8193, 12000, 100_000} {
 		r := newRecorder(t, Options{Keep: 5, BodyLimit: 8 << 10})
 		var text strings.Builder
 		for i := 0; text.Len() < size; i++ {
@@ -105,7 +109,7 @@ func TestLongBodiesKeepHeadAndTail(t *testing.T) {
 		}
 		body := text.String()[:size]
 		rec := r.Begin(newExchange("x", ""))
-		rec.Head(&http1.Response{Status: 200})
+		rec.Head(&http1.Response{Status: 200}, time.Now())
 		for rest := []byte(body); len(rest) > 0; {
 			n := min(len(rest), 700)
 			rec.Write(rest[:n])
@@ -127,7 +131,7 @@ func TestLongBodiesKeepHeadAndTail(t *testing.T) {
 func TestSplicedBytesAreCounted(t *testing.T) {
 	r := newRecorder(t, Options{Keep: 5})
 	rec := r.Begin(newExchange("x", ""))
-	rec.Head(&http1.Response{Status: 200})
+	rec.Head(&http1.Response{Status: 200}, time.Now())
 	rec.Write([]byte("the beginning, "))
 	rec.Skip(1 << 20)
 	rec.Write([]byte("the end"))
@@ -172,27 +176,32 @@ func TestBudgetHolds(t *testing.T) {
 	if b := all[len(all)-1].Request.Body; b.Head != big {
 		t.Errorf("the last one's body was not kept whole: %d of %d", len(b.Head), b.Size)
 	}
-	blocks := 0
-	for b := r.free; b != nil; b = b.next {
-		blocks++
-	}
-	for rec := r.ended.first; rec != nil; rec = rec.next {
-		for _, c := range []*capture{&rec.head, &rec.request, &rec.answer, &rec.response} {
-			blocks += c.head.blocks + c.tail.blocks
-		}
-	}
-	if most := 64 << 10 / blockSize; blocks+r.unmade != most {
-		t.Errorf("%d blocks, %d unmade, budget of %d", blocks, r.unmade, most)
+	if held, most := r.blocks(), 64<<10/blockSize; held != int(r.arena.used) || held > most {
+		t.Errorf("%d blocks are somewhere of %d used, budget of %d", held, r.arena.used, most)
 	}
 	// With nothing that has ended, what comes is counted.
 	for range 20 {
 		rec := r.Begin(newExchange("f", ""))
-		rec.Head(&http1.Response{Status: 200})
+		rec.Head(&http1.Response{Status: 200}, time.Now())
 		rec.Write([]byte(big))
 	}
 	if b := r.Exchanges(Filter{ID: "f", Bodies: true}); len(b) > 0 && b[len(b)-1].Response != nil && b[len(b)-1].Response.Body.Omitted == 0 {
 		t.Error("nothing was omitted without memory")
 	}
+}
+
+// blocks counts them wherever they are.
+func (r *Recorder) blocks() int {
+	n := r.arena.free.blocks
+	for _, first := range []*Recording{r.inFlight.first, r.ended.first, r.spares.first} {
+		for rec := first; rec != nil; rec = rec.next {
+			n += rec.reserve.blocks + rec.heads.blocks
+			for _, c := range []*capture{&rec.request, &rec.response} {
+				n += c.head.blocks + c.tail.blocks
+			}
+		}
+	}
+	return n
 }
 
 func TestSuspects(t *testing.T) {
@@ -222,7 +231,7 @@ func TestSuspects(t *testing.T) {
 	answered := newExchange("answered 500", "")
 	rec = r.Begin(answered)
 	rec.Try("p", "w")
-	rec.Head(&http1.Response{Status: 500})
+	rec.Head(&http1.Response{Status: 500}, time.Now())
 	rec.Tried(nil, false)
 	answered.Record.Worker, answered.Record.Status = "v", 500
 	rec.End(answered)
@@ -245,7 +254,7 @@ func TestNoRecorder(t *testing.T) {
 	if n := testing.AllocsPerRun(10, func() {
 		rec := r.Begin(x)
 		rec.Try("p", "w")
-		rec.Head(nil)
+		rec.Head(nil, time.Now())
 		rec.Write(nil)
 		rec.Skip(1)
 		rec.Tried(nil, false)
@@ -374,34 +383,42 @@ func TestHAR(t *testing.T) {
 }
 
 func BenchmarkExchange(b *testing.B) {
-	body, chunk := strings.Repeat("prompt ", 150), []byte("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}]}\n\n")
+	chunk := []byte("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}]}\n\n")
+	answer := []byte(strings.Repeat("answer ", 150))
+	b.Run("small/off", func(b *testing.B) { benchmarkExchange(b, nil, 1, answer) })
+	b.Run("small/on", func(b *testing.B) { benchmarkExchange(b, newRecorder(b, Options{Keep: 20}), 1, answer) })
+	b.Run("stream/off", func(b *testing.B) { benchmarkExchange(b, nil, 100, chunk) })
+	b.Run("stream/on", func(b *testing.B) { benchmarkExchange(b, newRecorder(b, Options{Keep: 20}), 100, chunk) })
+}
+
+func benchmarkExchange(b *testing.B, r *Recorder, chunks int, chunk []byte) {
+	b.Helper()
+	b.ReportAllocs()
 	fields := http1.Fields{
 		{Name: "Content-Type", Value: "application/json"},
 		{Name: "Authorization", Value: "Bearer sk-x"},
 		{Name: "User-Agent", Value: "bench"},
-		{Name: "X-Request-Id", Value: "id"},
+		{Name: "X-Request-Id", Value: "0195f3c2-77aa-7c11-8a53-5b1c1f0a9d1e"},
+		{Name: "X-Forwarded-For", Value: "192.0.2.1"},
+		{Name: "X-Forwarded-Proto", Value: "http"},
+		{Name: "X-Forwarded-Host", Value: "127.0.0.1:8000"},
 	}
-	buf := make([]byte, 4096)
-	for name, r := range map[string]*Recorder{"off": nil, "on": newRecorder(b, Options{Keep: 20})} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			x, in := newExchange("id", "x", fields...), strings.NewReader(body)
-			x.Length = int64(len(body))
-			head := &http1.Response{Status: 200, Fields: fields[:1]}
-			for b.Loop() {
-				in.Reset(body)
-				x.Body = in
-				rec := r.Begin(x)
-				rec.Try("p", "w")
-				_, _ = x.Body.Read(buf)
-				rec.Head(head)
-				for range 100 {
-					rec.Write(chunk)
-				}
-				rec.Tried(nil, false)
-				rec.End(x)
-			}
-		})
+	body, buf, at := strings.Repeat("prompt ", 150), make([]byte, 4096), time.Now()
+	x, in := newExchange("id", "x", fields...), strings.NewReader(body)
+	x.Length = int64(len(body))
+	head := &http1.Response{Status: 200, Fields: fields[:1]}
+	for b.Loop() {
+		in.Reset(body)
+		x.Body = in
+		rec := r.Begin(x)
+		rec.Try("p", "w")
+		_, _ = x.Body.Read(buf)
+		rec.Head(head, at)
+		for range chunks {
+			rec.Write(chunk)
+		}
+		rec.Tried(nil, false)
+		rec.End(x)
 	}
 }
 
@@ -411,7 +428,7 @@ func TestFailuresAreKeptLonger(t *testing.T) {
 	for i := range pinMost + 10 {
 		pass(t, r, newExchange(fmt.Sprint(i), ""), "w", "", errors.New("reset"))
 	}
-	if n := r.rings[ringKey{"w", true}].length; n != pinMost+2 {
+	if n := r.rings["w"].failed.length; n != pinMost+2 {
 		t.Errorf("%d are kept", n)
 	}
 }
@@ -429,15 +446,37 @@ func TestAFailureKeepsNothingElse(t *testing.T) {
 		for i := range 50 {
 			pass(t, r, newExchange(fmt.Sprint(i), ""), "w", "fine", nil)
 		}
-		if well, failed := r.rings[ringKey{"w", false}].length, r.rings[ringKey{"w", true}].length; well != 2 || failed != 5 {
+		if well, failed := r.rings["w"].well.length, r.rings["w"].failed.length; well != 2 || failed != 5 {
 			t.Errorf("%d that went well and %d that failed are kept", well, failed)
 		}
 		time.Sleep(pinTime + time.Second)
 		pass(t, r, newExchange("last", ""), "w", "fine", nil)
-		if n := r.rings[ringKey{"w", true}].length; n != 2 {
+		if n := r.rings["w"].failed.length; n != 2 {
 			t.Errorf("%d that failed long ago are kept", n)
 		}
 	})
+}
+
+// TestMemoryIsUsedAgain: what is resident is what was kept at one time, however
+// much has passed, and that is little for small requests.
+func TestMemoryIsUsedAgain(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 20})
+	for i := range 1000 {
+		x := newExchange(fmt.Sprint(i), strings.Repeat("x", 300), http1.Field{Name: "User-Agent", Value: "test"})
+		pass(t, r, x, "w", strings.Repeat("y", 700), nil)
+	}
+	if used := int(r.arena.used) * blockSize; used > 64<<10 {
+		t.Errorf("20 requests of 1 KiB are kept in %d bytes", used)
+	}
+	if held := r.blocks(); held != int(r.arena.used) {
+		t.Errorf("%d blocks are somewhere, of %d used", held, r.arena.used)
+	}
+}
+
+func TestNoRoomForTheBudget(t *testing.T) {
+	if _, err := New(Options{}); err == nil || !strings.Contains(err.Error(), "recorder.memory_mib") {
+		t.Errorf("a budget of nothing: %v", err)
+	}
 }
 
 // TestChunksAllocateNothing: once its memory is made, a recorder lives in it. The
@@ -452,7 +491,7 @@ func TestChunksAllocateNothing(t *testing.T) {
 		rec := r.Begin(x)
 		rec.Try("p", "w")
 		_, _ = x.Body.Read(p)
-		rec.Head(head)
+		rec.Head(head, time.Now())
 		for range 300 { // head and tail
 			rec.Write(chunk)
 		}

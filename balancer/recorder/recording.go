@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"stoker/exchange"
@@ -20,54 +21,59 @@ const maxAttempts = 4
 type Recording struct {
 	recorder *Recorder
 	body     body
+	// seq names what is recorded here: a recording is used again.
+	seq atomic.Uint64
 
-	// Guarded by the recorder's lock.
-	prev, next, later *Recording
-	ring              *ring
+	// Guarded by the recorder's lock. All that have ended are in a ring, too.
+	prev, next     *Recording
+	earlier, later *Recording
+	ring           *ring
 
 	mu sync.Mutex
-	// seq names what is recorded here: a recording is used again. 0: nothing.
-	seq      uint64
-	head     capture // of the request, see appendHead
-	request  capture // body
-	answer   capture // head
-	response capture // body
-	length   int64   // of the request's body as declared, see exchange.Exchange
-	whole    bool    // the request's body has been read to its end
-	attempts [maxAttempts]attempt
-	tries    int
+	// reserve is blocks to be filled next; the recorder's lock guards it when
+	// the recording is not in flight.
+	reserve  chain
+	begun    bool  // what follows is that of seq
+	heads    chain // of the request, see appendHead, and from split on that of the answer
+	split    int64
+	request  capture // bodies
+	response capture
+	length   int64 // of the request's body as declared, see exchange.Exchange
+	whole    bool  // the request's body has been read to its end
+	attempts []attempt
+	only     [1]attempt // room for attempts: few exchanges need more
 	start    time.Time
 	first    time.Time // of the answer's bytes
 	end      time.Time // zero while in flight
 	pool     string
 	status   int
-	bytesOut int64
 	outcome  exchange.Outcome
 	failure  string
 }
 
 // attempt is one upstream's share in an exchange.
 type attempt struct {
-	worker     string
-	start, end time.Time
+	worker string
+	// From the exchange's start; no end: 0.
+	start, end time.Duration
 	fault      bool
 	status     int
 	failure    string
 }
 
-// begin records the head. The recording is in no list, but somebody may still
-// hold it from its life before.
-func (rec *Recording) begin(seq uint64, x *exchange.Exchange) {
+// begin records the head. Somebody may still hold the recording from its life before.
+func (rec *Recording) begin(x *exchange.Exchange) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	rec.seq, rec.start, rec.length = seq, x.Record.Start, x.Length
+	rec.begun, rec.start, rec.length = true, x.Record.Start, x.Length
 	if rec.start.IsZero() {
 		rec.start = time.Now()
 	}
 	rec.whole = x.Body == nil
 	room := rec.recorder.scratch.Get().(*[]byte)
 	*room = rec.recorder.redact.appendHead((*room)[:0], x)
-	rec.head.write(*room, rec.recorder.heads, rec.recorder)
+	rec.extend(&rec.heads, *room, headLimit)
+	rec.split = rec.heads.size
 	rec.recorder.scratch.Put(room)
 	if x.Body != nil {
 		rec.body = body{from: x.Body, rec: rec}
@@ -76,12 +82,13 @@ func (rec *Recording) begin(seq uint64, x *exchange.Exchange) {
 }
 
 // release forgets everything.
-func (rec *Recording) release(give func(*block)) {
-	for _, c := range []*capture{&rec.head, &rec.request, &rec.answer, &rec.response} {
-		c.release(give)
+func (rec *Recording) release(give func(*chain)) {
+	for _, c := range [...]*chain{&rec.heads, &rec.request.head, &rec.request.tail, &rec.response.head, &rec.response.tail} {
+		give(c)
 	}
-	rec.seq, rec.tries, rec.attempts = 0, 0, [maxAttempts]attempt{}
-	rec.length, rec.whole, rec.status, rec.bytesOut = 0, false, 0, 0
+	rec.request, rec.response = capture{}, capture{}
+	rec.begun, rec.split, rec.length, rec.whole, rec.status = false, 0, 0, false, 0
+	rec.attempts, rec.only = nil, [1]attempt{}
 	rec.start, rec.first, rec.end = time.Time{}, time.Time{}, time.Time{}
 	rec.pool, rec.outcome, rec.failure = "", "", ""
 }
@@ -94,8 +101,16 @@ func (rec *Recording) Try(pool, worker string) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	rec.pool = pool
-	rec.tries++
-	rec.attempts[min(rec.tries, maxAttempts)-1] = attempt{worker: worker, start: time.Now()}
+	a := attempt{worker: worker, start: time.Since(rec.start)}
+	switch len(rec.attempts) {
+	case 0:
+		rec.only[0] = a
+		rec.attempts = rec.only[:]
+	case maxAttempts:
+		rec.attempts[maxAttempts-1] = a
+	default:
+		rec.attempts = append(rec.attempts, a)
+	}
 }
 
 // Tried says that the worker has done with it. fault: it had something of the
@@ -106,25 +121,25 @@ func (rec *Recording) Tried(err error, fault bool) {
 	}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	a := &rec.attempts[min(rec.tries, maxAttempts)-1]
-	a.end, a.fault, a.status = time.Now(), fault, rec.status
+	a := &rec.attempts[len(rec.attempts)-1]
+	a.end, a.fault, a.status = max(time.Since(rec.start), 1), fault, rec.status
 	if err != nil {
 		a.failure = err.Error()
 	}
 }
 
-// Head records the answer's.
-func (rec *Recording) Head(r *http1.Response) {
+// Head records the answer's, which came at a time.
+func (rec *Recording) Head(r *http1.Response, at time.Time) {
 	if rec == nil {
 		return
 	}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	rec.first, rec.status = time.Now(), r.Status
+	rec.first, rec.status = at, r.Status
 	room := rec.recorder.scratch.Get().(*[]byte)
 	*room = append(strconv.AppendInt((*room)[:0], int64(r.Status), 10), '\n')
 	*room = rec.recorder.redact.appendFields(*room, r.Fields)
-	rec.answer.write(*room, rec.recorder.heads, rec.recorder)
+	rec.extend(&rec.heads, *room, rec.split+headLimit)
 	rec.recorder.scratch.Put(room)
 }
 
@@ -134,7 +149,7 @@ func (rec *Recording) Write(p []byte) {
 		return
 	}
 	rec.mu.Lock()
-	rec.response.write(p, rec.recorder.bodies, rec.recorder)
+	rec.write(&rec.response, p, rec.recorder.bodies)
 	rec.mu.Unlock()
 }
 
@@ -145,7 +160,7 @@ func (rec *Recording) Skip(n int64) {
 		return
 	}
 	rec.mu.Lock()
-	rec.response.skip(n, rec.recorder.give)
+	rec.skip(&rec.response, n)
 	rec.mu.Unlock()
 }
 
@@ -160,13 +175,22 @@ func (rec *Recording) End(x *exchange.Exchange) {
 	}
 	rec.body = body{}
 	rec.mu.Lock()
-	rec.end = time.Now()
+	rec.end = rec.start.Add(rec.took(x.Record.Outcome))
 	rec.pool, rec.status, rec.outcome = x.Record.Pool, x.Record.Status, x.Record.Outcome
 	if x.Record.Err != nil {
 		rec.failure = x.Record.Err.Error()
 	}
 	rec.mu.Unlock()
 	rec.recorder.conclude(rec, x.Record.Worker)
+}
+
+// took is how long it took. What went well was over with its last attempt:
+// to read the clock is a tenth of what recording a small request costs.
+func (rec *Recording) took(how exchange.Outcome) time.Duration {
+	if n := len(rec.attempts); how == exchange.OutcomeOK && n > 0 && rec.attempts[n-1].end != 0 {
+		return rec.attempts[n-1].end
+	}
+	return time.Since(rec.start)
 }
 
 // failed says whether a worker had something of it, and failed by itself.
@@ -195,7 +219,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.from.Read(p)
 	rec := b.rec
 	rec.mu.Lock()
-	rec.request.write(p[:n], rec.recorder.bodies, rec.recorder)
+	rec.write(&rec.request, p[:n], rec.recorder.bodies)
 	rec.whole = rec.whole || errors.Is(err, io.EOF) || rec.length >= 0 && rec.request.size >= rec.length
 	rec.mu.Unlock()
 	return n, err

@@ -45,15 +45,20 @@ var secretQuery = regexp.MustCompile(`(?i)([?&;](?:` + secretWords + `)=)[^&;#\s
 
 // Redactor says what is secret, and puts Redacted in its place.
 type Redactor struct {
-	fields   []string
+	fields   [][]string // by their length: a field's name is compared with few
 	patterns []*regexp.Regexp
 }
 
 // NewRedactor knows the usual secrets, and those whose field names (of any
 // case) or patterns are given.
 func NewRedactor(fields, patterns []string) (*Redactor, error) {
-	r := &Redactor{fields: secretFields, patterns: secretPatterns}
-	r.fields = append(slices.Clip(r.fields), fields...)
+	r := &Redactor{patterns: secretPatterns}
+	for _, name := range slices.Concat(secretFields, fields) {
+		for len(r.fields) <= len(name) {
+			r.fields = append(r.fields, nil)
+		}
+		r.fields[len(name)] = append(r.fields[len(name)], name)
+	}
 	r.patterns = slices.Clip(r.patterns)
 	for _, text := range patterns {
 		p, err := regexp.Compile(text)
@@ -67,8 +72,11 @@ func NewRedactor(fields, patterns []string) (*Redactor, error) {
 
 // secretField says whether a field is secret by its name.
 func (r *Redactor) secretField(name string) bool {
-	for _, secret := range r.fields {
-		if len(secret) == len(name) && strings.EqualFold(secret, name) {
+	if name == "" || len(name) >= len(r.fields) {
+		return false
+	}
+	for _, secret := range r.fields[len(name)] {
+		if secret[0]|0x20 == name[0]|0x20 && strings.EqualFold(secret, name) {
 			return true
 		}
 	}

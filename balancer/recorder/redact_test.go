@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"stoker/internal/http1"
 )
@@ -54,8 +55,8 @@ func TestSecretFieldsAreNeverKept(t *testing.T) {
 	}
 	fields = append(fields, http1.Field{Name: "X-Note", Value: "my key is sk-hushhushhush"})
 	rec := r.Begin(newExchange("x", "", fields...))
-	rec.Head(&http1.Response{Status: 200, Fields: fields})
-	if kept := string(rec.head.head.bytes()) + string(rec.answer.head.bytes()); strings.Count(kept, "hush") != 6 {
+	rec.Head(&http1.Response{Status: 200, Fields: fields}, time.Now())
+	if kept := string(rec.heads.bytes(&r.arena)); strings.Count(kept, "hush") != 6 {
 		t.Errorf("kept: %s", kept)
 	}
 	x := r.Exchanges(Filter{})[0]
@@ -72,7 +73,7 @@ func TestSecretsInTwoChunks(t *testing.T) {
 	for cut := range len(secret) {
 		r := newRecorder(t, Options{Keep: 5, BodyLimit: 4000})
 		rec := r.Begin(newExchange("x", ""))
-		rec.Head(&http1.Response{Status: 200})
+		rec.Head(&http1.Response{Status: 200}, time.Now())
 		rec.Write([]byte(strings.Repeat("a ", 1500-cut/2) + secret[:cut])) // across head and tail
 		rec.Write([]byte(secret[cut:] + " "))
 		rec.Write(bytes.Repeat([]byte("b "), 300*cut))
@@ -87,7 +88,7 @@ func TestCutsLeaveWholeCharacters(t *testing.T) {
 	r := newRecorder(t, Options{Keep: 5, BodyLimit: 1000})
 	for shift := range 4 {
 		rec := r.Begin(newExchange("x", ""))
-		rec.Head(&http1.Response{Status: 200})
+		rec.Head(&http1.Response{Status: 200}, time.Now())
 		rec.Write([]byte(strings.Repeat("-", shift) + strings.Repeat("語", 900)))
 		all := r.Exchanges(Filter{Bodies: true})
 		if b := all[len(all)-1].Response.Body; b.Base64 || !strings.HasSuffix(b.Head, "語") || !strings.HasPrefix(b.Tail, "語") {

@@ -19,7 +19,7 @@ func newRecorder(c *config.Recorder) (*recorder.Recorder, error) {
 	}
 	return recorder.New(recorder.Options{
 		Keep: c.Keep, BodyLimit: c.BodyKiB << 10, Memory: int64(c.MemoryMiB) << 20, Redactor: secrets,
-	}), nil
+	})
 }
 
 // recorded is the document of GET /requests and "stoker requests --json".
