@@ -123,6 +123,7 @@ func (r *Recorder) Suspects(worker string, at time.Time) []Exchange {
 	return r.collect(true, func(rec *Recording) bool {
 		for i := range rec.attempts {
 			if a := &rec.attempts[i]; a.worker == worker && a.suspect(at.Sub(rec.start)) {
+				rec.suspected()
 				return true
 			}
 		}

@@ -54,6 +54,9 @@ const headLimit = 32 << 10
 // and its death is reported only when the last of its processes has gone.
 const pinTime = 15 * time.Second
 
+// askedTime is how long it is kept for that once a death has asked for it.
+const askedTime = 2 * time.Second
+
 // pinMost is how many are kept for that beyond Keep: an upstream that fails
 // everything would fill the memory with one kind of request.
 const pinMost = 1024

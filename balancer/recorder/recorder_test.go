@@ -457,6 +457,33 @@ func TestAFailureKeepsNothingElse(t *testing.T) {
 	})
 }
 
+// TestADeathHasAskedForThem: then they need not be kept for it much longer.
+func TestADeathHasAskedForThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder(t, Options{Keep: 2})
+		for i := range 5 {
+			pass(t, r, newExchange(fmt.Sprint(i), ""), "w", "", errors.New("reset"))
+		}
+		kept := func(want int, when string) {
+			t.Helper()
+			pass(t, r, newExchange("fine", ""), "w", "", nil)
+			if n := r.rings["w"].failed.length; n != want {
+				t.Errorf("%d that failed are kept %s", n, when)
+			}
+		}
+		time.Sleep(3 * time.Second)
+		kept(5, "before")
+		for range 2 { // whoever else asks
+			if n := len(r.Suspects("w", time.Now())); n != 5 {
+				t.Errorf("%d suspects", n)
+			}
+			kept(5, "at the death")
+			time.Sleep(askedTime / 2)
+		}
+		kept(2, "afterwards")
+	})
+}
+
 // TestMemoryIsUsedAgain: what is resident is what was kept at one time, however
 // much has passed, and that is little for small requests.
 func TestMemoryIsUsedAgain(t *testing.T) {

@@ -24,6 +24,9 @@ type Recording struct {
 	// seq names what is recorded here: a recording is used again.
 	seq atomic.Uint64
 
+	// asked is when a death first asked for it, from the start on; 0: none has.
+	asked atomic.Int64
+
 	// Guarded by the recorder's lock. All that have ended are in a ring, too.
 	prev, next     *Recording
 	earlier, later *Recording
@@ -87,6 +90,7 @@ func (rec *Recording) release(give func(*chain)) {
 		give(c)
 	}
 	rec.request, rec.response = capture{}, capture{}
+	rec.asked.Store(0)
 	rec.begun, rec.split, rec.length, rec.whole, rec.status = false, 0, 0, false, 0
 	rec.attempts, rec.only = nil, [1]attempt{}
 	rec.start, rec.first, rec.end = time.Time{}, time.Time{}, time.Time{}
@@ -206,7 +210,17 @@ func (rec *Recording) failed() bool {
 }
 
 // pinned says whether a death may still ask for it, which has failed.
-func (rec *Recording) pinned(now time.Time) bool { return now.Sub(rec.end) < pinTime }
+func (rec *Recording) pinned(now time.Time) bool {
+	if asked := rec.asked.Load(); asked != 0 && now.Sub(rec.start)-time.Duration(asked) >= askedTime {
+		return false
+	}
+	return now.Sub(rec.end) < pinTime
+}
+
+// suspected notes that a death has asked for it.
+func (rec *Recording) suspected() {
+	rec.asked.CompareAndSwap(0, int64(max(time.Since(rec.start), 1)))
+}
 
 // body records what a transport reads.
 type body struct {
