@@ -142,6 +142,17 @@ func (u *upgradable) untouched() {
 	}
 }
 
+// free reports whether no master holds the run directory. A killed one may do so
+// for a moment after everything else of it has gone.
+func (u *upgradable) free() bool {
+	lock, err := os.Open(filepath.Join(u.runDir, "lock"))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	defer lock.Close()
+	return syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil
+}
+
 // epoch is the last that a master of the run directory has taken.
 func (u *upgradable) epoch() int {
 	u.t.Helper()
@@ -530,4 +541,54 @@ func TestUpgradeQueued(t *testing.T) {
 		t.Errorf("generation %d, %d in flight; want 3, 0", got.Generation, inFlight())
 	}
 	u.untouched()
+}
+
+// TestScaledOutlastsTheMaster: what an operator has scaled stays so through an
+// upgrade and a crash, with the engines that run; a reload and a new start go
+// back to what the file says.
+func TestScaledOutlastsTheMaster(t *testing.T) {
+	u := startUpgradable(t, "")
+	has := func(when string, n int) {
+		t.Helper()
+		u.eventually(fmt.Sprintf("%s: %d workers ready", when, n), func() bool {
+			code, _, err := u.admin("/readyz")
+			if err != nil || code != 200 {
+				return false
+			}
+			workers := u.workers()
+			return len(workers) == n && !slices.ContainsFunc(workers, func(w workerStatus) bool { return w.State != "ready" })
+		})
+	}
+	u.mustCommand("scale", "p", "3")
+	has("scaled", 3)
+	third := u.worker("p-2")
+	u.pids[third.Name], u.starts[third.PID] = third.PID, startTime(t, third.PID)
+	u.mustUpgrade()
+	has("upgraded", 3)
+	u.untouched()
+	if err := syscall.Kill(u.status().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	u.exit(patience) // the first generation, which had handed over
+	u.eventually("the run directory is free", u.free)
+	u.master = u.again()
+	has("after a crash", 3)
+	u.untouched()
+	u.mustCommand("scale", "p", "1")
+	has("scaled down", 1)
+	u.mustUpgrade()
+	has("upgraded again", 1)
+	if now := u.worker("p-0"); now.PID != u.pids["p-0"] {
+		t.Errorf("engine %d, before %d", now.PID, u.pids["p-0"])
+	}
+	u.mustCommand("reload")
+	has("reloaded", 2)
+	u.mustUpgrade()
+	has("upgraded after the reload", 2)
+	u.mustCommand("scale", "p", "1")
+	u.mustCommand("shutdown")
+	u.nothingLeft()
+	u.master = u.again()
+	has("started anew", 2)
+	u.endAll()
 }

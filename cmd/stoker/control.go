@@ -203,6 +203,7 @@ func (m *master) resize(pool string, next func(now int) int) error {
 	}
 	m.log.Info("scaled", "pool", pool, "workers", changed.Pool(pool).Workers, "before", p.Workers)
 	m.current.Store(changed)
+	m.scaled.set(pool, p.Workers, changed.Pool(pool).Workers)
 	m.sup.Adopt(changed, m.pools.byName())
 	return nil
 }

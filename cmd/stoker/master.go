@@ -67,6 +67,8 @@ type master struct {
 	carried  *carried
 	held     *lock
 
+	// scaled is what operators have changed of its numbers of workers.
+	scaled *scaled
 	// current is the configuration that runs; cfg is the one that it began with.
 	current atomic.Pointer[config.Config]
 	// load reads the configuration anew; nil: no file says it.
@@ -133,11 +135,12 @@ func runGeneration(ctx context.Context, cfg *config.Config, o runOptions, inheri
 	notifier := newNotifier(logs.log.Named("systemd"))
 	defer notifier.close()
 	handed := takeHandedIn(notifier.manager, notifier.log)
-	m, err := newMaster(ctx, cfg, logs, handed, inherit)
+	scaled := readScaled(cfg.RunDir, logs.log)
+	m, err := newMaster(ctx, scaled.apply(cfg), logs, handed, inherit)
 	if err != nil {
 		return err
 	}
-	m.held, m.notifier, m.load = held, notifier, o.reload
+	m.held, m.notifier, m.load, m.scaled = held, notifier, o.reload, scaled
 	return m.run(ctx, signals, o)
 }
 

@@ -124,6 +124,7 @@ func (m *master) reconfigure(ctx context.Context) (*config.Plan, error) {
 		m.log.Warn("this change needs a restart of the master, and waits for it", "change", c.String())
 	}
 	m.adopt(ctx, change)
+	m.scaled.forget()
 	return plan, nil
 }
 

@@ -47,6 +47,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 		pool.Close()
 	}
 	report := m.sup.Stop(gentle)
+	m.scaled.forget()
 
 	if len(report.Forced) > 0 {
 		m.log.Warn("engines killed: they, or what they had started, did not end in time", "workers", report.Forced)
