@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// outcome is how a request ended for its client.
+type outcome string
+
+const (
+	right    outcome = "right"
+	refusal  outcome = "refused by us"
+	broken   outcome = "broken off"
+	left     outcome = "hung up"
+	lost     outcome = "no answer"
+	stale    outcome = "no answer on an idle connection"
+	noDial   outcome = "connection refused"
+	timedOut outcome = "time-out"
+	wrong    outcome = "WRONG"
+)
+
+// result is one request's end.
+type result struct {
+	outcome outcome
+	detail  string
+}
+
+// limit is when a client gives up. Nothing here may last as long.
+const limit = 30 * time.Second
+
+// errLeft: the client has done what it came for and hangs up.
+var errLeft = errors.New("the client hangs up")
+
+// wire is a client's connections, one for each version, kept for the next request.
+type wire struct {
+	conn   net.Conn // HTTP/1.1
+	reader *bufio.Reader
+	to     string // where conn leads
+	used   time.Time
+	h2     *http.Transport
+}
+
+func (w *wire) close() {
+	if w.conn != nil {
+		_ = w.conn.Close()
+		w.conn = nil
+	}
+	if w.h2 != nil {
+		w.h2.CloseIdleConnections()
+		w.h2 = nil
+	}
+}
+
+// do makes one request at an address.
+func (w *wire) do(s *spec, address string) result {
+	if s.http2 {
+		return w.doHTTP2(s, address)
+	}
+	if w.conn != nil && (s.fresh || w.to != address || gone(w.conn)) {
+		_ = w.conn.Close()
+		w.conn = nil
+	}
+	reused := w.conn != nil
+	if !reused {
+		conn, err := net.DialTimeout("tcp", address, limit) //nolint:noctx // it has its own limit
+		if err != nil {
+			return judge(err, noDial)
+		}
+		w.conn, w.reader, w.to = conn, bufio.NewReader(conn), address
+	}
+	_ = w.conn.SetDeadline(time.Now().Add(limit))
+	r, keep := w.exchange(s)
+	if r.outcome == lost && reused {
+		r.outcome = stale
+	}
+	w.used = time.Now()
+	if !keep {
+		_ = w.conn.Close()
+		w.conn = nil
+	}
+	return r
+}
+
+// gone says whether an idle connection has been closed by the other side, as
+// any client looks before it uses one.
+func gone(conn net.Conn) bool {
+	_ = conn.SetReadDeadline(time.Now().Add(200 * time.Microsecond))
+	var one [1]byte
+	_, err := conn.Read(one[:])
+	var timeout net.Error
+	return !errors.As(err, &timeout) || !timeout.Timeout()
+}
+
+// exchange is one request over conn.
+func (w *wire) exchange(s *spec) (r result, keep bool) {
+	sent := make(chan error, 1)
+	go func() { sent <- w.send(s) }()
+	// send ends at the latest when the connection does.
+	defer func() {
+		if !keep {
+			_ = w.conn.Close()
+		}
+		<-sent
+	}()
+	if s.manner == hangUpEarly || s.manner == hangUpMid {
+		time.Sleep(s.pause)
+		w.hangUp(s)
+		return result{outcome: left}, false
+	}
+	response, err := http.ReadResponse(w.reader, &http.Request{Method: s.method()})
+	if err != nil {
+		return judge(err, lost), false
+	}
+	defer response.Body.Close() //nolint:errcheck // read to its end, or the connection is closed
+	body, err := s.read(response.Body)
+	if errors.Is(err, errLeft) {
+		w.hangUp(s)
+		return result{outcome: left}, false
+	}
+	if err != nil {
+		return judge(err, broken), false
+	}
+	return s.verdict(response, body), !response.Close
+}
+
+func (w *wire) hangUp(s *spec) {
+	if tcp, ok := w.conn.(*net.TCPConn); ok && s.reset {
+		_ = tcp.SetLinger(0)
+	}
+	_ = w.conn.Close()
+}
+
+// send writes the request as the manner says.
+func (w *wire) send(s *spec) error {
+	var head strings.Builder
+	fmt.Fprintf(&head, "%s %s HTTP/1.1\r\nHost: chaos\r\nX-Request-Id: %s\r\n", s.method(), s.target(), s.id)
+	if s.deadline > 0 {
+		fmt.Fprintf(&head, "X-Request-Timeout: %d\r\n", s.deadline)
+	}
+	body := s.body()
+	switch {
+	case s.what == chunked:
+		head.WriteString("Transfer-Encoding: chunked\r\n")
+		body = inChunks(body)
+	case body != nil:
+		fmt.Fprintf(&head, "Content-Length: %d\r\n", len(body))
+	}
+	head.WriteString("\r\n")
+	if s.manner == slowHead {
+		text := head.String()
+		for _, part := range []string{text[:10], text[10 : len(text)-20], text[len(text)-20:]} {
+			if _, err := io.WriteString(w.conn, part); err != nil {
+				return err
+			}
+			time.Sleep(s.pause)
+		}
+	} else if _, err := io.WriteString(w.conn, head.String()); err != nil {
+		return err
+	}
+	if s.manner == hangUpMid {
+		body = body[:len(body)/2]
+	}
+	_, err := w.conn.Write(body)
+	return err
+}
+
+// inChunks frames a body in chunks of growing size.
+func inChunks(body []byte) []byte {
+	var out []byte
+	for size := 1; len(body) > 0; size *= 3 {
+		n := min(size, len(body))
+		out = fmt.Appendf(out, "%x\r\n", n)
+		out = append(append(out, body[:n]...), "\r\n"...)
+		body = body[n:]
+	}
+	return append(out, "0\r\n\r\n"...)
+}
+
+// read takes the answer's body as the manner says.
+func (s *spec) read(from io.Reader) ([]byte, error) {
+	switch s.manner {
+	case hangUpLate:
+		_, err := io.CopyN(io.Discard, from, 50)
+		if err == nil || errors.Is(err, io.EOF) {
+			err = errLeft
+		}
+		return nil, err
+	case slowRead:
+		var body bytes.Buffer
+		for range 40 {
+			if _, err := io.CopyN(&body, from, 700); errors.Is(err, io.EOF) {
+				return body.Bytes(), nil
+			} else if err != nil {
+				return nil, err
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		_, err := io.Copy(&body, from)
+		return body.Bytes(), err
+	case plain, hangUpEarly, hangUpMid, slowHead:
+	}
+	return io.ReadAll(from)
+}
+
+func (w *wire) doHTTP2(s *spec, address string) result {
+	if w.h2 == nil || s.fresh {
+		if w.h2 != nil {
+			w.h2.CloseIdleConnections()
+		}
+		w.h2 = &http.Transport{Protocols: new(http.Protocols)}
+		w.h2.Protocols.SetUnencryptedHTTP2(true)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var body io.Reader
+	if b := s.body(); b != nil {
+		body = bytes.NewReader(b)
+		if s.what == chunked {
+			body = io.MultiReader(body) // of unknown length
+		}
+		if s.manner == hangUpMid {
+			body = &endless{first: bytes.NewReader(b[:len(b)/2]), until: ctx.Done()}
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, s.method(), "http://"+address+s.target(), body)
+	if err != nil {
+		return result{wrong, err.Error()}
+	}
+	request.Header.Set("X-Request-Id", s.id)
+	if s.deadline > 0 {
+		request.Header.Set("X-Request-Timeout", fmt.Sprint(s.deadline))
+	}
+	if s.manner == hangUpEarly || s.manner == hangUpMid {
+		timer := time.AfterFunc(s.pause, cancel)
+		defer timer.Stop()
+	}
+	response, err := w.h2.RoundTrip(request)
+	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			return result{outcome: left}
+		}
+		return judge(err, lost)
+	}
+	defer response.Body.Close() //nolint:errcheck // its end cancels the stream
+	text, err := s.read(response.Body)
+	switch {
+	case errors.Is(err, errLeft), errors.Is(err, context.Canceled):
+		return result{outcome: left}
+	case err != nil:
+		return judge(err, broken)
+	}
+	return s.verdict(response, text)
+}
+
+// endless is a body that does not go on after its beginning.
+type endless struct {
+	first io.Reader
+	until <-chan struct{}
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	n, err := e.first.Read(p)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	<-e.until
+	return 0, context.Canceled
+}
+
+// judge says what an error means to a client; end is what the end of the
+// connection means just now.
+func judge(err error, end outcome) result {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return result{noDial, err.Error()}
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return result{timedOut, err.Error()}
+	}
+	return result{end, err.Error()}
+}
