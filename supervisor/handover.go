@@ -55,8 +55,8 @@ func (s *Supervisor) Prepare(ctx context.Context) ([]Observed, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	if len(s.leftovers) > 0 {
-		return nil, fmt.Errorf("%w: %d workers run that are not configured any more: %v", errOtherConfiguration, len(s.leftovers), s.leftovers)
+	if running := s.runningLeftovers(ctx); len(running) > 0 {
+		return nil, fmt.Errorf("%w: %d workers run that are not configured any more: %v", errOtherConfiguration, len(running), running)
 	}
 	var observed []Observed
 	for _, o := range found {
@@ -65,6 +65,30 @@ func (s *Supervisor) Prepare(ctx context.Context) ([]Observed, error) {
 		}
 	}
 	return observed, nil
+}
+
+// runningLeftovers are the directories of workers that are not configured and
+// may have an engine. Of one that was removed from a pool the directory stays,
+// with nothing in it but a lock: every upgrade was refused after that once.
+func (s *Supervisor) runningLeftovers(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, attachTime)
+	defer cancel()
+	var running []string
+	for _, dir := range s.leftovers {
+		e, err := s.keepers.Attach(ctx, dir)
+		switch {
+		case errors.Is(err, keeper.ErrNoKeeper), errors.Is(err, keeper.ErrKeeperDead):
+			continue
+		case err == nil:
+			phase := e.State().Phase
+			_ = e.Close()
+			if phase == keeper.Ended {
+				continue
+			}
+		}
+		running = append(running, dir)
+	}
+	return running
 }
 
 // errOtherConfiguration: taking over would end engines.

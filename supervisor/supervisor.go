@@ -171,12 +171,15 @@ func (s *Supervisor) clearLeftovers() {
 	var all sync.WaitGroup
 	for _, dir := range s.leftovers {
 		all.Go(func() {
-			if _, err := endLeftover(s.keepers, dir, s.epoch, s.hurry); err != nil {
+			ended, err := endLeftover(s.keepers, dir, s.epoch, s.hurry)
+			if err != nil {
 				s.log.Warn("a worker that is not configured any more was left alone: end it by hand, or its keeper does after orphan_timeout",
 					"error", err)
 				return
 			}
-			s.log.Info("ended what an earlier master left of a worker that is not configured any more", "keeper_dir", dir)
+			if ended.Ran {
+				s.log.Info("ended what an earlier master left of a worker that is not configured any more", "keeper_dir", dir)
+			}
 		})
 	}
 	all.Wait()

@@ -376,6 +376,32 @@ func TestAdoption(t *testing.T) {
 	}
 }
 
+
+// After a worker was removed from its pool every upgrade was refused, as what
+// was left of its directory was taken for a worker that runs.
+func TestUpgradeAfterAWorkerWasRemoved(t *testing.T) {
+	c := realConfig(t, 2, "--socket", "{socket}")
+	m := startMaster(t, c)
+	m.allReady()
+	fewer := changed(c, func(p *config.Pool) { p.Workers = 1 })
+	successor := func() error {
+		next, err := New(Options{Config: fewer, Pools: map[string]*upstream.Pool{"e": upstream.NewPool("e", upstream.PoolOptions{})}, KeeperArgv: []string{os.Args[0], "keeper"}, Registerer: prometheus.NewRegistry()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = next.Prepare(t.Context())
+		return err
+	}
+	if err := successor(); !errors.Is(err, errOtherConfiguration) {
+		t.Errorf("a worker runs that is not configured: %v", err)
+	}
+	m.Adopt(fewer, map[string]*upstream.Pool{"e": upstream.NewPool("e", upstream.PoolOptions{})})
+	m.Roll(t.Context(), "e")
+	if err := successor(); err != nil {
+		t.Errorf("it was removed: %v", err)
+	}
+}
+
 func release(t *testing.T, m *master) {
 	t.Helper()
 	if err := m.Release(t.Context()); err != nil {
