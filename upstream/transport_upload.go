@@ -104,7 +104,7 @@ func (u *upload) sendSized(buf []byte) (Op, error) {
 			return OpWrite, err
 		}
 		if err != nil && left > 0 {
-			return OpClientBody, noEOF(err)
+			return u.unread(err)
 		}
 	}
 	return "", nil
@@ -122,9 +122,18 @@ func (u *upload) sendChunks(buf []byte) (Op, error) {
 			return u.sendLastChunk(buf[:0])
 		}
 		if err != nil {
-			return OpClientBody, err
+			return u.unread(err)
 		}
 	}
+}
+
+// unread says whose fault it is that the body could not be read: ours, once the
+// exchange is over and the read was interrupted.
+func (u *upload) unread(err error) (Op, error) {
+	if u.stopping.Load() {
+		return OpWrite, errAnswered
+	}
+	return OpClientBody, noEOF(err)
 }
 
 func (u *upload) sendLastChunk(buf []byte) (Op, error) {

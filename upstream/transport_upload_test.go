@@ -189,3 +189,28 @@ func TestUpstreamDiesUnderAnUpload(t *testing.T) {
 		})
 	}
 }
+
+// An upstream that dies while the client has not sent the rest of its body is to
+// blame too: the client was once told that its body was not HTTP.
+func TestUpstreamDiesWhileTheClientSendsNothing(t *testing.T) {
+	for _, network := range transports {
+		for _, length := range []int64{10 << 20, -1} {
+			t.Run(fmt.Sprint(network, "/", length), func(t *testing.T) {
+				const sent = 1000
+				s := serve(t, network, func(c net.Conn) {
+					r, err := http.ReadRequest(bufio.NewReader(c))
+					if err == nil {
+						_, _ = io.ReadFull(r.Body, make([]byte, sent))
+					}
+				})
+				x := post(nil)
+				x.Length, x.Body = length, &stuckBody{bytes.NewReader(randomBytes(sent)), make(chan struct{})}
+				err := s.transport(t, TransportOptions{}).Do(t.Context(), x, newNotes(t))
+				f, ok := errors.AsType[*Failure](err)
+				if !ok || f.Op != OpRead || !f.Sent || f.Begun || f.Replayable {
+					t.Errorf("%v (%+v)", err, f)
+				}
+			})
+		}
+	}
+}
