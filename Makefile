@@ -6,8 +6,9 @@ LINTER    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME  ?= 60s
 E2E_FLAGS ?=
 BENCH_FLAGS ?=
+CHAOS_FLAGS ?=
 
-.PHONY: build run test lint e2e bench fuzz
+.PHONY: build run test lint e2e bench fuzz chaos
 
 build: ; CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/stoker ./cmd/stoker
 
@@ -21,5 +22,7 @@ lint: ; command -v golangci-lint >/dev/null || $(GO) install $(LINTER); golangci
 e2e: ; $(GO) test -tags e2e -count 1 -timeout 15m $(E2E_FLAGS) ./e2e
 
 bench: build ; $(GO) run ./scripts/bench $(BENCH_FLAGS)
+
+chaos: ; $(GO) run ./scripts/chaos $(CHAOS_FLAGS)
 
 fuzz: ; scripts/fuzz $(FUZZTIME)

@@ -376,7 +376,6 @@ func TestAdoption(t *testing.T) {
 	}
 }
 
-
 // After a worker was removed from its pool every upgrade was refused, as what
 // was left of its directory was taken for a worker that runs.
 func TestUpgradeAfterAWorkerWasRemoved(t *testing.T) {

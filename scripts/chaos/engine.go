@@ -51,13 +51,13 @@ func runEngine(args []string) int {
 	_ = set.Parse(args)
 	debug.SetTraceback("none") // SIGABRT is a way to end, not a bug of ours
 	dir, name := os.Getenv(dirVariable), os.Getenv("STOKER_NAME")
-	if _, err := os.Stat(filepath.Join(dir, "crash")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "crash")); err == nil { //nolint:gosec // the test's own directory
 		fmt.Fprintln(os.Stderr, "exiting at the start, as told")
 		return exitAtStart
 	}
 	ends := make(chan os.Signal, 4)
 	signal.Notify(ends, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)
-	log, err := os.OpenFile(filepath.Join(dir, "served"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(dir, "served"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // as above
 	if err == nil {
 		err = holdSlot(dir, name, log)
 	}
@@ -126,7 +126,7 @@ func engineHandler(demo http.Handler, log io.Writer) http.Handler {
 		time.Sleep(time.Duration(number(r, "ms")) * time.Millisecond)
 		body := itemOf(r.PathValue("id"), number(r, "size"))
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-		_, _ = w.Write(body)
+		_, _ = w.Write(body) //nolint:gosec // nobody looks at it with a browser
 	})
 	mux.HandleFunc("GET /{pool}/stream/{id}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -143,7 +143,7 @@ func engineHandler(demo http.Handler, log io.Writer) http.Handler {
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		fmt.Fprintf(w, "%s %d %x", r.PathValue("id"), n, sum.Sum(nil))
+		fmt.Fprintf(w, "%s %d %x", r.PathValue("id"), n, sum.Sum(nil)) //nolint:gosec // as above
 	})
 	mux.HandleFunc("GET /{pool}/silent/{id}", func(_ http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()

@@ -33,6 +33,9 @@ func (s *stack) suffer(ctx context.Context, events []event) {
 }
 
 func (s *stack) do(ctx context.Context, e event) {
+	pools := s.poolNames()
+	pool := pools[e.pick%len(pools)]
+	worker := pool + "-" + strconv.Itoa(e.how%3)
 	switch e.kind {
 	case killEngine:
 		s.strike(s.engines(), e, syscall.SIGKILL)
@@ -44,12 +47,41 @@ func (s *stack) do(ctx context.Context, e event) {
 		s.strike(s.keepers(), e, syscall.SIGKILL)
 	case pauseKeeper:
 		s.pause(s.keepers(), e, false)
-	case killMaster, pauseMaster, killElder, upgrade, failUpgrade:
-		s.doToMaster(ctx, e)
-	case reload, hup, badReload, reopenLogs:
-		s.doToConfig(ctx, e)
-	case drainWorker, resumePool, stopWorker, restartOne, restartPool, scalePool:
-		s.order(ctx, e)
+	case killMaster:
+		s.killMaster(ctx, e)
+	case pauseMaster:
+		s.pause([]int{s.master()}, e, false)
+	case killElder:
+		s.killElder(ctx)
+	case upgrade:
+		s.upgrade(ctx)
+	case failUpgrade:
+		s.failUpgrade(ctx, e)
+	case reload:
+		s.change(func(b *settings) { b.vary(pools, e) })
+		_ = s.command(ctx, "reload")
+	case hup:
+		s.change(func(b *settings) { b.vary(pools, e) })
+		s.kill(s.master(), syscall.SIGHUP)
+	case badReload:
+		s.change(func(b *settings) { b.broken = true })
+		_ = s.command(ctx, "reload") // which goes well only if another event has mended the file meanwhile
+		s.change(func(*settings) {}) // a master that starts just now must be able to
+	case reopenLogs:
+		_ = os.Rename(filepath.Join(s.dir, "access.log"), filepath.Join(s.dir, "access.log.1"))
+		s.kill(s.master(), syscall.SIGUSR1)
+	case drainWorker:
+		_ = s.command(ctx, "drain", worker)
+	case resumePool:
+		_ = s.command(ctx, "resume", pool)
+	case stopWorker:
+		_ = s.command(ctx, "stop", worker)
+	case restartOne:
+		_ = s.command(ctx, "restart", worker)
+	case restartPool:
+		_ = s.command(ctx, "restart", pool)
+	case scalePool:
+		_ = s.command(ctx, "scale", pool, strconv.Itoa(1+e.how%4))
 	case crashAtStart:
 		path := filepath.Join(s.dir, "crash")
 		_ = os.WriteFile(path, nil, 0o600)
@@ -81,48 +113,40 @@ func (s *stack) pause(pids []int, e event, forEver bool) {
 	}
 }
 
-func (s *stack) doToMaster(ctx context.Context, e event) {
-	switch e.kind {
-	case pauseMaster:
-		s.pause([]int{s.master()}, e, false)
-	case killMaster:
-		pid := s.master()
-		over := s.outage("kill the master")
-		s.held.Store(e.how%2 == 0) // the next one comes a while later
-		s.note("  KILL to %d: %v", pid, s.kill(pid, syscall.SIGKILL))
-		if e.how%2 == 0 {
-			time.Sleep(e.long)
-			s.held.Store(false)
-		}
-		_ = s.await(ctx, 20*time.Second, "", func() string {
-			if err := s.ask(ctx, "/livez", nil); err != nil {
-				return err.Error()
-			}
-			return ""
-		})
+// killMaster kills the master; the next one comes at once, or a while later.
+func (s *stack) killMaster(ctx context.Context, e event) {
+	pid := s.master()
+	over := s.outage("kill the master")
+	defer over()
+	late := e.how%2 == 0
+	s.held.Store(late)
+	s.note("  SIGKILL to %d: %v", pid, s.kill(pid, syscall.SIGKILL))
+	if late {
+		time.Sleep(e.long)
+		s.held.Store(false)
+	}
+	s.awaitMaster(ctx, recovery)
+}
+
+// killElder kills the generation that finishes its requests, if there is one.
+func (s *stack) killElder(ctx context.Context) {
+	var now status
+	if s.ask(ctx, "/status", &now) == nil && len(now.Older) > 0 {
+		over := s.outage("kill an older generation")
+		s.note("  SIGKILL to %d: %v", now.Older[0].PID, s.kill(now.Older[0].PID, syscall.SIGKILL))
 		over()
-	case killElder:
-		var now status
-		if s.ask(ctx, "/status", &now) == nil && len(now.Older) > 0 {
-			over := s.outage("kill an older generation")
-			s.note("  KILL to %d: %v", now.Older[0].PID, s.kill(now.Older[0].PID, syscall.SIGKILL))
-			over()
+	}
+}
+
+// awaitMaster waits until a master answers.
+func (s *stack) awaitMaster(ctx context.Context, limit time.Duration) {
+	if err := s.await(ctx, limit, "a master that answers", func() string {
+		if err := s.ask(ctx, "/livez", nil); err != nil {
+			return err.Error()
 		}
-	case upgrade:
-		s.upgrade(ctx)
-	case failUpgrade:
-		over := s.outage("an upgrade in which somebody dies")
-		_ = os.WriteFile(filepath.Join(s.dir, "points"), []byte(failures[e.how%len(failures)]), 0o600)
-		s.upgrade(ctx)
-		_ = os.Remove(filepath.Join(s.dir, "points"))
-		_ = s.await(ctx, 20*time.Second, "", func() string {
-			if err := s.ask(ctx, "/livez", nil); err != nil {
-				return err.Error()
-			}
-			return ""
-		})
-		over()
-	default:
+		return ""
+	}); err != nil && ctx.Err() == nil {
+		s.violated("%v", err)
 	}
 }
 
@@ -142,58 +166,27 @@ func (s *stack) upgrade(ctx context.Context) {
 	_ = s.command(ctx, "upgrade")
 }
 
-func (s *stack) doToConfig(ctx context.Context, e event) {
+// failUpgrade upgrades, and has somebody die of it.
+func (s *stack) failUpgrade(ctx context.Context, e event) {
+	over := s.outage("an upgrade in which somebody dies")
+	defer over()
+	points := filepath.Join(s.dir, "points")
+	failure := failures[e.how%len(failures)]
+	s.note("  %q", failure)
+	_ = os.WriteFile(points, []byte(failure), 0o600)
+	s.upgrade(ctx)
+	_ = os.Remove(points)
+	s.awaitMaster(ctx, recovery)
+}
+
+// change writes the configuration with something else in it.
+func (s *stack) change(what func(*settings)) {
 	s.mu.Lock()
-	switch e.kind {
-	case badReload:
-		s.settings.broken = true
-	case reload, hup:
-		s.settings.broken = false
-		s.settings.vary(s.poolNames(), e)
-	default:
-	}
+	s.settings.broken = false
+	what(&s.settings)
 	s.mu.Unlock()
 	if err := s.writeConfig(); err != nil {
 		s.violated("write the configuration: %v", err)
-	}
-	switch e.kind {
-	case hup:
-		s.kill(s.master(), syscall.SIGHUP)
-	case reopenLogs:
-		_ = os.Rename(filepath.Join(s.dir, "access.log"), filepath.Join(s.dir, "access.log.1"))
-		s.kill(s.master(), syscall.SIGUSR1)
-	case badReload:
-		if s.command(ctx, "reload") == nil {
-			s.violated("a file that makes no sense was loaded")
-		}
-		s.mu.Lock()
-		s.settings.broken = false
-		s.mu.Unlock()
-		_ = s.writeConfig() // a master that starts just now must be able to
-	default:
-		_ = s.command(ctx, "reload")
-	}
-}
-
-// order is what an operator asks of a worker or a pool.
-func (s *stack) order(ctx context.Context, e event) {
-	pools := s.poolNames()
-	pool := pools[e.pick%len(pools)]
-	worker := pool + "-" + strconv.Itoa(e.how%3)
-	switch e.kind {
-	case drainWorker:
-		_ = s.command(ctx, "drain", worker)
-	case resumePool:
-		_ = s.command(ctx, "resume", pool)
-	case stopWorker:
-		_ = s.command(ctx, "stop", worker)
-	case restartOne:
-		_ = s.command(ctx, "restart", worker)
-	case restartPool:
-		_ = s.command(ctx, "restart", pool)
-	case scalePool:
-		_ = s.command(ctx, "scale", pool, strconv.Itoa(1+e.how%4))
-	default:
 	}
 }
 

@@ -15,7 +15,7 @@ func TestSameSeedSameSchedule(t *testing.T) {
 	if slices.Equal(first, schedule(o, 4)) {
 		t.Error("two rounds are the same")
 	}
-	seen := map[kind]bool{}
+	seen := make(map[kind]bool)
 	for i, e := range first {
 		seen[e.kind] = true
 		if i > 0 && e.at < first[i-1].at || e.at >= o.round {

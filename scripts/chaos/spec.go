@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -168,7 +169,7 @@ func (s *spec) check(got []byte) error {
 		want = digestOf(s.id, s.body())
 	case completion, tokens:
 		answer := httptest.NewRecorder()
-		oracle.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, s.target(), bytes.NewReader(s.body())))
+		oracle.ServeHTTP(answer, httptest.NewRequestWithContext(context.Background(), http.MethodPost, s.target(), bytes.NewReader(s.body())))
 		want = answer.Body.Bytes()
 		var err error
 		if want, err = words(want); err == nil {

@@ -45,7 +45,8 @@ type stack struct {
 	guarding sync.WaitGroup // the guard, which starts a master when there is none
 	unguard  context.CancelFunc
 	started  sync.WaitGroup
-	held     atomic.Bool // the guard starts none for now
+	starting atomic.Int32 // masters that were started, and live
+	held     atomic.Bool  // the guard starts none for now
 
 	commands sync.WaitGroup // events that are still being done
 	burst    func(n, pick int)
@@ -147,14 +148,14 @@ func (s *stack) guard(ctx context.Context) {
 		over := s.outage("no master lives: another is started")
 		s.launch()
 		_ = s.await(ctx, 20*time.Second, "a master serves", func() string {
-			if err := s.ask(ctx, "/livez", nil); err != nil {
-				if !alive(s.master()) && !s.held.Load() {
-					s.launch() // it met one that was just ending
-					time.Sleep(100 * time.Millisecond)
-				}
-				return err.Error()
+			err := s.ask(ctx, "/livez", nil)
+			if err == nil {
+				return ""
 			}
-			return ""
+			if s.starting.Load() == 0 && !alive(s.master()) && !s.held.Load() {
+				s.launch() // it met one that was just ending
+			}
+			return err.Error()
 		})
 		over()
 	}
@@ -191,7 +192,8 @@ func (s *stack) launch() {
 	}
 	_ = log.Close()
 	s.note("started master %d", cmd.Process.Pid)
-	s.started.Go(func() { _ = cmd.Wait() })
+	s.starting.Add(1)
+	s.started.Go(func() { _ = cmd.Wait(); s.starting.Add(-1) })
 }
 
 // outage begins a time in which connections may fail, and returns its end.

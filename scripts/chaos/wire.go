@@ -103,8 +103,11 @@ func gone(conn net.Conn) bool {
 
 // exchange is one request over conn.
 func (w *wire) exchange(s *spec) (r result, keep bool) {
-	sent := make(chan error, 1)
-	go func() { sent <- w.send(s) }()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_ = w.send(s) // what it could not send shows in the answer
+	}()
 	// send ends at the latest when the connection does.
 	defer func() {
 		if !keep {
