@@ -392,3 +392,33 @@ func overHTTP2(t *testing.T, url string) int {
 	}
 	return response.StatusCode
 }
+
+// TestReadinessThroughUpgrade: whoever asks on a connection that is kept hears
+// of no end, whichever generation answers.
+func TestReadinessThroughUpgrade(t *testing.T) {
+	t.Parallel()
+	u := startUpgradable(t, "readiness_path = \"/ready\"\n")
+	var over atomic.Bool
+	seen := newTally()
+	asking := crowd(2, func(client, _ int) bool {
+		c := caller{address: u.address, keepAlive: client == 0}
+		defer c.close()
+		for !over.Load() {
+			a := c.get("/ready")
+			seen.add(fmt.Sprintf("%s %d %s", a.outcome, a.status, strings.TrimSpace(string(a.body))), fmt.Sprint(a.err))
+			time.Sleep(time.Millisecond)
+		}
+		return false
+	})
+	u.installVersion(1)
+	u.mustUpgrade()
+	u.mustUpgrade()
+	over.Store(true)
+	asking.Wait()
+	const fine = `complete 200 {"status":"healthy","accepting_traffic":true,"ready":2,"workers":2}`
+	if wrong := seen.except(fine); wrong != "" {
+		t.Error(wrong)
+	}
+	t.Logf("asked %d times", seen.count(fine))
+	u.endAll()
+}

@@ -94,14 +94,8 @@ func (w *worker) occupy() {
 
 // loading waits for the first good answers.
 func (w *worker) loading() (State, cause) {
-	started := w.engine.State().StartedAt
-	if started.IsZero() || started.After(time.Now()) {
-		started = time.Now()
-	}
-	if w.adopted {
-		started = time.Now() // it may have become ready long ago, and be busy right now
-	}
-	limit := time.NewTimer(time.Until(started.Add(w.pool.StartTimeout.Std())))
+	left, patience := w.loadTime()
+	limit := time.NewTimer(left)
 	defer limit.Stop()
 	tick := time.NewTimer(0)
 	defer tick.Stop()
@@ -116,7 +110,7 @@ func (w *worker) loading() (State, cause) {
 		event, err := w.next(waits{engine: w.engine, tick: tick.C, limit: limit.C, finished: probing.result()})
 		switch event {
 		case ticked:
-			probing = beside(w.checks.timeout, w.checks.usual)
+			probing = beside(patience, w.checks.usual)
 		case finished:
 			probing, last = nil, err
 			if good++; err != nil {
@@ -132,6 +126,26 @@ func (w *worker) loading() (State, cause) {
 		case requested, engineChanged, keeperGone, kicked, called:
 		}
 	}
+}
+
+// adoptedTime is what an engine that an earlier master left has at least, to
+// show that it lives.
+const adoptedTime = time.Minute
+
+// loadTime is how long the engine may still load, and how long a probe may
+// take meanwhile. One that was adopted may have become ready long ago and be
+// busy right now: its late answers are good ones. But if it has had all its time
+// to load, it hangs, since the master before would not have kept it.
+func (w *worker) loadTime() (left, patience time.Duration) {
+	started := w.engine.State().StartedAt
+	if started.IsZero() || started.After(time.Now()) {
+		started = time.Now()
+	}
+	left = time.Until(started.Add(w.pool.StartTimeout.Std()))
+	if w.adopted {
+		return max(left, adoptedTime), max(w.checks.timeout, w.checks.patience)
+	}
+	return left, w.checks.timeout
 }
 
 // startTimeout explains an engine that never answered.

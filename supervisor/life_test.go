@@ -440,6 +440,23 @@ func TestLeftovers(t *testing.T) {
 			want:    "loading 0s, ready 0s",
 		},
 		{
+			name: "busy: it answers late, and serves",
+			prepare: func(l *life) {
+				e := leave(l, behaviour{sickFrom: time.Minute, lateBy: 7 * time.Second}, "same", 6)
+				e.born = e.born.Add(-time.Hour)
+			},
+			want: "loading 0s, ready 7s",
+		},
+		{
+			name: "hung, and has had its time to load",
+			prepare: func(l *life) {
+				e := leave(l, behaviour{loads: time.Hour, ends: time.Second}, "same", 6)
+				e.state.StartedAt = e.born.Add(-time.Hour)
+			},
+			want:   "loading 0s, stopping 1m0s, backoff 1m1s, starting 1m1s, loading 1m1s, ready 1m1s",
+			starts: 1, exit: "exited with code 0",
+		},
+		{
 			name:    "another configuration: ended first",
 			prepare: func(l *life) { leave(l, behaviour{ends: 3 * time.Second}, "other", 6) },
 			want:    "stopping 0s, backoff 3s, starting 3s, loading 3s, ready 3s",
@@ -499,7 +516,7 @@ func TestLeftovers(t *testing.T) {
 				l := newLife(t, testPool(), behaviour{})
 				c.prepare(l)
 				l.begin()
-				time.Sleep(time.Minute)
+				time.Sleep(90 * time.Second)
 				l.want(strings.Split(c.want, ", ")...)
 				if got := l.keepers.starts(); got != c.starts {
 					t.Errorf("%d starts, want %d", got, c.starts)

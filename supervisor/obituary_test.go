@@ -24,6 +24,7 @@ func TestDeathsAreTold(t *testing.T) {
 		{"killed", []behaviour{{lives: time.Hour, exit: killed}}, []string{"signaled -1 SIGKILL 1h0m0s 0s last words"}},
 		{"aborts", []behaviour{{lives: time.Hour, exit: keeper.Exit{Code: -1, Signal: int(syscall.SIGABRT), Core: true}}}, []string{"signaled -1 SIGABRT 1h0m0s 0s last words"}},
 		{"never ready", []behaviour{{loads: 2 * time.Hour, ends: 2 * time.Second}}, []string{"start_timeout 0  20m2s 2s last words"}},
+		{"hangs", []behaviour{{sickFrom: time.Hour, deaf: true}}, []string{"hung -1 SIGKILL 1h0m10s 2s last words"}},
 		{"stopped", []behaviour{{}}, nil},
 		{"cannot be executed", []behaviour{{execError: "no such file"}}, nil},
 	}

@@ -156,6 +156,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	}
 	m.elder, m.upgrades = newElder(m, inherit), newUpgrades(m)
 	m.current.Store(cfg)
+	m.began.Store(inherit.successor())
 
 	inOrder := make([]*upstream.Pool, 0, len(cfg.Pools))
 	for i := range cfg.Pools {
