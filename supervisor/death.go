@@ -290,7 +290,9 @@ func advice(r reason, exit *keeper.Exit, command []string) string {
 		return "see its output above"
 	case reasonStartTimeout:
 		return "raise pools.start_timeout, or check pools.health.path and that the command listens on {socket} or {port}"
-	case reasonProgress, reasonWish, reasonChanged, reasonSettings, reasonNotStarted, reasonKeeperLost, reasonUnhealthy, reasonHung:
+	case reasonHung:
+		return "where it was only at work: raise pools.health.failures or timeout (probes), or stall_timeout (canaries); pools.stop.hung_signal = \"ABRT\" has many engines print where they hang"
+	case reasonProgress, reasonWish, reasonChanged, reasonSettings, reasonNotStarted, reasonKeeperLost, reasonUnhealthy:
 	}
 	return ""
 }
