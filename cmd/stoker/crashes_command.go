@@ -340,8 +340,11 @@ func suspectsText(b *strings.Builder, r *crash.Report, to string) {
 func suspectText(b *strings.Builder, r *crash.Report, i int, to string) {
 	x := &r.Suspects[i]
 	state := "no answer yet"
-	if x.Response != nil {
+	switch {
+	case r.Answered(x):
 		state = fmt.Sprintf("status %d, %d bytes of its answer", x.Response.Status, x.Response.Body.Size)
+	case x.Status != 0:
+		state += fmt.Sprintf("; its client was told %d", x.Status)
 	}
 	fmt.Fprintf(b, "\n%d. %s %s\n   id %s, %s before the end, %d bytes, %s\n", i+1, x.Request.Method, x.Request.Target,
 		x.ID, shortly(max(r.Death.Ended.Sub(x.Start), 0)), x.Request.Body.Size, state)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"stoker/balancer/recorder"
+	"stoker/exchange"
 	"stoker/supervisor"
 )
 
@@ -61,17 +62,32 @@ func (r *Report) name() string {
 	return r.ID
 }
 
+// begun are the outcomes of answers that an upstream had begun; empty: in flight.
+var begun = []exchange.Outcome{
+	"", exchange.OutcomeOK, exchange.OutcomeUpstreamBroke, exchange.OutcomeClientGone, exchange.OutcomeDrained, exchange.OutcomeShutdown,
+}
+
+// Answered says whether the engine had begun to answer a suspect. What the
+// client was told otherwise, such as 502, came from us, or from another worker.
+func (r *Report) Answered(x *recorder.Exchange) bool {
+	if x.Response == nil || x.Worker != r.Death.Worker {
+		return false
+	}
+	return slices.Contains(begun, exchange.Outcome(x.Outcome))
+}
+
 // rank puts the likeliest culprit first: who kills an engine has as a rule just
 // come, and has had no answer yet.
-func rank(suspects []recorder.Exchange) {
-	slices.SortStableFunc(suspects, func(a, b recorder.Exchange) int {
-		if (a.Response == nil) != (b.Response == nil) {
-			if a.Response == nil {
-				return -1
-			}
+func (r *Report) rank() {
+	slices.SortStableFunc(r.Suspects, func(a, b recorder.Exchange) int {
+		switch first, second := r.Answered(&a), r.Answered(&b); {
+		case first && !second:
 			return 1
+		case second && !first:
+			return -1
+		default:
+			return b.Start.Compare(a.Start)
 		}
-		return b.Start.Compare(a.Start)
 	})
 }
 

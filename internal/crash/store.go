@@ -122,7 +122,7 @@ func (s *Store) fill(dir string, r *Report) error {
 		return err
 	}
 	r.Uptime = r.Death.Uptime().Seconds()
-	rank(r.Suspects)
+	r.rank()
 	r.Summaries, r.Trimmed = make([]Summary, 0, len(r.Suspects)), 0
 	room := s.Size / 2
 	for i := range r.Suspects {

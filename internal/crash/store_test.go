@@ -223,11 +223,16 @@ func TestPartsAreReadAsOne(t *testing.T) {
 
 // TestTheLikeliestComesFirst: unanswered, then the latest.
 func TestTheLikeliestComesFirst(t *testing.T) {
-	r := newReport(0, 1, 2, 3, 4)
+	r := newReport(0, 1, 2, 3, 4, 5)
 	for i := range r.Suspects {
 		r.Suspects[i].Start = ended.Add(time.Duration(i) * time.Second)
 	}
-	r.Suspects[3].Response = &recorder.Response{Status: 200}
+	for i, status := range map[int]int{0: 502, 3: 200, 4: 200} {
+		r.Suspects[i].Response = &recorder.Response{Status: status}
+		r.Suspects[i].Worker = "chat-0"
+	}
+	r.Suspects[0].Outcome = "upstream_error" // we have said so
+	r.Suspects[4].Worker = "chat-1"          // to which it was given then
 	s := &Store{Dir: t.TempDir(), Keep: 9, Size: 1 << 20}
 	if err := s.Save(r); err != nil {
 		t.Fatal(err)
@@ -236,7 +241,7 @@ func TestTheLikeliestComesFirst(t *testing.T) {
 	for _, x := range r.Summaries {
 		got += x.ID
 	}
-	if got != "r2r1r0r3" {
+	if got != "r4r2r1r0r3" {
 		t.Error(got)
 	}
 }
