@@ -9,6 +9,8 @@
 //
 //	STOKER_E2E_BINARY         a stoker to test; default: built from this tree
 //	STOKER_E2E_RACE           1: build it with the race detector
+//	STOKER_E2E_FLOOD          how long an engine floods its output without a master; default 8s
+//	STOKER_E2E_STREAM         how long the streams last that upgrades must not cut; default 1s
 //	STOKER_E2E_PYTHON         a Python with uvicorn and FastAPI
 //	STOKER_E2E_LLAMA_SERVER   the words of a command that runs llama-server
 //	STOKER_E2E_LLAMA_MODEL    a GGUF model for it, the smaller the better
