@@ -38,6 +38,7 @@ func (m *master) growOld(w workerStatus, old string) {
 		m.t.Fatal(err)
 	}
 	dir := filepath.Join(m.runDir, "keepers", w.Name)
+	m.eventually("the directory is free", func() bool { return m.unlocked(filepath.Join(dir, "keeper.lock")) })
 	if err := os.Remove(filepath.Join(dir, "state.json")); err != nil {
 		m.t.Fatal(err)
 	}

@@ -215,6 +215,18 @@ func (m *master) nothingLeft() {
 	}
 }
 
+// unlocked reports whether nobody holds a lock on a file. A process that was
+// killed may do so for a moment after everything else of it has gone.
+func (m *master) unlocked(path string) bool {
+	m.t.Helper()
+	lock, err := os.Open(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer lock.Close()
+	return syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil
+}
+
 // eventually polls for what has no event to wait on from outside.
 func (m *master) eventually(what string, condition func() bool) {
 	m.t.Helper()

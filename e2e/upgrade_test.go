@@ -142,17 +142,6 @@ func (u *upgradable) untouched() {
 	}
 }
 
-// free reports whether no master holds the run directory. A killed one may do so
-// for a moment after everything else of it has gone.
-func (u *upgradable) free() bool {
-	lock, err := os.Open(filepath.Join(u.runDir, "lock"))
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	defer lock.Close()
-	return syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil
-}
-
 // epoch is the last that a master of the run directory has taken.
 func (u *upgradable) epoch() int {
 	u.t.Helper()
@@ -573,7 +562,7 @@ func TestScaledOutlastsTheMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.exit(patience) // the first generation, which had handed over
-	u.eventually("the run directory is free", u.free)
+	u.eventually("the run directory is free", func() bool { return u.unlocked(filepath.Join(u.runDir, "lock")) })
 	u.master = u.again()
 	has("after a crash", 3)
 	u.untouched()
