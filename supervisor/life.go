@@ -129,7 +129,7 @@ func (w *worker) loading() (State, cause) {
 }
 
 // adoptedTime is what an engine that an earlier master left has at least, to
-// show that it lives.
+// show that it lives, unless start_timeout is shorter.
 const adoptedTime = time.Minute
 
 // loadTime is how long the engine may still load, and how long a probe may
@@ -141,9 +141,10 @@ func (w *worker) loadTime() (left, patience time.Duration) {
 	if started.IsZero() || started.After(time.Now()) {
 		started = time.Now()
 	}
-	left = time.Until(started.Add(w.pool.StartTimeout.Std()))
+	whole := w.pool.StartTimeout.Std()
+	left = time.Until(started.Add(whole))
 	if w.adopted {
-		return max(left, adoptedTime), max(w.checks.timeout, w.checks.patience)
+		return max(left, min(whole, adoptedTime)), max(w.checks.timeout, w.checks.patience)
 	}
 	return left, w.checks.timeout
 }
