@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -14,45 +15,49 @@ import (
 // their capacity is used, who is answered is so within the queue's time-out and
 // two services, and the others are told to come again within the time-out.
 func TestOverload(t *testing.T) {
+	for _, s := range subjects() {
+		t.Run(s.name, func(t *testing.T) { overload(t, &s) })
+	}
+}
+
+func overload(t *testing.T, s *subject) {
+	t.Helper()
 	const (
 		workers, limit = 2, 4
-		service        = 200 * time.Millisecond
 		queueTimeout   = time.Second
 		length         = 4 * time.Second
 		slack          = 500 * time.Millisecond // of a loaded machine
 	)
-	m := start(t, "[[pools]]\nname = \"p\"\nworkers = 2\nmax_concurrency = 4\nqueue.timeout = \"1s\"\ncommand = "+
-		list(engine("--socket", "{socket}")...)+"\n").allReady()
-
+	m := start(t, strings.Replace(s.pool(t, workers), "[[pools]]", "[[pools]]\nmax_concurrency = 4\nqueue.timeout = \"1s\"", 1)).allReady()
+	service := s.service(m, limit)
 	var mu sync.Mutex
 	var answered []time.Duration
-	seen := newTally()
+	ended := newTally()
 	var clients sync.WaitGroup
 	pause := service / (4 * workers * limit)
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
-	for range int(length / pause) {
+	offered := int(length / pause)
+	for n := range offered {
 		<-tick.C
 		clients.Go(func() {
-			begin := time.Now()
-			a := (&caller{address: m.address}).get("/work?ms=200")
-			took := time.Since(begin)
+			r := s.ask(m, n, false)
+			took := time.Since(r.began)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
-			case a.outcome == complete && a.status == 200 && string(a.body) == wholeAnswer:
+			case r.err == nil && r.status == 200 && s.exact(r.body, n, false):
 				answered = append(answered, took)
-				seen.add("answered", "")
-			case a.outcome == complete && a.status == 429 && a.header.Get("Retry-After") != "" &&
-				strings.Contains(string(a.body), `"overloaded"`) && took <= queueTimeout+slack:
-				seen.add("refused", "")
+				ended.add("answered", "")
+			case r.err == nil && r.status == 429 && strings.Contains(string(r.body), `"overloaded"`) && took <= queueTimeout+slack:
+				ended.add("refused", "")
 			default:
-				seen.add("odd", took.String()+": "+a.String())
+				ended.add("odd", took.String()+": "+r.String())
 			}
 		})
 	}
 	clients.Wait()
-	if odd := seen.except("answered", "refused"); odd != "" {
+	if odd := ended.except("answered", "refused"); odd != "" {
 		t.Error(odd)
 	}
 	if could := workers * limit * int(length/service); len(answered) < could*8/10 {
@@ -62,14 +67,33 @@ func TestOverload(t *testing.T) {
 	if p99 := answered[len(answered)*99/100]; p99 > queueTimeout+2*service+slack {
 		t.Errorf("p99 of the answered is %v", p99)
 	}
-	if n := m.metric("stoker_requests_rejected_total", `reason="queue_timeout"`); int(n) != seen.count("refused") {
-		t.Errorf("%v rejected by the metric, %d by the clients", n, seen.count("refused"))
+	if n := m.metric("stoker_requests_rejected_total", `reason="queue_timeout"`); int(n) != ended.count("refused") {
+		t.Errorf("%v rejected by the metric, %d by the clients", n, ended.count("refused"))
 	}
-	if n := m.metric("stoker_queue_wait_seconds_count", `pool="p"`); int(n) != len(answered)+seen.count("refused") {
+	if n := m.metric("stoker_queue_wait_seconds_count"); int(n) != offered+limit {
 		t.Errorf("%v waits by the metric", n)
 	}
-	t.Logf("answered %d, p50 %v, p99 %v, refused %d", len(answered), answered[len(answered)/2], answered[len(answered)*99/100], seen.count("refused"))
+	t.Logf("a service takes %v; of %d answered %d, p50 %v, p99 %v, refused %d", service, offered, len(answered),
+		answered[len(answered)/2], answered[len(answered)*99/100], ended.count("refused"))
 	m.stop()
+}
+
+// service is how long a short request takes on an engine that has so many of them.
+func (s *subject) service(m *master, limit int) time.Duration {
+	m.t.Helper()
+	var slowest atomic.Int64
+	var all sync.WaitGroup
+	for n := range limit {
+		all.Go(func() {
+			r := s.ask(m, n, false)
+			if r.err != nil || r.status != 200 {
+				m.t.Errorf("before any load: %v", r)
+			}
+			slowest.Store(max(slowest.Load(), int64(time.Since(r.began))))
+		})
+	}
+	all.Wait()
+	return time.Duration(slowest.Load())
 }
 
 // TestDeadline: the engine is told what is left, and what comes too late is not begun.

@@ -45,12 +45,16 @@ func misbehave(mux *http.ServeMux) {
 	})
 }
 
-// askEngine asks an engine itself, past any master.
-func askEngine(address, path string) (string, error) {
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+// unixTransport leads to one engine's socket.
+func unixTransport(address string) *http.Transport {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(address, "unix:"))
 	}}
-	response, err := (&http.Client{Transport: transport, Timeout: 2 * time.Minute}).Get("http://engine" + path)
+}
+
+// askEngine asks an engine itself, past any master.
+func askEngine(address, path string) (string, error) {
+	response, err := (&http.Client{Transport: unixTransport(address), Timeout: 2 * time.Minute}).Get("http://engine" + path)
 	if err != nil {
 		return "", err
 	}

@@ -43,13 +43,22 @@ async def digest(request: Request):
 @app.get("/stream/{n}")
 async def stream(n: int, events: int, ms: int = 0):
     async def body():
-        for i in range(events):
-            text = "%d-%d" % (n, i)
-            yield "id: %d\ndata: %s %08x\n\n" % (i, text, zlib.crc32(text.encode()))
-            await asyncio.sleep(ms / 1000)
+        try:
+            for i in range(events):
+                text = "%d-%d" % (n, i)
+                yield "id: %d\ndata: %s %08x\n\n" % (i, text, zlib.crc32(text.encode()))
+                await asyncio.sleep(ms / 1000)
+        except asyncio.CancelledError:
+            note("gone %d" % n)
+            raise
         yield "data: [DONE]\n\n"
 
     return StreamingResponse(body(), media_type="text/event-stream", headers=worker)
+
+
+@app.get("/exit")
+async def leave():
+    os._exit(0)
 
 
 @app.get("/silent/{n}")

@@ -190,12 +190,12 @@ func (c *client) ask(s *spec) {
 	switch r.outcome {
 	case wrong, timedOut:
 		stack.violated("request %v: %s: %s, after %v", s, r.outcome, r.detail, time.Since(began).Round(time.Millisecond))
-	case noDial, lost:
+	case noDial, lost, stale:
 		if r.outcome == noDial && s.second || stack.excused(began, time.Now()) {
 			return
 		}
 		stack.violated("request %v: %s though a master lived: %s", s, r.outcome, r.detail)
-	case right, refusal, broken, left, stale:
+	case right, refusal, broken, left:
 	}
 }
 

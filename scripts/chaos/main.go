@@ -113,6 +113,7 @@ func chaos(ctx context.Context, o options) (failed bool, err error) {
 		if ctx.Err() != nil {
 			break
 		}
+		s.last = time.Since(began) >= o.duration
 		s.rest(ctx, crowd)
 		fmt.Printf("chaos: %v, round %d: %s\n", time.Since(began).Round(time.Second), round, crowd.summary())
 	}

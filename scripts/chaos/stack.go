@@ -52,6 +52,7 @@ type stack struct {
 	burst    func(n, pick int)
 
 	first     *figures // at the first rest
+	last      bool     // the rest that is to come is the last
 	logRead   int64    // of the log, and of what engines noted
 	notesRead int64
 	served    map[string][]int // pids by request

@@ -1,0 +1,393 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// subject is an engine that tests of failures are run on: what starts it, what
+// it is asked, and what its exact answer is.
+type subject struct {
+	name string
+	// pool is a configuration of one pool, "p" or "app", with so many workers.
+	pool func(t *testing.T, workers int) string
+	// request is the nth request: a short one of some 100 ms, or a stream of a second.
+	request func(m *master, n int, stream bool) (*http.Request, error)
+	// exact says whether an answer is whole and the nth request's own.
+	exact func(body []byte, n int, stream bool) bool
+	// pid of the engine that answered.
+	pid func(http.Header) string
+	// exit makes an engine exit with code 0 by itself.
+	exit func(address string)
+}
+
+func subjects() []subject {
+	return []subject{
+		{
+			name: "FastAPI", pool: fastapi,
+			request: func(m *master, n int, stream bool) (*http.Request, error) {
+				path := fmt.Sprintf("/work/%d?ms=100", n)
+				if stream {
+					path = fmt.Sprintf("/stream/%d?events=20&ms=50", n)
+				}
+				return http.NewRequest(http.MethodGet, m.url(path), nil)
+			},
+			exact: func(body []byte, n int, stream bool) bool {
+				if stream {
+					return string(body) == streamed(n, 20)
+				}
+				return string(body) == strings.Repeat(fmt.Sprintf("answer %d ", n), 20)
+			},
+			pid:  func(h http.Header) string { return h.Get("X-Engine-Pid") },
+			exit: func(address string) { _, _ = askEngine(address, "/exit") },
+		},
+		{
+			name: "demo engine", pool: demoPool,
+			request: func(m *master, n int, stream bool) (*http.Request, error) {
+				tokens := 10
+				if stream {
+					tokens = 100
+				}
+				body := fmt.Sprintf(`{"prompt":"%d","seed":1,"ignore_eos":true,"max_tokens":%d,"stream":%t}`, n, tokens, stream)
+				return http.NewRequest(http.MethodPost, m.url("/v1/completions"), strings.NewReader(body))
+			},
+			exact: func(body []byte, _ int, stream bool) bool {
+				if stream {
+					return bytes.Count(body, []byte("\n\n")) == 102 && bytes.HasSuffix(body, []byte(dripEnd))
+				}
+				var a struct {
+					Usage struct {
+						Tokens int `json:"completion_tokens"`
+					}
+				}
+				return json.Unmarshal(body, &a) == nil && a.Usage.Tokens == 10
+			},
+			pid: func(h http.Header) string {
+				_, pid, _ := strings.Cut(h.Get("X-Engine"), "/")
+				return pid
+			},
+			exit: func(address string) { askForFault(address, "exit=0") },
+		},
+	}
+}
+
+// demoPool is a pool of the engine that is built in.
+func demoPool(_ *testing.T, workers int) string {
+	return fmt.Sprintf("trusted_proxies = [\"127.0.0.0/8\"]\n[[pools]]\nname = \"p\"\nworkers = %d\ncommand = %s\n", workers,
+		list(binary, "engine", "--faults", "--name", "{name}", "--load-time", "500ms", "--decode-rate", "100", "--slots", "64", "--socket", "{socket}"))
+}
+
+// askForFault asks the built-in engine itself, past any master.
+func askForFault(address, fault string) {
+	client := http.Client{Transport: unixTransport(address), Timeout: patience}
+	request, err := http.NewRequest(http.MethodPost, "http://engine/v1/completions", strings.NewReader(`{"prompt":"x"}`))
+	if err != nil {
+		return
+	}
+	request.Header.Set("X-Fault", fault)
+	if response, err := client.Do(request); err == nil {
+		response.Body.Close()
+	}
+}
+
+// seen is what a client has seen of one request.
+type seen struct {
+	n, status   int
+	stream      bool
+	began, head time.Time
+	pid         string
+	body        []byte
+	err         error
+}
+
+func (s seen) String() string {
+	return fmt.Sprintf("request %d (stream %t): status %d of engine %s, %v, %.200q", s.n, s.stream, s.status, s.pid, s.err, s.body)
+}
+
+// ask makes the nth request over a connection of its own.
+func (s *subject) ask(m *master, n int, stream bool) seen {
+	r := seen{n: n, stream: stream, began: time.Now()}
+	request, err := s.request(m, n, stream)
+	if err != nil {
+		r.err = err
+		return r
+	}
+	request.Header.Set("X-Request-Id", fmt.Sprintf("r%d", n))
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	response, err := client.Do(request)
+	if err != nil {
+		r.err = err
+		return r
+	}
+	defer response.Body.Close()
+	r.head, r.status, r.pid = time.Now(), response.StatusCode, s.pid(response.Header)
+	r.body, r.err = io.ReadAll(response.Body)
+	return r
+}
+
+// TestOneOfFourDies: at 40 requests/s one of four workers is killed, or exits
+// by itself. What was begun on it breaks, visibly; nothing that comes after
+// fails; and the new engine answers as soon as it has loaded.
+func TestOneOfFourDies(t *testing.T) {
+	for _, s := range subjects() {
+		for how, die := range map[string]func(workerStatus){
+			"kill -9": func(w workerStatus) { _ = syscall.Kill(w.PID, syscall.SIGKILL) },
+			"exit 0":  func(w workerStatus) { s.exit(w.Address) },
+		} {
+			t.Run(s.name+", "+how, func(t *testing.T) {
+				m := start(t, s.pool(t, 4)).allReady()
+				victim := m.workers()[1]
+				var mu sync.Mutex
+				var all []seen
+				var clients sync.WaitGroup
+				var dead time.Time
+				tick := time.NewTicker(time.Second / 40)
+				defer tick.Stop()
+				dying := make(chan struct{})
+				enough := 0
+				for n := 0; enough < 40; n++ {
+					<-tick.C
+					clients.Go(func() {
+						r := s.ask(m, n, n%4 == 0)
+						mu.Lock()
+						defer mu.Unlock()
+						all = append(all, r)
+					})
+					if n == 80 {
+						go func() {
+							defer close(dying)
+							die(victim)
+							for alive(victim.PID) {
+								time.Sleep(time.Millisecond)
+							}
+							dead = time.Now()
+						}()
+					}
+					// On for a second after the next engine is ready.
+					if n > 80 && n%10 == 0 {
+						if w := m.worker(victim.Name); w.State == "ready" && w.PID != victim.PID {
+							enough += 10
+						}
+					}
+				}
+				clients.Wait()
+				<-dying
+				m.judgeDeath(&s, all, victim, dead)
+				m.stop()
+			})
+		}
+	}
+}
+
+// judgeDeath looks at what clients saw of a worker's death.
+func (m *master) judgeDeath(s *subject, all []seen, victim workerStatus, dead time.Time) {
+	m.t.Helper()
+	now := m.worker(victim.Name)
+	var first time.Time
+	right, broke, bad := 0, 0, 0
+	for _, r := range all {
+		if r.err == nil && r.status == 200 && s.exact(r.body, r.n, r.stream) {
+			right++
+			if r.pid == fmt.Sprint(now.PID) && (first.IsZero() || r.head.Before(first)) {
+				first = r.head
+			}
+			continue
+		}
+		switch {
+		case !r.began.Before(dead):
+			m.t.Errorf("it came after the death and failed: %v", r)
+		case r.status == 200 && r.err != nil && r.pid == fmt.Sprint(victim.PID):
+			broke++ // its answer had begun
+		case r.status == 502 && r.err == nil && bytes.Contains(r.body, []byte(`"upstream_error"`)):
+			bad++ // it had been sent there: it may be what the engine died of
+		default:
+			m.t.Errorf("it was not on the engine that died, or did not break: %v", r)
+		}
+	}
+	load := time.Duration(m.metric("stoker_worker_load_seconds", `worker="`+victim.Name+`"`) * float64(time.Second))
+	m.t.Logf("%d right, %d broken off, %d told 502; first answer of the next engine %v after the death, it loaded for %v", right, broke, bad, first.Sub(dead), load)
+	if first.IsZero() || first.Sub(dead) > load+time.Second {
+		m.t.Errorf("the first answer of the next engine came %v after the death, it loaded for %v", first.Sub(dead), load)
+	}
+	// Of some 14 requests in flight a quarter was there, or half of them by chance.
+	if broke+bad > 10 {
+		m.t.Errorf("%d requests failed", broke+bad)
+	}
+}
+
+// TestCrashLoopAtStart: engines that never come up cost little, and nobody who
+// asks meanwhile waits for longer than the queue allows.
+func TestCrashLoopAtStart(t *testing.T) {
+	const watch = 10 * time.Second
+	began := time.Now()
+	m := start(t, "access_log = \"off\"\n[[pools]]\nname = \"p\"\nworkers = 4\nqueue.timeout = \"2s\"\ncommand = "+
+		list("sh", "-c", "echo $$ >>$STOKER_E2E_EVENTS.starts; echo no such model {socket}; exit 1")+"\n")
+	m.eventually("the door open", func() bool { return m.answersAdmin() })
+
+	// The first one comes while all of it may still go well.
+	asked := time.Now()
+	a := (&caller{address: m.address}).get("/work")
+	if took := time.Since(asked); a.outcome != complete || a.status != 503 || a.header.Get("Retry-After") == "" || !strings.Contains(string(a.body), `"server_unavailable"`) || took > 2*time.Second+time.Second {
+		t.Errorf("after %v: %v", took, a)
+	}
+	m.eventually("the queue's time-out over", func() bool { return time.Since(began) > 3*time.Second })
+	asked = time.Now()
+	a = (&caller{address: m.address}).get("/work")
+	if took := time.Since(asked); a.status != 503 || !strings.Contains(string(a.body), `"server_unavailable"`) || took > 500*time.Millisecond {
+		t.Errorf("when nothing is to be hoped for it took %v: %v", took, a)
+	}
+	time.Sleep(watch - time.Since(began)) // it is what happens in this time that is measured
+	starts, _ := os.ReadFile(m.events + ".starts")
+	log := len(m.logText())
+	cpu := m.cpuTime()
+	t.Logf("in %v: %d starts, %d bytes of log, %v CPU of master, keepers and engines", watch, bytes.Count(starts, []byte("\n")), log, cpu)
+	if n := bytes.Count(starts, []byte("\n")); n > 24 || n < 8 {
+		t.Errorf("%d starts", n)
+	}
+	if log > 16<<10 {
+		t.Errorf("%d bytes of log:\n%s", log, m.logText())
+	}
+	if !raced && cpu > watch/20 {
+		t.Errorf("%v CPU in %v", cpu, watch)
+	}
+	m.signal(syscall.SIGTERM)
+	m.exit(patience)
+	m.nothingLeft()
+}
+
+// cpuTime is what the master, and those of its children that have ended, have used.
+func (m *master) cpuTime() time.Duration {
+	m.t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	var sum time.Duration
+	for _, field := range fields[11:15] { // utime, stime, cutime, cstime
+		var ticks time.Duration
+		if _, err := fmt.Sscan(field, &ticks); err != nil {
+			m.t.Fatal(err)
+		}
+		sum += ticks * 10 * time.Millisecond
+	}
+	return sum
+}
+
+// TestHangUps: clients that hang up before the first byte, and within a stream,
+// over both versions of HTTP; the engine knows of each within a second.
+func TestHangUps(t *testing.T) {
+	for _, s := range subjects() {
+		t.Run(s.name, func(t *testing.T) {
+			m := start(t, s.pool(t, 2)).allReady()
+			var clients sync.WaitGroup
+			var slowest atomic.Int64
+			total := 0
+			for _, version := range []int{1, 2} {
+				for _, stream := range []bool{false, true} {
+					for range 10 {
+						total++
+						n := total
+						clients.Go(func() {
+							gone, err := s.hangUp(m, n, version, stream)
+							if err != nil {
+								t.Errorf("request %d (stream %t) over HTTP/%d: %v", n, stream, version, err)
+								return
+							}
+							for !s.knows(m, n) {
+								if time.Since(gone) > patience {
+									t.Errorf("request %d (stream %t) over HTTP/%d: the engine never knew", n, stream, version)
+									return
+								}
+								time.Sleep(10 * time.Millisecond)
+							}
+							slowest.Store(max(slowest.Load(), int64(time.Since(gone))))
+						})
+					}
+				}
+			}
+			clients.Wait()
+			t.Logf("%d hang-ups; the last was known after %v", total, time.Duration(slowest.Load()))
+			if took := time.Duration(slowest.Load()); took > time.Second {
+				t.Errorf("an engine knew of a hang-up after %v", took)
+			}
+			m.eventually("all counted", func() bool {
+				return m.metric("stoker_request_outcomes_total", `outcome="client_gone"`) == float64(total)
+			})
+			if got := m.metric("stoker_breaker_opened_total"); got != 0 {
+				t.Errorf("%v breakers opened", got)
+			}
+			m.stop()
+		})
+	}
+}
+
+// hangUp makes a request that would take long, goes when the engine has it (a
+// stream: when it has begun), and says when that was.
+func (s *subject) hangUp(m *master, n, version int, stream bool) (time.Time, error) {
+	request, err := s.request(m, n, stream)
+	if err != nil {
+		return time.Time{}, err
+	}
+	switch {
+	case request.Method == http.MethodGet && stream:
+		request.URL.RawQuery = "events=1000&ms=50"
+	case request.Method == http.MethodGet:
+		request.URL.Path, request.URL.RawQuery = fmt.Sprintf("/silent/%d", n), ""
+	default:
+		body := fmt.Sprintf(`{"prompt":"%d","seed":1,"ignore_eos":true,"max_tokens":10000,"stream":%t}`, n, stream)
+		request.Body, request.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+	}
+	request.Header.Set("X-Request-Id", fmt.Sprintf("r%d", n))
+	ctx, hangUp := context.WithTimeout(m.t.Context(), patience)
+	defer hangUp()
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetHTTP1(version == 1)
+	transport.Protocols.SetUnencryptedHTTP2(version == 2)
+	defer transport.CloseIdleConnections()
+	if !stream {
+		time.AfterFunc(300*time.Millisecond, hangUp) // it is on the engine by then, or was never sent
+		response, err := transport.RoundTrip(request.WithContext(ctx))
+		if err == nil {
+			response.Body.Close()
+			return time.Time{}, fmt.Errorf("answered with %s", response.Status)
+		}
+		return time.Now(), nil
+	}
+	response, err := transport.RoundTrip(request.WithContext(ctx))
+	if err != nil {
+		return time.Time{}, err
+	}
+	_, err = io.ReadFull(response.Body, make([]byte, 100))
+	hangUp()
+	response.Body.Close()
+	return time.Now(), err
+}
+
+// knows says whether an engine has learned that the nth request's client has gone.
+func (s *subject) knows(m *master, n int) bool {
+	if s.name == "FastAPI" {
+		return m.noted(fmt.Sprintf("gone %d", n))
+	}
+	for _, w := range m.workers() {
+		text, err := askEngine(w.Address, "/stats")
+		if err == nil && regexp.MustCompile(fmt.Sprintf(`"r%d":\{"seen":1,"state":"abort"`, n)).MatchString(text) {
+			return true
+		}
+	}
+	return false
+}
