@@ -17,6 +17,9 @@ import (
 // master ends, however it ends: there is no stale lock.
 type lock struct{ file *os.File }
 
+// errHeld: a master that lives has the run directory.
+var errHeld = errors.New("is held by another stoker")
+
 // takeRunDir makes the run directory and locks it.
 func takeRunDir(cfg *config.Config) (*lock, error) {
 	// Engines that run as other users must reach their sockets below it.
@@ -53,7 +56,7 @@ func holdRunDir(runDir, lockFile string) (*lock, error) {
 func (l *lock) take(runDir string) error {
 	err := syscall.Flock(int(l.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("run directory %s is held by another stoker%s: stop that one first", runDir, readHolder(l.file))
+		return fmt.Errorf("run directory %s %w%s: stop that one first", runDir, errHeld, readHolder(l.file))
 	}
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", l.file.Name(), err)

@@ -117,22 +117,31 @@ func runMaster(ctx context.Context, cfg *config.Config, o runOptions) error {
 		}
 		inherit.parent.close()
 	}
+	if errors.Is(err, errNamed) {
+		return nil
+	}
 	return err
 }
 
 // runGeneration is the life of this process as a master.
 func runGeneration(ctx context.Context, cfg *config.Config, o runOptions, inherit *inheritance, signals *signals) error {
 	held, err := inherit.takeRunDir(cfg)
-	if err != nil {
+	if err != nil && !errors.Is(err, errHeld) {
 		return err
 	}
-	defer held.release()
-	logs, err := newLogs(cfg)
-	if err != nil {
-		return err
+	logs, logless := newLogs(cfg)
+	if logless != nil {
+		return errors.Join(err, logless)
 	}
 	defer logs.close()
-	notifier := newNotifier(logs.log.Named("systemd"))
+	log := logs.log.Named("systemd")
+	if err != nil {
+		if held, err = newStandIn(cfg, inherit, signals, log).takeRunDir(ctx, err); err != nil {
+			return err
+		}
+	}
+	defer held.release()
+	notifier := newNotifier(log)
 	defer notifier.close()
 	handed := takeHandedIn(notifier.manager, notifier.log)
 	scaled := readScaled(cfg.RunDir, logs.log)

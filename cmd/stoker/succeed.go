@@ -116,6 +116,7 @@ func (m *master) announce(epoch uint64) {
 	if !m.inherit.successor() {
 		return
 	}
+	failpoint.Hit("before-mainpid")
 	m.notifier.takeOver()
 	err := m.inherit.parent.send(message{Serving: &servingMessage{
 		PID: os.Getpid(), Generation: m.inherit.generation(), Version: version, Epoch: epoch,
