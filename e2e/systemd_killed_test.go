@@ -77,6 +77,17 @@ func (u *unit) upgradeKilled(points ...string) {
 func (u *unit) fail(points ...string) {
 	u.t.Helper()
 	u.write(sandboxDir+"/points", strings.Join(points, "\n"))
+	u.write(sandboxDir+"/points.hits", "")
+}
+
+// hits are the points that processes have come to since fail was called.
+func (u *unit) hits() []string {
+	u.t.Helper()
+	text, err := os.ReadFile(sandboxDir + "/points.hits")
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return strings.Fields(string(text))
 }
 
 // installVersion replaces the service's binary by version "one" or "two".
@@ -117,7 +128,7 @@ func (u *unit) masters() []int {
 	var found []int
 	for word := range strings.FieldsSeq(string(procs)) {
 		line, _ := os.ReadFile(filepath.Join("/proc", word, "cmdline"))
-		if args := strings.Split(string(line), "\x00"); len(args) > 1 && args[1] == "run" {
+		if args := strings.Split(string(line), "\x00"); len(args) > 1 && args[1] == "run" && !slices.Contains(args, "--preflight") {
 			pid, err := strconv.Atoi(word)
 			if err != nil {
 				u.t.Fatal(err)

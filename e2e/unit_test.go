@@ -103,7 +103,7 @@ func (u *unit) run(steps ...step) {
 func (u *unit) explain(t *testing.T) {
 	for _, command := range [][]string{
 		{"systemctl", "status", "--no-pager", "--full", "--lines", "0", "stoker"},
-		{"journalctl", "--no-pager", "--output", "short-precise", "--lines", "80", "--unit", "stoker"},
+		{"journalctl", "--no-pager", "--output", "short-precise", "--lines", "120", "--unit", "stoker"},
 	} {
 		out, _ := exec.Command(command[0], command[1:]...).CombinedOutput()
 		t.Logf("%s", out)

@@ -150,8 +150,11 @@ func (m *master) scaleOrder(ctx context.Context, o order) (*outcome, error) {
 }
 
 // shutdownOrder begins the end, as TERM does. The command sees it by itself.
+// askEnd asks this master to end, as the signal TERM does.
+func (m *master) askEnd() { m.endOnce.Do(func() { close(m.endAsked) }) }
+
 func (m *master) shutdownOrder(context.Context, order) (*outcome, error) {
-	m.endOnce.Do(func() { close(m.endAsked) })
+	m.askEnd()
 	return &outcome{Message: "shutting down"}, nil
 }
 

@@ -82,6 +82,8 @@ func (e *elder) hear(m message) {
 		e.requests = m.InFlight.Requests
 		e.mu.Unlock()
 		e.m.setElsewhere(m.InFlight.Upstreams)
+	case m.End:
+		e.m.askEnd()
 	case m.Metrics != nil:
 		e.m.carried.carry(m.Metrics)
 		e.countedOnce.Do(func() { close(e.counted) })

@@ -29,6 +29,7 @@ import (
 //	metrics: my counters, last of all
 //	before the admin listener is left to
 //	the newer one, then on change
+//	end: the service shall end, you too
 //	bye: I am done                          The end of the stream means the same,
 //	                                        from either side, however it came.
 
@@ -42,6 +43,8 @@ type message struct {
 	// Metrics are encoded families; see carried.
 	Metrics [][]byte `json:"metrics,omitempty"`
 	Bye     bool     `json:"bye,omitempty"`
+	// End passes on what reached the older one when it had handed over already.
+	End bool `json:"end,omitempty"`
 }
 
 // helloMessage is the older generation's first.

@@ -117,7 +117,7 @@ func runMaster(ctx context.Context, cfg *config.Config, o runOptions) error {
 		}
 		inherit.parent.close()
 	}
-	if errors.Is(err, errNamed) {
+	if errors.Is(err, errStoodIn) {
 		return nil
 	}
 	return err
@@ -235,6 +235,11 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 
 	reason, failure := m.waitForEnd(ctx, signals, broken)
 	if next := m.upgrades.close(); next != nil {
+		if reason != reasonUpgraded {
+			// Who asked this master to end meant the service, and the engines are the
+			// next one's by now.
+			m.passOnEnd(next, reason)
+		}
 		err := m.retire(ctx, signals, next)
 		m.jobs.Wait()
 		return errors.Join(failure, err, serving.Wait())
@@ -246,6 +251,9 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 	}
 	return errors.Join(failure, err, serving.Wait())
 }
+
+// reasonUpgraded: a next generation has taken over.
+const reasonUpgraded = "upgraded"
 
 // giveUpAdmin leaves no trace of the admin listener: a successor's is still its
 // elder's, anyone else's socket would be left behind.
@@ -306,7 +314,7 @@ func (m *master) waitForEnd(ctx context.Context, signals *signals, broken <-chan
 			m.work(ctx, sig)
 		case a := <-m.upgrades.succeeded:
 			m.upgrades.succeeded <- a // for close
-			return "upgraded", nil
+			return reasonUpgraded, nil
 		case <-m.endAsked:
 			return "asked by stoker shutdown", nil
 		case err := <-broken:

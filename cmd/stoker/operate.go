@@ -179,33 +179,59 @@ func newShutdownCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "shutdown", Short: "End a running master gracefully, and wait until it has ended", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			raw, err := where.get(cmd.Context(), "/status")
-			if err != nil {
-				return err
-			}
-			var s status
-			if err := json.Unmarshal(raw, &s); err != nil {
-				return fmt.Errorf("read status: %w", err)
-			}
-			// Opened before the order: afterwards the number may be another's.
-			process, err := unix.PidfdOpen(s.PID, 0)
-			if err != nil {
-				return fmt.Errorf("watch master %d: %w", s.PID, err)
-			}
-			defer func() { _ = unix.Close(process) }()
 			began := time.Now()
-			if err := where.command(cmd.Context(), io.Discard, "shutdown", order{}, false); err != nil {
-				return err
+			s, err := where.shutDown(cmd.Context())
+			for err == nil {
+				// One that was handing over has a successor, which has been told as well.
+				next, gone := where.status(cmd.Context())
+				if gone != nil || next.Generation <= s.Generation {
+					fmt.Fprintf(cmd.OutOrStdout(), "stoker (pid %d) has ended after %s\n", s.PID, since(began))
+					return nil
+				}
+				s, err = where.shutDown(cmd.Context())
 			}
-			if err := awaitProcess(process); err != nil {
-				return fmt.Errorf("watch master %d: %w", s.PID, err)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "stoker (pid %d) has ended after %s\n", s.PID, since(began))
-			return nil
+			return err
 		},
 	}
 	where.flags(cmd)
 	return cmd
+}
+
+// status asks the master for its own.
+func (a *adminAddress) status(ctx context.Context) (*status, error) {
+	raw, err := a.get(ctx, "/status")
+	if err != nil {
+		return nil, err
+	}
+	var s status
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, fmt.Errorf("read status: %w", err)
+	}
+	return &s, nil
+}
+
+// shutDown has the master that answers now end, unless it does so already, and
+// waits until it has ended.
+func (a *adminAddress) shutDown(ctx context.Context) (*status, error) {
+	s, err := a.status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Opened before the order: afterwards the number may be another's.
+	process, err := unix.PidfdOpen(s.PID, 0)
+	if err != nil {
+		return s, fmt.Errorf("watch master %d: %w", s.PID, err)
+	}
+	defer func() { _ = unix.Close(process) }()
+	if s.State != draining.String() && s.State != stopping.String() {
+		if err := a.command(ctx, io.Discard, "shutdown", order{}, false); err != nil {
+			return s, err
+		}
+	}
+	if err := awaitProcess(process); err != nil {
+		return s, fmt.Errorf("watch master %d: %w", s.PID, err)
+	}
+	return s, nil
 }
 
 // awaitProcess blocks until the process behind a pidfd has ended.

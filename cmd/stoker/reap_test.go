@@ -17,6 +17,7 @@ func TestComesBack(t *testing.T) {
 		name   string
 		env    map[string]string
 		marked bool // the master had begun to shut down
+		queued bool // the service has been told to stop
 		want   string
 	}{
 		{name: "by hand"},
@@ -27,6 +28,7 @@ func TestComesBack(t *testing.T) {
 		{name: "killed", env: map[string]string{"SERVICE_RESULT": "signal", "EXIT_CODE": "killed", "EXIT_STATUS": "KILL"}, want: "signal: killed KILL"},
 		{name: "panic", env: map[string]string{"SERVICE_RESULT": "exit-code", "EXIT_CODE": "exited", "EXIT_STATUS": "2"}, want: "exit-code: exited 2"},
 		{name: "watchdog", env: map[string]string{"SERVICE_RESULT": "watchdog", "EXIT_CODE": "exited", "EXIT_STATUS": "2"}, want: "watchdog: exited 2"},
+		{name: "watchdog, and told to stop", env: map[string]string{"SERVICE_RESULT": "watchdog", "EXIT_CODE": "exited", "EXIT_STATUS": "2"}, queued: true},
 		{name: "out of memory", env: map[string]string{"SERVICE_RESULT": "oom-kill", "EXIT_CODE": "killed", "EXIT_STATUS": "KILL"}, want: "oom-kill: killed KILL"},
 		{name: "could not start", env: map[string]string{"SERVICE_RESULT": "exit-code", "EXIT_CODE": "exited", "EXIT_STATUS": "1"}, want: "exit-code: exited 1"},
 	} {
@@ -38,7 +40,7 @@ func TestComesBack(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got := comesBack(func(name string) string { return c.env[name] }, cfg.StopMark())
+			got := comesBack(func(name string) string { return c.env[name] }, cfg.StopMark(), func() bool { return c.queued })
 			if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}

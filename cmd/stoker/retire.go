@@ -27,13 +27,13 @@ var errLost = errors.New("the new generation ended before it served; engines liv
 func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error {
 	failpoint.Hit("old-after-ready")
 	start := time.Now()
-	patient, stopWaiting := m.patience(ctx, signals)
-	defer stopWaiting()
 	reports := m.beginReports(a.link)
 	defer a.link.close()
 	defer reports.end()
 
-	serving, lost := m.awaitSuccessor(patient, a)
+	serving, lost := m.awaitSuccessor(signals, a)
+	patient, stopWaiting := m.patience(ctx, signals)
+	defer stopWaiting()
 	// Before anything else changes: what it would say is not the service's state.
 	m.notifier.retire()
 	m.succeeded.Store(serving != nil)
@@ -66,13 +66,15 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	return lost
 }
 
-// patience lasts until a signal to end comes.
+// patience lasts until a signal to end comes that is not passed on.
 func (m *master) patience(ctx context.Context, signals *signals) (context.Context, func()) {
 	hurried := make(chan struct{})
 	stop := make(chan struct{})
 	m.jobs.Go(func() {
 		select {
 		case <-signals.end:
+			close(hurried)
+		case <-signals.hurry: // the first one was passed on
 			close(hurried)
 		case <-stop:
 		}
@@ -85,8 +87,9 @@ func (m *master) patience(ctx context.Context, signals *signals) (context.Contex
 }
 
 // awaitSuccessor waits until the new generation serves; until then this one
-// accepts as ever, since somebody must.
-func (m *master) awaitSuccessor(ctx context.Context, a *attempt) (*servingMessage, error) {
+// accepts as ever, since somebody must. A signal to end that comes before is
+// meant for both: a service manager, say, does not know yet who is the master.
+func (m *master) awaitSuccessor(signals *signals, a *attempt) (*servingMessage, error) {
 	limit := time.NewTimer(m.cfg.UpgradeTimeout.Std())
 	defer limit.Stop()
 	for {
@@ -104,10 +107,20 @@ func (m *master) awaitSuccessor(ctx context.Context, a *attempt) (*servingMessag
 			return nil, m.lostSuccessor(a, errLost)
 		case <-limit.C:
 			return nil, m.lostSuccessor(a, errors.New("the new generation has taken over and does not serve: it hangs; end it and start another"))
-		case <-ctx.Done():
+		case sig := <-signals.end:
+			m.passOnEnd(a, sig.String())
+		case <-signals.hurry:
 			a.settle(nil, errEnding)
-			return nil, nil //nolint:nilnil // a signal to end is neither
+			return nil, nil //nolint:nilnil // two signals to end are neither
 		}
+	}
+}
+
+// passOnEnd has the new generation end, as soon as it serves.
+func (m *master) passOnEnd(a *attempt, reason string) {
+	m.log.Info("told to end in the middle of an upgrade: so is the new generation", "reason", reason)
+	if err := a.link.send(message{End: true}); err != nil {
+		m.log.Warn("the new generation cannot be told to end", "error", err)
 	}
 }
 

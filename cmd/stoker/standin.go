@@ -27,8 +27,9 @@ import (
 // Until then it is the main process itself: a stop ends it, and "stoker reap",
 // which follows, ends the holder.
 
-// errNamed: the run directory's holder is the service's main process now.
-var errNamed = errors.New("another process of this service is its master")
+// errStoodIn: this process has nothing left to do: the run directory's holder is
+// the service's main process now, or the service is to end. It is no failure.
+var errStoodIn = errors.New("another process of this service is its master")
 
 const (
 	// standInEvery paces the looking.
@@ -55,7 +56,7 @@ func newStandIn(cfg *config.Config, inherit *inheritance, signals *signals, log 
 }
 
 // takeRunDir takes the run directory, which is held, as soon as it is free; it
-// returns errNamed when there is nothing left to do, and held where the holder
+// returns errStoodIn when there is nothing left to do, and held where the holder
 // is no part of this service.
 func (s *standIn) takeRunDir(ctx context.Context, held error) (*lock, error) {
 	if !s.manager.Enabled() {
@@ -75,13 +76,13 @@ func (s *standIn) takeRunDir(ctx context.Context, held error) (*lock, error) {
 			return lock, err
 		}
 		if !s.pause() {
-			break
+			return nil, errStoodIn
 		}
 	}
 	return nil, held
 }
 
-// await returns nil when the master has ended, and errNamed when it serves.
+// await returns nil when the master has ended, and errStoodIn when it serves.
 func (s *standIn) await(ctx context.Context, master *holder) error {
 	s.log.Info("another process of this service is the master, or about to be", "pid", master.pid)
 	hangs := time.Now().Add(s.cfg.UpgradeTimeout.Std())
@@ -97,7 +98,8 @@ func (s *standIn) await(ctx context.Context, master *holder) error {
 			return s.name(master)
 		}
 		if !s.pause() {
-			return fmt.Errorf("told to end while process %d was the master", master.pid)
+			s.log.Info("told to end; the master is ended by what follows (stoker reap)", "pid", master.pid)
+			return errStoodIn
 		}
 	}
 	return nil
@@ -126,5 +128,5 @@ func (s *standIn) name(master *holder) error {
 		return fmt.Errorf("tell the service manager that process %d is the service's main one: %w", master.pid, err)
 	}
 	s.log.Info("the service manager looks after the master that is there", "pid", master.pid)
-	return errNamed
+	return errStoodIn
 }

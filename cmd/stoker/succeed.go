@@ -118,6 +118,7 @@ func (m *master) announce(epoch uint64) {
 	}
 	failpoint.Hit("before-mainpid")
 	m.notifier.takeOver()
+	failpoint.Hit("after-mainpid")
 	err := m.inherit.parent.send(message{Serving: &servingMessage{
 		PID: os.Getpid(), Generation: m.inherit.generation(), Version: version, Epoch: epoch,
 	}})

@@ -6,5 +6,6 @@
 // "POINT=ACTION", where the action is kill (by KILL, as an operator or the
 // kernel would), hang (for ever), exit (with code 9) or pause=DURATION. A file,
 // not a value, so that a test can change its mind while processes run that have
-// inherited the environment.
+// inherited the environment. Each point that is acted upon is first noted, a line
+// each, in a file of the same name with ".hits" behind it.
 package failpoint

@@ -1,0 +1,90 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestUnderSystemdStop stops the service where a stop is hardest: nothing may be
+// left of it, whatever was going on.
+func TestUnderSystemdStop(t *testing.T) {
+	underSystemd(t, true, func(u *unit) {
+		const slow = "TimeoutStopSec=2\nTimeoutAbortSec=1\nRestartSec=500ms"
+		u.install(fakeUnit("100ms"), slow)
+		u.run(
+			step{"while the older generation drains", (*unit).stopDuringHandOver},
+			step{"before the new generation is ready", func(u *unit) { u.stopInUpgrade("before-ready=pause=1s") }},
+			step{"between Ready and serving", func(u *unit) { u.stopInUpgrade("after-ready=pause=1s") }},
+			step{"before systemd knows of the new generation", func(u *unit) { u.stopInUpgrade("before-mainpid=pause=1s") }},
+			step{"before the old generation knows of the new one", func(u *unit) { u.stopInUpgrade("after-mainpid=pause=1s") }},
+			step{"when the old generation has died and the new one is not ready", (*unit).stopStandIn},
+			step{"a master that hangs, found by the watchdog", func(u *unit) { u.stopHung(true) }},
+			step{"a master that hangs, and no watchdog", func(u *unit) {
+				u.install(fakeUnit("100ms"), slow, "WatchdogSec=0")
+				u.stopHung(false)
+			}},
+		)
+	})
+}
+
+// stopInUpgrade stops while two masters live and the new one waits at a point.
+func (u *unit) stopInUpgrade(point string) {
+	u.systemctl("start", "stoker")
+	u.allReady()
+	u.fail(point)
+	u.kill(syscall.SIGUSR2)
+	name, _, _ := strings.Cut(point, "=")
+	u.eventually("the new one waits", func() bool { return slices.Contains(u.hits(), name) })
+	if n := len(u.masters()); n != 2 {
+		u.t.Errorf("%d masters, want 2", n)
+	}
+	began := time.Now()
+	u.systemctl("stop", "stoker")
+	u.t.Logf("stopped after %v", time.Since(began).Round(time.Millisecond))
+	u.fail()
+	u.inactive()
+	if result := u.show("Result"); result != "success" {
+		u.t.Errorf("result %s", result)
+	}
+}
+
+// stopStandIn stops while the main process is one that systemd has started in
+// place of the one that died, and waits for a master which systemd does not know.
+func (u *unit) stopStandIn() {
+	u.systemctl("start", "stoker")
+	u.allReady()
+	last := u.mainPID()
+	u.fail("old-before-ready=kill", "before-ready=pause=4s")
+	u.kill(syscall.SIGUSR2)
+	u.eventually("systemd has started another", func() bool {
+		return slices.Contains(u.hits(), "before-ready") && u.show("SubState") == "start" && u.mainPID() != last && len(u.masters()) == 2
+	})
+	u.systemctl("stop", "stoker")
+	u.fail()
+	u.inactive()
+}
+
+// stopHung stops a master that answers nobody.
+func (u *unit) stopHung(watched bool) {
+	u.systemctl("start", "stoker")
+	engines := u.engines()
+	u.kill(syscall.SIGSTOP)
+	if watched {
+		u.eventually("the watchdog has seen it", func() bool { return u.show("SubState") == "stop-watchdog" })
+	}
+	began := time.Now()
+	u.systemctl("stop", "stoker")
+	u.t.Logf("stopped after %v, result %s", time.Since(began).Round(time.Millisecond), u.show("Result"))
+	u.inactive()
+	for _, pid := range engines {
+		if alive(pid) {
+			u.t.Errorf("engine %d is left", pid)
+		}
+	}
+	u.systemctl("reset-failed", "stoker")
+}
