@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,6 +19,7 @@ func TestUnderSystemdStop(t *testing.T) {
 		u.install(fakeUnit("100ms"), slow)
 		u.run(
 			step{"while the older generation drains", (*unit).stopDuringHandOver},
+			step{"with a request longer than TimeoutStopSec, after an upgrade", (*unit).stopPatiently},
 			step{"before the new generation is ready", func(u *unit) { u.stopInUpgrade("before-ready=pause=1s") }},
 			step{"between Ready and serving", func(u *unit) { u.stopInUpgrade("after-ready=pause=1s") }},
 			step{"before systemd knows of the new generation", func(u *unit) { u.stopInUpgrade("before-mainpid=pause=1s") }},
@@ -30,6 +32,38 @@ func TestUnderSystemdStop(t *testing.T) {
 			}},
 		)
 	})
+}
+
+// stopPatiently: while a generation that an upgrade has started drains, systemd
+// waits for longer than the unit says.
+func (u *unit) stopPatiently() {
+	u.systemctl("start", "stoker")
+	u.allReady()
+	last := u.mainPID()
+	if out, err := exec.Command(binary, "upgrade", "--run-dir", u.runDir).CombinedOutput(); err != nil {
+		u.t.Fatalf("stoker upgrade: %v: %s", err, out)
+	}
+	u.replaced(last)
+	held := make(chan answer, 1)
+	go func() {
+		c := caller{address: u.address}
+		held <- c.get("/work?ms=4500")
+	}()
+	u.eventually("the request in flight", func() bool {
+		n := 0
+		for _, w := range u.workers() {
+			n += w.InFlight
+		}
+		return n == 1
+	})
+	u.systemctl("stop", "stoker")
+	if a := <-held; a.outcome != complete || a.status != 200 {
+		u.t.Errorf("the request: %v", a)
+	}
+	u.inactive()
+	if result := u.show("Result"); result != "success" {
+		u.t.Errorf("result %s", result)
+	}
 }
 
 // stopInUpgrade stops while two masters live and the new one waits at a point.
