@@ -42,6 +42,8 @@ type outcome struct {
 	Plan *config.Plan `json:"plan,omitempty"`
 	// Upgrade is who serves now.
 	Upgrade *upgradeResult `json:"upgrade,omitempty"`
+	// HandedOver: the next generation takes orders, and shall be given this one.
+	HandedOver bool `json:"handed_over,omitempty"`
 	// refused: the order made no sense. It is the answer's status.
 	refused bool
 }
@@ -58,11 +60,17 @@ func handleControl(mux *http.ServeMux, m *master) {
 		"restart":  m.restartOrder,
 		"scale":    m.scaleOrder,
 		"reload":   m.reloadOrder,
+	} {
+		mux.HandleFunc("POST /"+verb, func(w http.ResponseWriter, r *http.Request) {
+			// An operator who goes away has given the order all the same.
+			m.obey(context.WithoutCancel(r.Context()), w, r, m.apartFromUpgrades(do))
+		})
+	}
+	for verb, do := range map[string]func(context.Context, order) (*outcome, error){
 		"shutdown": m.shutdownOrder,
 		"upgrade":  m.upgradeOrder,
 	} {
 		mux.HandleFunc("POST /"+verb, func(w http.ResponseWriter, r *http.Request) {
-			// An operator who goes away has given the order all the same.
 			m.obey(context.WithoutCancel(r.Context()), w, r, do)
 		})
 	}
@@ -81,6 +89,10 @@ func (m *master) obey(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		writeJSON(w, http.StatusBadRequest, outcome{Error: "read order: " + err.Error()})
 		return
 	}
+	if m.gate.passed() {
+		writeJSON(w, http.StatusConflict, outcome{Error: errHandedOver.Error(), HandedOver: true})
+		return
+	}
 	if m.now() != serving {
 		writeJSON(w, http.StatusConflict, outcome{Error: "the master is " + m.now().String()})
 		return
@@ -93,12 +105,25 @@ func (m *master) obey(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		writeJSON(w, http.StatusOK, done)
 	case err == nil:
 		writeJSON(w, http.StatusConflict, done)
+	case errors.Is(err, errHandedOver):
+		writeJSON(w, http.StatusConflict, outcome{Error: err.Error(), HandedOver: true})
 	case errors.As(err, &unknown):
 		writeJSON(w, http.StatusNotFound, outcome{Error: err.Error()})
 	case errors.Is(err, errOrder), errors.As(err, &problems):
 		writeJSON(w, http.StatusBadRequest, outcome{Error: err.Error()})
 	default:
 		writeJSON(w, http.StatusConflict, outcome{Error: err.Error()})
+	}
+}
+
+// apartFromUpgrades carries out an order while no upgrade goes on.
+func (m *master) apartFromUpgrades(do func(context.Context, order) (*outcome, error)) func(context.Context, order) (*outcome, error) {
+	return func(ctx context.Context, o order) (*outcome, error) {
+		if err := m.gate.enter(ctx); err != nil {
+			return nil, err
+		}
+		defer m.gate.leave()
+		return do(ctx, o)
 	}
 }
 
@@ -149,10 +174,10 @@ func (m *master) scaleOrder(ctx context.Context, o order) (*outcome, error) {
 	return tell(fmt.Sprintf("scaled to %d:", o.Workers), o.Name, report), err
 }
 
-// shutdownOrder begins the end, as TERM does. The command sees it by itself.
 // askEnd asks this master to end, as the signal TERM does.
 func (m *master) askEnd() { m.endOnce.Do(func() { close(m.endAsked) }) }
 
+// shutdownOrder begins the end. The command sees it by itself.
 func (m *master) shutdownOrder(context.Context, order) (*outcome, error) {
 	m.askEnd()
 	return &outcome{Message: "shutting down"}, nil
@@ -229,7 +254,12 @@ func (m *master) scaleFirst(ctx context.Context, by int) {
 		m.log.Warn("no pool of workers to scale")
 		return
 	}
-	report, err := m.scale(ctx, names[0], func(now int) int { return now + by })
+	var report *supervisor.Report
+	err := m.gate.enter(ctx)
+	if err == nil {
+		report, err = m.scale(ctx, names[0], func(now int) int { return now + by })
+		m.gate.leave()
+	}
 	if err != nil {
 		m.log.Warn("not scaled", "pool", names[0], "error", err)
 		return

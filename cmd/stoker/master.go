@@ -73,6 +73,8 @@ type master struct {
 	current atomic.Pointer[config.Config]
 	// load reads the configuration anew; nil: no file says it.
 	load func() (*config.Config, error)
+	// gate keeps orders and upgrades apart.
+	gate *gate
 	// changing is held while an operator changes what runs.
 	changing sync.Mutex
 	// listeners of the door, by their address in the configuration. Whoever
@@ -161,7 +163,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := &master{
 		cfg: cfg, log: logs.log, logs: logs, metrics: newMasterMetrics(registry), endAsked: make(chan struct{}),
-		inherit: inherit, carried: &carried{own: registry},
+		gate: newGate(), inherit: inherit, carried: &carried{own: registry},
 	}
 	m.elder, m.upgrades = newElder(m, inherit), newUpgrades(m)
 	m.current.Store(cfg)

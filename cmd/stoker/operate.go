@@ -144,17 +144,30 @@ func (a *adminAddress) post(ctx context.Context, path string, o order) (*outcome
 	if err != nil {
 		return nil, nil, fmt.Errorf("ask master: %w", err)
 	}
-	status, raw, err := a.exchange(ctx, http.MethodPost, path, bytes.NewReader(body), 0)
-	if err != nil {
-		return nil, nil, err
+	for {
+		status, raw, err := a.exchange(ctx, http.MethodPost, path, bytes.NewReader(body), 0)
+		if err != nil {
+			return nil, nil, err
+		}
+		var done outcome
+		if err := json.Unmarshal(raw, &done); err != nil {
+			return nil, nil, fmt.Errorf("master answered %d: %s", status, bytes.TrimSpace(raw))
+		}
+		if !done.HandedOver {
+			done.refused = status == http.StatusBadRequest
+			return &done, raw, nil
+		}
+		// Within upgrade_timeout it leaves the socket to its successor.
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
 	}
-	var done outcome
-	if err := json.Unmarshal(raw, &done); err != nil {
-		return nil, nil, fmt.Errorf("master answered %d: %s", status, bytes.TrimSpace(raw))
-	}
-	done.refused = status == http.StatusBadRequest
-	return &done, raw, nil
 }
+
+// askAgain paces an order that a master in an upgrade does not take any more.
+const askAgain = 50 * time.Millisecond
 
 func newReloadCommand() *cobra.Command {
 	var where adminAddress

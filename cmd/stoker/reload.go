@@ -62,7 +62,7 @@ func (m *master) reloadOrder(ctx context.Context, o order) (*outcome, error) {
 
 // reloadBySignal is HUP: what a command would have been answered is logged.
 func (m *master) reloadBySignal(ctx context.Context) {
-	done, err := m.reload(ctx)
+	done, err := m.apartFromUpgrades(func(ctx context.Context, _ order) (*outcome, error) { return m.reload(ctx) })(ctx, order{})
 	switch {
 	case err != nil:
 		m.log.Error("not reloaded: everything goes on as before", "error", err)

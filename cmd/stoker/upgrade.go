@@ -140,18 +140,44 @@ func (u *upgrades) try(a *attempt) error {
 	if err := preflight(u.ctx, u.m.sup.KeeperProtocols()); err != nil {
 		return err
 	}
+	queued, err := u.queue()
+	if err != nil {
+		return err
+	}
+	if queued {
+		// The file may have been replaced once more meanwhile.
+		err = preflight(u.ctx, u.m.sup.KeeperProtocols())
+	}
+	if err == nil {
+		u.m.log.Info("upgrading: executing the new generation", "command", os.Args[0])
+		err = u.execute(a)
+	}
+	if err != nil {
+		u.m.gate.open()
+	} else {
+		u.m.gate.handOver()
+	}
+	return err
+}
+
+// queue waits until nobody else changes what runs: the generation before has
+// ended, and every order has been carried out. From then on orders wait.
+func (u *upgrades) queue() (queued bool, err error) {
 	if u.m.elder.draining() {
+		queued = true
 		u.m.log.Info("upgrade queued until the generation before has ended", "older_pid", u.m.elder.hello.PID)
 		if err := u.m.inherit.upgrader.WaitForParent(u.ctx); err != nil && u.ctx.Err() != nil {
-			return errEnding
-		}
-		// The file may have been replaced once more meanwhile.
-		if err := preflight(u.ctx, u.m.sup.KeeperProtocols()); err != nil {
-			return err
+			return queued, errEnding
 		}
 	}
-	u.m.log.Info("upgrading: executing the new generation", "command", os.Args[0])
-	return u.execute(a)
+	err = u.m.gate.close(u.ctx, func(orders int) {
+		queued = true
+		u.m.log.Info("upgrade queued until what operators have ordered has come about", "orders", orders)
+	})
+	if err != nil {
+		return queued, errEnding
+	}
+	return queued, nil
 }
 
 // execute starts the new process and waits until it has committed or failed.
