@@ -4,10 +4,12 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -101,4 +103,43 @@ func TestFirstProcessTellsTheEnd(t *testing.T) {
 	}
 	// The kernel ends the rest of the namespace.
 	m.eventually("nothing left", func() bool { return len(m.descendants()) == 0 })
+}
+
+// TestFirstProcessRefusesUpgrades: the end of a container's first process would
+// be the container's, so the upgrade is refused, with that reason, whoever asks
+// and however the master was started; nothing changes.
+func TestFirstProcessRefusesUpgrades(t *testing.T) {
+	m, first := startInContainer(t)
+	before, children := m.status(), childrenOf(t, first)
+	out, err := exec.Command(binary, "upgrade", "--run-dir", m.runDir).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("stoker upgrade: %v, want exit code 1", err)
+	}
+	if !strings.Contains(string(out), "not upgraded: ") || !strings.Contains(string(out), "would end the container; start a new container instead") {
+		t.Errorf("stoker upgrade says %q", out)
+	}
+	// The signal goes to the first process, as a container's runtime sends it.
+	refusals := func() int { return strings.Count(m.logText(), "upgrade failed; this master goes on as before") }
+	told := refusals()
+	if err := syscall.Kill(first, syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	m.eventually("the log says why", func() bool { return refusals() == told+1 })
+	if now := m.status(); now.PID != before.PID || now.Generation != 1 {
+		t.Errorf("pid %d, generation %d; want %d, 1", now.PID, now.Generation, before.PID)
+	}
+	if now := childrenOf(t, first); !slices.Equal(now, children) {
+		t.Errorf("the first process has children %v, had %v", now, children)
+	}
+	if a := (&caller{address: m.address}).get("/work"); a.outcome != complete || a.status != 200 {
+		t.Errorf("a request: %v", a)
+	}
+	if err := syscall.Kill(first, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := m.exit(patience); code != 0 {
+		t.Errorf("exit code %d after TERM to the first process, want 0", code)
+	}
+	m.nothingLeft()
 }
