@@ -18,7 +18,6 @@ func TestUnderSystemdStop(t *testing.T) {
 		const slow = "TimeoutStopSec=2\nTimeoutAbortSec=1\nRestartSec=500ms"
 		u.install(fakeUnit("100ms"), slow)
 		u.run(
-			step{"while the older generation drains", (*unit).stopDuringHandOver},
 			step{"with a request longer than TimeoutStopSec, after an upgrade", (*unit).stopPatiently},
 			step{"before the new generation is ready", func(u *unit) { u.stopInUpgrade("before-ready=pause=1s") }},
 			step{"between Ready and serving", func(u *unit) { u.stopInUpgrade("after-ready=pause=1s") }},

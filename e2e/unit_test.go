@@ -101,6 +101,7 @@ func (u *unit) run(steps ...step) {
 
 // explain shows what systemd knows of the service, and what it logged.
 func (u *unit) explain(t *testing.T) {
+	t.Helper()
 	for _, command := range [][]string{
 		{"systemctl", "status", "--no-pager", "--full", "--lines", "0", "stoker"},
 		{"journalctl", "--no-pager", "--output", "short-precise", "--lines", "120", "--unit", "stoker"},

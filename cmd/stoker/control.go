@@ -54,12 +54,12 @@ var errOrder = errors.New("bad order")
 // handleControl adds the orders to the admin socket's answers.
 func handleControl(mux *http.ServeMux, m *master) {
 	for verb, do := range map[string]func(context.Context, order) (*outcome, error){
-		"drain":    m.drainOrder,
-		"stop":     m.stopOrder,
-		"resume":   m.resumeOrder,
-		"restart":  m.restartOrder,
-		"scale":    m.scaleOrder,
-		"reload":   m.reloadOrder,
+		"drain":   m.drainOrder,
+		"stop":    m.stopOrder,
+		"resume":  m.resumeOrder,
+		"restart": m.restartOrder,
+		"scale":   m.scaleOrder,
+		"reload":  m.reloadOrder,
 	} {
 		mux.HandleFunc("POST /"+verb, func(w http.ResponseWriter, r *http.Request) {
 			// An operator who goes away has given the order all the same.

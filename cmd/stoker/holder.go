@@ -80,7 +80,7 @@ func holdsLock(pid int, lock os.FileInfo) bool {
 		if err != nil || !os.SameFile(file, lock) {
 			continue
 		}
-		info, err := os.ReadFile(filepath.Join(dir, "fdinfo", fd.Name()))
+		info, err := os.ReadFile(filepath.Join(dir, "fdinfo", fd.Name())) //nolint:gosec // the kernel's names
 		if err == nil && bytes.Contains(info, []byte("FLOCK")) {
 			return true
 		}
@@ -95,7 +95,7 @@ func (h *holder) signal(sig unix.Signal) error { return unix.PidfdSendSignal(h.h
 
 // ended waits for its end, for d at most.
 func (h *holder) ended(d time.Duration) bool {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(h.handle), Events: unix.POLLIN}}, int(d.Milliseconds())) //nolint:gosec // a descriptor
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(h.handle), Events: unix.POLLIN}}, int(d.Milliseconds()))
 	return err == nil && n == 1
 }
 

@@ -195,9 +195,7 @@ func newShutdownCommand() *cobra.Command {
 			began := time.Now()
 			s, err := where.shutDown(cmd.Context())
 			for err == nil {
-				// One that was handing over has a successor, which has been told as well.
-				next, gone := where.status(cmd.Context())
-				if gone != nil || next.Generation <= s.Generation {
+				if !where.hasSuccessor(cmd.Context(), s) {
 					fmt.Fprintf(cmd.OutOrStdout(), "stoker (pid %d) has ended after %s\n", s.PID, since(began))
 					return nil
 				}
@@ -221,6 +219,13 @@ func (a *adminAddress) status(ctx context.Context) (*status, error) {
 		return nil, fmt.Errorf("read status: %w", err)
 	}
 	return &s, nil
+}
+
+// hasSuccessor: a master that was handing over when it was told to end has one,
+// which has been told as well. One that somebody has started since is none.
+func (a *adminAddress) hasSuccessor(ctx context.Context, ended *status) bool {
+	next, err := a.status(ctx)
+	return err == nil && next.Generation > ended.Generation
 }
 
 // shutDown has the master that answers now end, unless it does so already, and

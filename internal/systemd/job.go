@@ -27,7 +27,7 @@ func StopQueued(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	jobs, err := exec.CommandContext(ctx, "systemctl", "list-jobs", "--no-legend", "--no-pager", "--", unit).Output() //nolint:gosec // our own unit's name
+	jobs, err := exec.CommandContext(ctx, "systemctl", "list-jobs", "--no-legend", "--no-pager", "--", unit).Output()
 	return err == nil && stopAmong(string(jobs), unit)
 }
 
