@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -24,10 +25,10 @@ func TestUnderSystemdStop(t *testing.T) {
 			step{"before systemd knows of the new generation", func(u *unit) { u.stopInUpgrade("before-mainpid=pause=1s") }},
 			step{"before the old generation knows of the new one", func(u *unit) { u.stopInUpgrade("after-mainpid=pause=1s") }},
 			step{"when the old generation has died and the new one is not ready", (*unit).stopStandIn},
-			step{"a master that hangs, found by the watchdog", func(u *unit) { u.stopHung(true) }},
+			step{"a master that hangs, when the watchdog has seen it", (*unit).stopWatched},
 			step{"a master that hangs, and no watchdog", func(u *unit) {
 				u.install(fakeUnit("100ms"), slow, "WatchdogSec=0")
-				u.stopHung(false)
+				u.stopHung()
 			}},
 		)
 	})
@@ -103,16 +104,41 @@ func (u *unit) stopStandIn() {
 }
 
 // stopHung stops a master that answers nobody.
-func (u *unit) stopHung(watched bool) {
+func (u *unit) stopHung() {
 	u.systemctl("start", "stoker")
 	engines := u.engines()
 	u.kill(syscall.SIGSTOP)
-	if watched {
-		u.eventually("the watchdog has seen it", func() bool { return u.show("SubState") == "stop-watchdog" })
-	}
 	began := time.Now()
 	u.systemctl("stop", "stoker")
 	u.t.Logf("stopped after %v, result %s", time.Since(began).Round(time.Millisecond), u.show("Result"))
+	u.endedWith(engines)
+}
+
+// stopWatched stops the service after the watchdog has ended its master, and
+// before it is decided what becomes of the engines: a moment that is held here.
+func (u *unit) stopWatched() {
+	hold := sandboxDir + "/hold"
+	u.install(fakeUnit("100ms"), "TimeoutStopSec=30", "ExecStopPost=",
+		"ExecStopPost=/bin/sh -c 'while test -e "+hold+"; do sleep 0.05; done'", "ExecStopPost="+binary+" reap --run-dir "+u.runDir)
+	u.write(hold, "")
+	u.systemctl("start", "stoker")
+	engines := u.engines()
+	u.kill(syscall.SIGSTOP)
+	u.eventually("the watchdog has ended it", func() bool { return u.show("SubState") == "stop-post" })
+	if result := u.show("Result"); result != "watchdog" {
+		u.t.Errorf("result %s", result)
+	}
+	u.systemctl("stop", "--no-block", "stoker")
+	u.eventually("the stop is queued", func() bool { return strings.Contains(u.systemctl("list-jobs", "--no-legend"), " stop ") })
+	if err := os.Remove(hold); err != nil {
+		u.t.Fatal(err)
+	}
+	u.endedWith(engines)
+}
+
+// endedWith waits for the service's end, which must have been these engines' too.
+func (u *unit) endedWith(engines []int) {
+	u.t.Helper()
 	u.inactive()
 	for _, pid := range engines {
 		if alive(pid) {
