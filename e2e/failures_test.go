@@ -279,11 +279,11 @@ func (m *master) cpuTime() time.Duration {
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	var sum time.Duration
 	for _, field := range fields[11:15] { // utime, stime, cutime, cstime
-		var ticks time.Duration
+		var ticks int
 		if _, err := fmt.Sscan(field, &ticks); err != nil {
 			m.t.Fatal(err)
 		}
-		sum += ticks * 10 * time.Millisecond
+		sum += time.Duration(ticks) * 10 * time.Millisecond
 	}
 	return sum
 }
