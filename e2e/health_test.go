@@ -199,6 +199,43 @@ canary.timeout = "2s"
 	m.stop()
 }
 
+// TestTokensAreSignsOfLife: an engine that takes one request at a time is at a
+// long one, and so neither a byte nor a canary comes; but its own metrics page
+// counts tokens. Without that page nobody could tell it from a hung one.
+func TestTokensAreSignsOfLife(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, page string
+		hung       float64
+	}{{"counted", "metrics_path = \"/metrics\"\n", 0}, {"not counted", "", 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			command := list(binary, "engine", "--socket", "{socket}", "--load-time", "0s", "--slots", "1", "--decode-rate", "10")
+			m := start(t, "[[pools]]\nname = \"one\"\ncommand = "+command+`
+[pools.health]
+interval = "200ms"
+stall_timeout = "600ms"
+canary.path = "/v1/completions"
+canary.timeout = "1s"
+`+c.page).allReady()
+			request := `{"prompt":"hello","max_tokens":50,"ignore_eos":true}` // 5 s
+			response, err := http.Post(m.url("/v1/completions"), "application/json", strings.NewReader(request))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = readAll(response)
+			if fine := err == nil; fine != (c.hung == 0) {
+				t.Errorf("the answer: %v", err)
+			}
+			if got := m.metric("stoker_workers_hung_total"); got != c.hung {
+				t.Errorf("found hanging %v times, want %v: %s", got, c.hung, m.explained("hung"))
+			}
+			m.eventually("ready", func() bool { return m.workers()[0].State == "ready" })
+			m.stop()
+		})
+	}
+}
+
 // TestSaturatedIsNotHung: a queue inside, and a /health behind it that never
 // answers in time, for much longer than it takes to find a hung worker. The
 // time is scaled: STOKER_E2E_SATURATED=60s with the defaults is the whole of it.
@@ -248,7 +285,7 @@ func TestKindsOfProbes(t *testing.T) {
 			"exit status 3: out of order",
 		},
 		{
-			"command that hangs", "kind = \"command\"\ntimeout = \"400ms\"\ncommand = " + list("sh", "-c", "test ! -e "+file+" || { echo still here; sleep 1000; }"),
+			"command that hangs", "kind = \"command\"\ntimeout = \"400ms\"\ncommand = " + list("sh", "-c", "test -S {socket} || exit 1; test ! -e "+file+" || { echo still here; sleep 1000; }"),
 			"still here: no answer in time",
 		},
 	} {
