@@ -12,9 +12,9 @@ import (
 const (
 	// spareDescriptors are for all but traffic: listeners, keepers, logs, probes.
 	spareDescriptors = 200
-	// descriptorsEach is what a connection with a request on it needs: itself, one to
-	// a worker, and sometimes a pipe between the two.
-	descriptorsEach = 3
+	// descriptorsEach is what a connection with a request on it needs: itself and
+	// one to a worker. A large body that finds none left for its pipe is copied.
+	descriptorsEach = 2
 )
 
 // frontLimits are what a configuration says of clients.

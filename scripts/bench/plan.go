@@ -68,7 +68,7 @@ func allWorks(o options) []work {
 		overUnix.name, overUnix.unix = overUnix.name+", unix", true
 		all = append(all, w, overUnix)
 	}
-	most := min(10000, o.files/2-500)
+	most := min(10000, o.files/2-1000)
 	for _, n := range []int{0, 1000, most} {
 		all = append(all, work{
 			name: fmt.Sprintf("memory with %d open streams", n), unit: "stream", resident: true,
@@ -88,7 +88,7 @@ func allWorks(o options) []work {
 // measureAll measures one work on every subject.
 func (w *work) measureAll(ctx context.Context, load *loadProcess, dir string, subjects []subject, r *report) error {
 	for _, s := range subjects {
-		if w.ours && !s.ours {
+		if w.ours && !s.ours || w.resident && s.command == nil {
 			continue
 		}
 		one, err := w.measure(ctx, load, dir, s)
