@@ -64,7 +64,10 @@ func (a *attempt) Head(r *http1.Response, length int64) error {
 	a.fields = append(a.fields, http1.Field{Name: requestIDField, Value: a.x.Record.ID})
 	a.head = http1.Response{Status: r.Status, Reason: r.Reason, Fields: a.fields}
 	a.record.Head(&a.head, a.x.Record.FirstByte)
-	return a.x.Sink.Head(&a.head, length)
+	err := a.x.Sink.Head(&a.head, length)
+	a.head.Reason, a.head.Fields = "", nil // the transport lets go of what they view
+	clear(a.fields)
+	return err
 }
 
 // Write implements exchange.Sink.

@@ -62,7 +62,8 @@ type Exchange struct {
 type Sink interface {
 	// Interim passes on a 1xx head other than 101.
 	Interim(status int, fields http1.Fields) error
-	// Head starts the answer. length is that of the body, -1 when only its end
+	// Head starts the answer. r and what its fields view is good only until Head
+	// returns. length is that of the body, -1 when only its end
 	// will tell. For HEAD and 304 length is what the upstream declared, and no
 	// body follows.
 	Head(r *http1.Response, length int64) error

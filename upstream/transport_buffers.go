@@ -38,8 +38,8 @@ func (b *requestBuffer) free() {
 }
 
 // input is what was read from the upstream and not yet relayed. The head's
-// fields view the buffer it was parsed in, so that one is held, and not written
-// to, until the end; the body is read into what is left of it while that does.
+// fields view the buffer it was parsed in; the body is read into what is left of
+// it while that does. While nothing comes, nothing is held.
 type input struct {
 	small *[smallBuffer]byte
 	large *[largeBuffer]byte // for a head that small does not hold
@@ -88,9 +88,13 @@ func (in *input) room() []byte {
 }
 
 // bodyRoom returns where to read more of a body to. What was read there before
-// has been relayed; the head before it stays untouched.
+// has been relayed.
 func (in *input) bodyRoom() []byte {
 	if in.window == nil {
+		if in.buf == nil {
+			in.small = smallBuffers.Get().(*[smallBuffer]byte)
+			in.buf = in.small[:]
+		}
 		in.window = in.buf[in.start:]
 	}
 	if in.bulk == nil && (in.full || len(in.window) < leastWindow) {

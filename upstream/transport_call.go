@@ -47,12 +47,14 @@ type call struct {
 	writeErr error // of the request
 	dirty    bool  // the sink may hold something back
 	sinkErr  error // of a flush
-	flush    func() error
+	// bodyRoom and rest are in.bodyRoom and restNow, bound once.
+	bodyRoom func() []byte
+	rest     func() error
 }
 
 var calls = sync.Pool{New: func() any {
 	c := new(call)
-	c.flush = c.flushSink
+	c.bodyRoom, c.rest = c.in.bodyRoom, c.restNow
 	return c
 }}
 
@@ -70,7 +72,7 @@ func (c *call) free() {
 	}
 	c.chunked.Reset()
 	clear(c.head.Fields)
-	*c = call{flush: c.flush, chunked: c.chunked, head: http1.ResponseHead{Response: http1.Response{Fields: c.head.Fields[:0]}}}
+	*c = call{bodyRoom: c.bodyRoom, rest: c.rest, chunked: c.chunked, head: http1.ResponseHead{Response: http1.Response{Fields: c.head.Fields[:0]}}}
 	calls.Put(c)
 }
 

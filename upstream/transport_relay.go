@@ -22,7 +22,10 @@ func (c *call) relayHead() *Failure {
 		length = 0
 	}
 	c.begun, c.dirty = true, true
-	if err := c.sink.Head(&c.head.Response, length); err != nil {
+	err := c.sink.Head(&c.head.Response, length)
+	clear(c.head.Fields) // the buffer that they view may go
+	c.head.Fields, c.head.Reason = c.head.Fields[:0], ""
+	if err != nil {
 		return c.fail(OpClientWrite, err)
 	}
 	return nil
@@ -119,11 +122,20 @@ func (c *call) aborted() bool {
 
 // read reads more of the body, once. All that was read before has been relayed.
 func (c *call) read() error {
-	room := c.in.bodyRoom()
-	n, err := c.link.conn.ReadIdle(room, c.flush)
-	c.in.buf, c.in.start, c.in.end = room, 0, n
-	c.in.full = n == len(room)
+	n, err := c.link.conn.ReadLazily(c.bodyRoom, c.rest)
+	c.in.buf, c.in.start, c.in.end = c.in.window, 0, n
+	c.in.full = n > 0 && n == len(c.in.window)
 	return err
+}
+
+// restNow runs when the upstream has nothing more to say right now: what it has
+// said is flushed, and no buffer is held until there is more.
+func (c *call) restNow() error {
+	if err := c.flushSink(); err != nil {
+		return err
+	}
+	c.in.free()
+	return nil
 }
 
 func (c *call) failRead(err error) *Failure {
@@ -144,7 +156,7 @@ func (c *call) write(p []byte) *Failure {
 	return nil
 }
 
-// flushSink runs when the upstream has nothing more to say right now.
+// flushSink puts on the wire what the sink may hold back.
 func (c *call) flushSink() error {
 	if !c.dirty {
 		return nil

@@ -23,7 +23,7 @@ type session struct {
 	trailersOf func() http1.Fields
 	// roomOf and freeIn are in's, bound once: while nothing comes there is no buffer.
 	roomOf func() []byte
-	freeIn func()
+	freeIn func() error
 
 	begun  bool      // a head was complete: this is no HTTP/2
 	headBy time.Time // when a head that has begun must have ended
@@ -40,7 +40,8 @@ func newSession(c *conn) *session {
 	s := &session{flight: flight{conn: c}}
 	s.body.session, s.answer.session = s, s
 	s.trailersOf = s.body.trailers
-	s.roomOf, s.freeIn = s.in.room, s.in.free
+	s.roomOf = s.in.room
+	s.freeIn = func() error { s.in.free(); return nil }
 	s.head.Fields = make(http1.Fields, 0, usualFields)
 	return s
 }
@@ -177,6 +178,31 @@ func (s *session) begin() {
 		// when something is written: better late than never.
 		c.watched = c.front.hangups.watch(c) == nil
 	}
+}
+
+// shed lets go of the buffer that the request was read into, once its answer
+// has begun and may take long: of ten thousand open streams each held four KiB
+// of what nobody would read again. What the record is made from is copied.
+func (s *session) shed() {
+	if len(s.in.unread()) > 0 || len(s.in.extra) > 0 || s.Length != 0 && !s.body.ended.Load() {
+		return
+	}
+	kept := []*string{&s.Request.Method, &s.Request.Target, &s.Request.Authority, &s.Record.ID, &s.Record.ClientIP}
+	length := 0
+	for _, k := range kept {
+		length += len(*k)
+	}
+	text := make([]byte, 0, length)
+	for _, k := range kept {
+		text = append(text, *k...)
+	}
+	rest := string(text)
+	for _, k := range kept {
+		*k, rest = rest[:len(*k)], rest[len(*k):]
+	}
+	clear(s.Request.Fields)
+	s.Request.Fields = nil
+	s.in.free()
 }
 
 // settleBody makes sure that what the handler left of a body is not taken for

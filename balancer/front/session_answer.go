@@ -46,6 +46,7 @@ type answer struct {
 	chunked bool
 	bare    bool // no body follows, whatever the length
 	begun   bool
+	shed    bool // the request's head was let go of
 	ended   bool
 	broken  bool
 	close   bool // the connection ends with this answer
@@ -67,6 +68,7 @@ func (a *answer) start() {
 	a.chunked, a.bare, a.begun, a.ended, a.broken = false, false, false, false, false
 	a.close = a.session.head.Close
 	a.answered = false
+	a.shed = false
 	a.awaited.Store(a.session.head.Continue)
 }
 
@@ -234,6 +236,10 @@ func unread(err error) error {
 func (a *answer) Flush() error {
 	if a.err != nil {
 		return a.err
+	}
+	if a.begun && !a.shed {
+		a.shed = true
+		a.session.shed()
 	}
 	return a.flush()
 }

@@ -59,7 +59,7 @@ type reading struct {
 	// Of ReadLazily.
 	tryLazy func(fd uintptr) bool
 	room    func() []byte
-	rest    func()
+	rest    func() error
 
 	peek   func(fd uintptr)
 	peeked byte

@@ -13,7 +13,9 @@ import (
 // when there may be something to read. Before it waits, rest is called, and
 // room again after: a connection that waits holds no buffer, and one on which
 // the next bytes have come already costs no system call more than with Read.
-func (c *Conn) ReadLazily(room func() []byte, rest func()) (int, error) {
+// Rest is also the moment to flush what was made of earlier reads, as ReadIdle's
+// function is; an error from it ends the read and is returned as it is.
+func (c *Conn) ReadLazily(room func() []byte, rest func() error) (int, error) {
 	c.in.room, c.in.rest = room, rest
 	err := c.raw.Read(c.in.tryLazy)
 	n, rerr := c.in.n, c.in.err
@@ -33,8 +35,8 @@ func (c *Conn) tryReadLazily(fd uintptr) bool {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
-			c.in.rest()
-			return false
+			c.in.err = c.in.rest()
+			return c.in.err != nil
 		case errno != 0:
 			c.in.err = os.NewSyscallError("recvfrom", errno)
 		case n == 0:

@@ -89,7 +89,8 @@ func TestReadLazily(t *testing.T) {
 			var buf []byte
 			waits := make(chan bool, 100)
 			room := func() []byte { buf = make([]byte, 4); return buf }
-			rest := func() { buf = nil; waits <- true }
+			var restErr error
+			rest := func() error { buf = nil; waits <- true; return restErr }
 			read := func(want string, wantErr error) {
 				t.Helper()
 				n, err := c.ReadLazily(room, rest)
@@ -108,6 +109,10 @@ func TestReadLazily(t *testing.T) {
 				_, _ = io.WriteString(peer, "gh")
 			}()
 			read("gh", nil)
+			restErr = errors.New("could not flush")
+			read("", restErr)
+			<-waits
+			restErr = nil
 			go func() {
 				<-waits
 				_ = peer.Close()
