@@ -151,6 +151,9 @@ func (s *session) exchange() bool {
 		return false
 	}
 	s.in.next()
+	if s.head.Fields == nil {
+		s.head.Fields = make(http1.Fields, 0, usualFields)
+	}
 	if len(s.in.unread()) > 0 {
 		return f.move(s.conn, reading)
 	}
@@ -182,7 +185,8 @@ func (s *session) begin() {
 
 // shed lets go of the buffer that the request was read into, once its answer
 // has begun and may take long: of ten thousand open streams each held four KiB
-// of what nobody would read again. What the record is made from is copied.
+// of what nobody would read again. What the record is made from is copied; the
+// fields, which are of no more use, go too.
 func (s *session) shed() {
 	if len(s.in.unread()) > 0 || len(s.in.extra) > 0 || s.Length != 0 && !s.body.ended.Load() {
 		return
@@ -200,8 +204,7 @@ func (s *session) shed() {
 	for _, k := range kept {
 		*k, rest = rest[:len(*k)], rest[len(*k):]
 	}
-	clear(s.Request.Fields)
-	s.Request.Fields = nil
+	s.Request.Fields, s.head.Fields = nil, nil
 	s.in.free()
 }
 
