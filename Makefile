@@ -4,6 +4,7 @@ GO        ?= go
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LINTER    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME  ?= 60s
+FUZZ_PACKAGES ?= ./...
 E2E_FLAGS ?=
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
@@ -25,4 +26,4 @@ bench: build ; $(GO) run ./scripts/bench $(BENCH_FLAGS)
 
 chaos: ; $(GO) run ./scripts/chaos $(CHAOS_FLAGS)
 
-fuzz: ; scripts/fuzz $(FUZZTIME)
+fuzz: ; scripts/fuzz $(FUZZTIME) $(FUZZ_PACKAGES)

@@ -3,7 +3,8 @@ package http1
 // framing collects what a head says of its body and its connection, for
 // answers and requests alike (RFC 9112 6).
 type framing struct {
-	length    int64 // -1: none declared
+	length    int64  // -1: none declared
+	digits    string // of length
 	chunked   bool
 	close     bool
 	keepAlive bool
@@ -48,8 +49,8 @@ func (f *framing) noteConnection(value string) {
 	}
 }
 
-// noteLength takes repeated lines that agree, as RFC 9112 6.3 permits and
-// net/http does, but no list within one line.
+// noteLength takes repeated lines that agree to the letter, as RFC 9112 6.3
+// permits and net/http does, but no list within one line.
 func (f *framing) noteLength(value string) error {
 	const maxDigits = 18 // of any int64
 	if value == "" || len(value) > maxDigits {
@@ -63,10 +64,10 @@ func (f *framing) noteLength(value string) error {
 		}
 		n = n*10 + int64(c-'0')
 	}
-	if f.length >= 0 && f.length != n {
+	if f.length >= 0 && f.digits != value {
 		return errLengths
 	}
-	f.length = n
+	f.length, f.digits = n, value
 	return nil
 }
 
