@@ -255,8 +255,8 @@ func TestDifferentialAnswers(t *testing.T) {
 	for _, a := range answers {
 		seeds = append(seeds, a.raw)
 	}
-	for _, a := range nonAnswers {
-		seeds = append(seeds, a.raw)
+	for _, a := range rawcases.NoAnswers {
+		seeds = append(seeds, a.Raw)
 	}
 	d := &differ{stricter: stricterAnswers, seen: map[string]int{}}
 	for i := range differentials {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"stoker/internal/http1/rawcases"
 )
 
 // parseWhole parses raw as one piece; the head is shown as text, for comparing.
@@ -99,90 +101,15 @@ func TestParseResponseTakes(t *testing.T) {
 	}
 }
 
-const okLine = "HTTP/1.1 200 OK\r\n"
-
-// nonAnswers are heads that are refused, and why.
-var nonAnswers = []struct {
-	name, raw string
-	want      SyntaxError
-}{
-	{"another protocol", "SSH-2.0-OpenSSH_9.2\r\n", errNotHTTP},
-	{"a request", "GET / HTTP/1.1\r\n\r\n", errNotHTTP},
-	{"HTTP/2", "HTTP/2 200 OK\r\n\r\n", errNotHTTP},
-	{"HTTP/1.2", "HTTP/1.2 200 OK\r\n\r\n", errNotHTTP},
-	{"small letters", "http/1.1 200 OK\r\n\r\n", errNotHTTP},
-	{"empty line first", "\r\nHTTP/1.1 200 OK\r\n\r\n", errNotHTTP},
-	{"space first", " HTTP/1.1 200 OK\r\n\r\n", errNotHTTP},
-	{"two spaces", "HTTP/1.1  200 OK\r\n\r\n", errStatus},
-	{"a tab for a space", "HTTP/1.1\t200 OK\r\n\r\n", errStatus},
-	{"HTTP/1.10", "HTTP/1.10 200 OK\r\n\r\n", errStatus},
-	{"no status", "HTTP/1.1\r\n\r\n", errStatus},
-	{"two digits", "HTTP/1.1 20 OK\r\n\r\n", errStatus},
-	{"four digits", "HTTP/1.1 2000 OK\r\n\r\n", errStatus},
-	{"status 099", "HTTP/1.1 099 OK\r\n\r\n", errStatus},
-	{"status 600", "HTTP/1.1 600 OK\r\n\r\n", errStatus},
-	{"signed status", "HTTP/1.1 +20 OK\r\n\r\n", errStatus},
-	{"status in other digits", "HTTP/1.1 2\xb20 OK\r\n\r\n", errStatus},
-	{"control in the reason", "HTTP/1.1 200 O\x00K\r\n\r\n", errReason},
-	{"CR in the reason", "HTTP/1.1 200 O\rK\r\n\r\n", errReason},
-	{"bare LF after the status line", "HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n", errBareLF},
-	{"bare LF after a field", okLine + "A: b\nC: d\r\n\r\n", errBareLF},
-	{"bare LF for the empty line", okLine + "A: b\r\n\n", errBareLF},
-	{"CR CR LF", okLine + "A: b\r\r\n\r\n", errFieldValue},
-	{"bare CR in a value", okLine + "A: b\rC: d\r\n\r\n", errFieldValue},
-	{"bare CR in a name", okLine + "A\r: b\r\n\r\n", errFieldName},
-	{"NUL in a value", okLine + "A: \x00\r\n\r\n", errFieldValue},
-	{"DEL in a value", okLine + "A: \x7f\r\n\r\n", errFieldValue},
-	{"folded field", okLine + "A: b\r\n c\r\n\r\n", errFold},
-	{"folded by a tab", okLine + "A: b\r\n\tc\r\n\r\n", errFold},
-	{"folded first field", okLine + " A: b\r\n\r\n", errFold},
-	{"line of white space", okLine + " \r\n\r\n", errFold},
-	{"space before the colon", okLine + "Content-Length : 0\r\n\r\n", errFieldName},
-	{"tab before the colon", okLine + "Content-Length\t: 0\r\n\r\n", errFieldName},
-	{"empty name", okLine + ": b\r\n\r\n", errFieldName},
-	{"name with a space", okLine + "A B: c\r\n\r\n", errFieldName},
-	{"name with a quote", okLine + "A\"B: c\r\n\r\n", errFieldName},
-	{"name beyond ASCII", okLine + "\xc3\xa4: c\r\n\r\n", errFieldName},
-	{"no colon", okLine + "ABC\r\n\r\n", errNoColon},
-	{"129 fields", okLine + strings.Repeat("A: b\r\n", 129) + "\r\n", ErrTooManyFields},
-	{"one byte over 64 KiB", okLine + "A: " + strings.Repeat("y", MaxHead-len(okLine)-len("A: \r\n\r\n")+1) + "\r\n\r\n", ErrHeadTooLarge},
-	{"an endless line", "HTTP/1.1 200 " + strings.Repeat("y", MaxHead), ErrHeadTooLarge},
-	{"lengths that differ", okLine + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n", errLengths},
-	{"list of lengths", okLine + "Content-Length: 5, 5\r\n\r\n", errLength},
-	{"empty length", okLine + "Content-Length:\r\n\r\n", errLength},
-	{"signed length", okLine + "Content-Length: +5\r\n\r\n", errLength},
-	{"negative length", okLine + "Content-Length: -5\r\n\r\n", errLength},
-	{"hexadecimal length", okLine + "Content-Length: 0x5\r\n\r\n", errLength},
-	{"length with a space", okLine + "Content-Length: 1 2\r\n\r\n", errLength},
-	{"length with a fraction", okLine + "Content-Length: 5.0\r\n\r\n", errLength},
-	{"length beyond int64", okLine + "Content-Length: 9999999999999999999\r\n\r\n", errLength},
-	{"length modulo 2^64", okLine + "Content-Length: 18446744073709551621\r\n\r\n", errLength},
-	{"length and chunked", okLine + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", errLengthCoding},
-	{"chunked and length", okLine + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", errLengthCoding},
-	{"gzip, chunked", okLine + "Transfer-Encoding: gzip, chunked\r\n\r\n", errCoding},
-	{"gzip", okLine + "Transfer-Encoding: gzip\r\n\r\n", errCoding},
-	{"identity", okLine + "Transfer-Encoding: identity\r\n\r\n", errCoding},
-	{"chunked twice", okLine + "Transfer-Encoding: chunked, chunked\r\n\r\n", errCoding},
-	{"two codings", okLine + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", errCoding},
-	{"chunked quoted", okLine + "Transfer-Encoding: \"chunked\"\r\n\r\n", errCoding},
-	{"chunked with a parameter", okLine + "Transfer-Encoding: chunked;q=1\r\n\r\n", errCoding},
-	{"vertical tab around chunked", okLine + "Transfer-Encoding: \vchunked\r\n\r\n", errFieldValue},
-	{"empty coding", okLine + "Transfer-Encoding:\r\n\r\n", errCoding},
-	{"the Kelvin sign in chunked", okLine + "Transfer-Encoding: chun\u212aed\r\n\r\n", errCoding},
-	{"chunked in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", errCodingOld},
-	{"interim answer with a length", "HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n", errInterimBody},
-	{"interim answer in chunks", "HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n", errInterimBody},
-}
-
 func TestParseResponseRefuses(t *testing.T) {
-	for _, test := range nonAnswers {
-		t.Run(test.name, func(t *testing.T) {
+	for _, test := range rawcases.NoAnswers {
+		t.Run(test.Name, func(t *testing.T) {
 			for _, method := range []string{"GET", "HEAD"} {
-				if got, n, err := parseWhole(test.raw, method); err != test.want { //nolint:errorlint // the very error
-					t.Errorf("got %s, %d bytes, %v; want %v", got, n, err, test.want)
+				if got, n, err := parseWhole(test.Raw, method); err != SyntaxError(test.Why) { //nolint:errorlint // the very error
+					t.Errorf("got %s, %d bytes, %v; want %s", got, n, err, test.Why)
 				}
-				if got, n, err := parseBytewise(test.raw, method); err != test.want { //nolint:errorlint // the very error
-					t.Errorf("bytewise: got %s, %d bytes, %v; want %v", got, n, err, test.want)
+				if got, n, err := parseBytewise(test.Raw, method); err != SyntaxError(test.Why) { //nolint:errorlint // the very error
+					t.Errorf("bytewise: got %s, %d bytes, %v; want %s", got, n, err, test.Why)
 				}
 			}
 		})
@@ -211,9 +138,9 @@ func FuzzParseResponse(f *testing.F) {
 			f.Add([]byte(a.raw), a.method == "HEAD")
 		}
 	}
-	for _, a := range nonAnswers {
-		if len(a.raw) <= longest {
-			f.Add([]byte(a.raw), false)
+	for _, a := range rawcases.NoAnswers {
+		if len(a.Raw) <= longest {
+			f.Add([]byte(a.Raw), false)
 		}
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, isHead bool) {

@@ -1,5 +1,5 @@
-// Package rawcases holds bytes that are no request, and what is to become of
-// them: for the tests of the parser, of the front, and of all behind it.
+// Package rawcases holds bytes that are no request or no answer, and what is to
+// become of them: for the tests of the parser, of the front, and of all behind it.
 package rawcases
 
 import "strings"
