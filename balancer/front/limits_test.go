@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,6 +64,27 @@ func TestIdleConnectionsAreClosedInSilence(t *testing.T) {
 	blank.send(t, "\r\n") // begins nothing
 	for _, c := range []*client{silent, used, blank} {
 		c.closed(t)
+	}
+}
+
+// One empty line before a request is skipped, and no more, however they come.
+func TestEmptyLineBeforeARequest(t *testing.T) {
+	fx := startAs(t, echo, func(f *Front) { f.limits.Load().Head = patience })
+	c := fx.dial(t)
+	for i := range 3 {
+		c.send(t, "\r\n")
+		fx.until(t, "the line read", func() bool { return !slices.ContainsFunc(slices.Collect(maps.Keys(fx.conns)), (*conn).waiting) })
+		c.send(t, get("/"+fmt.Sprint(i)))
+		if r, _ := c.answer(t, "GET"); r.StatusCode != http.StatusOK {
+			t.Fatalf("status %d", r.StatusCode)
+		}
+	}
+	for range 2 {
+		c.send(t, "\r\n")
+		fx.until(t, "the line read", func() bool { return !slices.ContainsFunc(slices.Collect(maps.Keys(fx.conns)), (*conn).waiting) })
+	}
+	if r, _ := c.answer(t, "GET"); r.StatusCode != http.StatusBadRequest || !r.Close {
+		t.Errorf("status %d, close %v", r.StatusCode, r.Close)
 	}
 }
 

@@ -69,8 +69,14 @@ func (s *session) run() {
 // await reads up to the end of the next head. It is false when there will be none.
 func (s *session) await() bool {
 	s.headBy = time.Time{}
+	blank := false
 	for seen := 0; ; {
+		if got := s.in.unread(); len(got) > 0 && got[0] == '\r' && blank {
+			s.refuse(http1.ErrEmptyLines)
+			return false
+		}
 		if string(s.in.unread()) == "\r\n" && seen == 0 {
+			blank = true
 			s.in.start = s.in.end // some clients end their bodies so; it begins nothing
 			s.in.next()
 			s.conn.front.move(s.conn, idle) // as it is, but CloseIdle was kept from closing it

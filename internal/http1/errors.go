@@ -16,6 +16,8 @@ const (
 	// ErrTooManyFields: a section holds more than MaxFields, or a request's
 	// head more than MaxRequestFields.
 	ErrTooManyFields = SyntaxError("too many fields")
+	// ErrEmptyLines: more than the one empty line that may come before a request.
+	ErrEmptyLines = SyntaxError("more than one empty line before the request")
 )
 
 const (

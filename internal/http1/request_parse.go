@@ -55,6 +55,9 @@ func ParseRequest(buf []byte, seen int, h *RequestHead) (int, error) {
 	if len(head) == 0 || lead == 0 && string(buf) == "\r" {
 		return 0, nil
 	}
+	if lead > 0 && head[0] == '\r' {
+		return 0, ErrEmptyLines
+	}
 	if bytesAre[head[0]]&isToken == 0 {
 		return 0, errMethodToken // at once: a TLS client, say, never sends a line's end
 	}

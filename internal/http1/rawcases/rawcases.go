@@ -26,7 +26,7 @@ const (
 // Refused are heads that no upstream may ever hear of.
 var Refused = []Case{
 	{"TLS", "\x16\x03\x01\x02\x00", "method is not a token", 400},
-	{"two empty lines before", "\r\n\r\n" + line + host + end, "method is not a token", 400},
+	{"two empty lines before", "\r\n\r\n" + line + host + end, "more than one empty line before the request", 400},
 	{"a bare LF before", "\n" + line + host + end, "method is not a token", 400},
 	{"a bare CR before", "\rGET / HTTP/1.1\r\n" + host + end, "method is not a token", 400},
 	{"a space before", " " + line + host + end, "method is not a token", 400},
