@@ -56,6 +56,7 @@ type conn struct {
 	// readDeadline is as last set by who reads.
 	readDeadline time.Time
 	pace         pace
+	farewell     farewell
 	// peer is what it is counted by; not valid: it is not.
 	peer netip.Addr
 

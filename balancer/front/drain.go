@@ -22,20 +22,27 @@ const (
 // they learn of it, Close.
 
 // Drain lets every answer from now on tell its client that the connection ends
-// with it: "Connection: close", or GOAWAY in HTTP/2. Requests are still served.
-func (f *Front) Drain() { f.draining.Store(true) }
+// with it, by "Connection: close"; HTTP/2 clients are told at once, by a GOAWAY,
+// to send no more requests over theirs. Those that come all the same are served.
+func (f *Front) Drain() {
+	if !f.draining.Swap(true) {
+		f.sayFarewells()
+	}
+}
 
 // CloseIdle ends connections as they become idle and returns when none is left,
 // or with the context's cause. An idle one is kept for grace, so that a request
 // which is on its way is still answered (with "Connection: close"), and then
 // closed, at a random moment of a short time. A connection on which a request
-// is being read or served is not touched. HTTP/2 connections get a GOAWAY with
-// their last stream's number at once, and are closed a second after that stream.
+// is being read or served is not touched. HTTP/2 connections are told by Drain,
+// get a GOAWAY with their last stream's number when those requests must have
+// come that were on their way, after grace or a second, and are closed a second
+// after that stream.
 //
 // Connections that come later are served, but for HTTP/2 ones.
 func (f *Front) CloseIdle(ctx context.Context, grace time.Duration) error {
 	f.Drain()
-	f.goroutine.Go(func() { f.endHTTP2(ctx) })
+	f.goroutine.Go(func() { f.endHTTP2(ctx, min(grace, longestSpread)) })
 	began := time.Now()
 	spread := min(grace, longestSpread)
 	shares := make(map[*conn]time.Duration)

@@ -50,6 +50,7 @@ func (f *Front) beginHandover(c *conn) bool {
 	if f.ending || !f.moveLocked(c, streams) {
 		return false
 	}
+	c.farewell.wanted = f.draining.Load()
 	c.handing = true
 	f.handing++
 	return true
@@ -64,10 +65,11 @@ func (f *Front) endHandover(c *conn) {
 	}
 }
 
-// endHTTP2 sends every HTTP/2 connection its GOAWAY, and returns when they have
-// gone or ctx ends. Those on their way to the server are waited for: one that
+// endHTTP2 sends every HTTP/2 connection its last GOAWAY after a while, and returns
+// when they have gone or ctx ends. Those on their way to the server are waited for: one that
 // arrived a moment too late was kept until its idle time-out.
-func (f *Front) endHTTP2(ctx context.Context) {
+func (f *Front) endHTTP2(ctx context.Context, after time.Duration) {
+	_ = sleep(ctx, max(after, time.Millisecond), nil) // when time is over, it goes at once
 	for {
 		f.mu.Lock()
 		f.ending = true

@@ -62,9 +62,6 @@ func (a *streamAnswer) Head(r *http1.Response, length int64) error {
 	if length >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
-	if a.stream.conn.front.draining.Load() {
-		h["Connection"] = []string{"close"}
-	}
 	a.w.WriteHeader(r.Status)
 	return nil
 }

@@ -23,7 +23,7 @@ const differentials = 60_000
 // since old clients send them; whoever stands before or behind us may read
 // them in another way, and where two readers differ, one client's bytes become
 // another's request.
-var stricterRequests = map[SyntaxError]string{
+var stricterRequests = map[error]string{
 	errBareLF:        "a reader that wants CRLF goes on reading the line",
 	errFold:          "some join the line with the one before, some make it a field",
 	errLine:          "net/http splits at any space: what is target and what version is then a guess",
@@ -49,7 +49,7 @@ var stricterRequests = map[SyntaxError]string{
 }
 
 // stricterAnswers is why we refuse answers that net/http takes.
-var stricterAnswers = map[SyntaxError]string{
+var stricterAnswers = map[error]string{
 	errBareLF:        stricterRequests[errBareLF],
 	errFold:          stricterRequests[errFold],
 	errNotHTTP:       "net/http takes other versions than 1.0 and 1.1",
@@ -188,7 +188,7 @@ func sortedFields(f Fields) string {
 
 // differ holds one message against net/http, and counts why they differ.
 type differ struct {
-	stricter map[SyntaxError]string
+	stricter map[error]string
 	seen     map[string]int
 	agreed   int
 	refused  int
@@ -299,13 +299,10 @@ func (g generator) mostly(right string, wrong ...string) string {
 
 // message is a seed or a generated one, as it is or with a few bytes changed.
 func (g generator) message(seeds []string, generate func() string) []byte {
-	text := ""
-	if g.IntN(3) == 0 {
-		text = g.of(seeds...)
-	} else {
-		text = generate()
+	raw := []byte(g.of(seeds...))
+	if g.IntN(3) > 0 {
+		raw = []byte(generate())
 	}
-	raw := []byte(text)
 	if len(raw) > 4<<10 {
 		return raw
 	}
