@@ -41,7 +41,10 @@ type call struct {
 	head    http1.ResponseHead
 	chunked http1.Chunked
 
-	sent     bool  // see Failure
+	sent bool // see Failure
+	// sentBefore is sent without what was written to this link.
+	sentBefore bool
+
 	begun    bool  // see Failure
 	heard    bool  // a byte came over link
 	writeErr error // of the request
@@ -234,7 +237,7 @@ func (c *call) talk() *Failure {
 // read everything.
 func (c *call) send() *Failure {
 	n, err := c.link.conn.Write(c.request.p)
-	c.sent = c.sent || n > 0
+	c.sentBefore, c.sent = c.sent, c.sent || n > 0
 	if err != nil {
 		c.writeErr = err
 		if n == 0 && c.link.reused {
@@ -309,12 +312,31 @@ func (c *call) readHead() *Failure {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return c.fail(OpTimeout, err)
 	case c.link.reused && !c.heard && closedByPeer(err):
+		c.t.idle.learn(c.link.idled)
+		if c.unread(err) {
+			c.sent = c.sentBefore
+		}
 		return c.fail(OpStale, noEOF(err))
 	case c.writeErr != nil:
 		return c.fail(OpWrite, c.writeErr)
 	default:
 		return c.fail(OpRead, noEOF(err))
 	}
+}
+
+// unread says whether it is certain that nobody has read the request to its end,
+// as it crossed with the upstream's closing of an idle connection. The kernel
+// that closes tells: by a reset, if something had come and was not read; else by a FIN,
+// which also says what had come, and if that was nothing of the request, what comes
+// later is for nobody. A unix socket that ends without a reset may have been read.
+func (c *call) unread(err error) bool {
+	switch {
+	case c.upload != nil, c.writeErr != nil:
+		return false
+	case errors.Is(err, syscall.ECONNRESET):
+		return true
+	}
+	return errors.Is(err, io.EOF) && c.t.network == "tcp" && c.link.conn.Unacknowledged() >= len(c.request.p)
 }
 
 func closedByPeer(err error) bool {

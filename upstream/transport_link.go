@@ -19,8 +19,9 @@ type link struct {
 	abort func()
 	// reused: an exchange has gone over it before.
 	reused bool
-	// since is when it fell idle.
+	// since is when it fell idle, idled how long it was when it was last taken.
 	since time.Time
+	idled time.Duration
 	// cut is why somebody else has aborted it; nil: nobody has.
 	cut atomic.Pointer[error]
 	// prev and next are those in use beside it, see idleLinks.busy.
@@ -74,6 +75,10 @@ type idleLinks struct {
 	links  []*link // by age, oldest first
 	busy   *link   // the first of the list of those in use
 	closed bool
+	// sooner is when the upstream closes idle connections, as far as is known,
+	// which is until forget.
+	sooner time.Duration
+	forget time.Time
 	// pruner runs while links is not empty. Without it, connections that the
 	// upstream has closed would keep their descriptors until the next request.
 	pruner *time.Timer
@@ -91,11 +96,43 @@ func (i *idleLinks) take() *link {
 		if l == nil {
 			return nil
 		}
-		if time.Since(l.since) < i.timeout && l.conn.CheckIdle() == nil {
-			return l
+		l.idled = time.Since(l.since)
+		if l.idled < i.patience() {
+			err := l.conn.CheckIdle()
+			if err == nil {
+				return l
+			}
+			if closedByPeer(err) {
+				i.learn(l.idled)
+			}
 		}
 		i.drop(l)
 	}
+}
+
+// learnedFor is how long it is believed that the upstream closes idle
+// connections sooner than we do; then it may have been another reason.
+const learnedFor = 10 * time.Second
+
+// learn notes that the upstream has closed a connection that was idle for so
+// long, or less. A request that is written to one in the moment in which it is
+// closed may be lost, so that from now on none is used that is nearly as old.
+func (i *idleLinks) learn(idled time.Duration) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if now := time.Now(); now.After(i.forget) || idled/2 < i.sooner {
+		i.sooner, i.forget = idled/2, now.Add(learnedFor)
+	}
+}
+
+// patience is how long a connection may have been idle that is used again.
+func (i *idleLinks) patience() time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.forget.IsZero() || time.Now().After(i.forget) {
+		return i.timeout
+	}
+	return min(i.sooner, i.timeout)
 }
 
 func (i *idleLinks) pop() *link {

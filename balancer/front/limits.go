@@ -64,14 +64,20 @@ var errReadsSlowly = errors.New("client reads too slowly")
 // pace watches how a client takes what is written to it.
 type pace struct {
 	conn  *conn
-	since time.Time // of the wait, or of the last look
-	taken int64     // by then
+	since time.Time     // of the wait, or of the last look
+	taken int64         // by then
+	left  time.Duration // that it may still be idle
 }
+
+// looks is how often in Limits.Write it is looked at what has been taken: what fits
+// into a client's buffer counts as taken, and would else buy as much time again.
+const looks = 8
 
 // Blocked implements rawconn.Pacer.
 func (p *pace) Blocked() {
-	p.since, p.taken = time.Now(), p.conn.Taken()
-	p.conn.writeBy(p.since.Add(p.conn.front.limits.Load().Write))
+	limit := p.conn.front.limits.Load().Write
+	p.since, p.taken, p.left = time.Now(), p.conn.Taken(), limit
+	p.conn.writeBy(p.since.Add(limit / looks))
 }
 
 // Stalled implements rawconn.Pacer.
@@ -81,13 +87,24 @@ func (p *pace) Stalled() bool {
 	}
 	l := p.conn.front.limits.Load()
 	now, taken := time.Now(), p.conn.Taken()
-	least := int64(now.Sub(p.since).Seconds() * float64(l.WriteRate))
-	if taken-p.taken < max(least, 1) {
-		return false
+	p.left -= now.Sub(p.since)
+	if more := taken - p.taken; more > 0 {
+		p.left = min(p.left+p.worth(more, l), l.Write)
 	}
 	p.since, p.taken = now, taken
-	p.conn.writeBy(now.Add(l.Write))
+	if p.left <= 0 {
+		return false
+	}
+	p.conn.writeBy(now.Add(min(p.left, l.Write/looks)))
 	return true
+}
+
+// worth is how much time it is worth to have taken n bytes.
+func (p *pace) worth(n int64, l *Limits) time.Duration {
+	if l.WriteRate == 0 || n >= int64(l.Write.Seconds()+1)*l.WriteRate {
+		return l.Write
+	}
+	return time.Duration(n) * time.Second / time.Duration(l.WriteRate)
 }
 
 // Unblocked implements rawconn.Pacer.

@@ -11,11 +11,12 @@ import (
 // called by the goroutine that writes, and only when a write has to wait: one
 // that does not costs neither a clock nor a timer.
 //
-//	write ──▶ Blocked ──▶ waits ──▶ writes on ──▶ … ──▶ Unblocked
-//	                        │ deadline
-//	                        └──▶ Stalled: goes on waiting, or ends with os.ErrDeadlineExceeded
+//	write ──▶ Blocked ──▶ waits, writes on, waits … ──▶ Unblocked
+//	                        │ deadline          ▲
+//	                        └──▶ Stalled ───────┘ or the end, with os.ErrDeadlineExceeded
 type Pacer interface {
-	// Blocked: the peer takes nothing more right now. The time to set a deadline.
+	// Blocked: the peer takes nothing more right now; once for each write. The
+	// time to set a deadline.
 	Blocked()
 	// Stalled: the deadline is over. It moves it and returns true for the write
 	// to go on.
@@ -51,7 +52,7 @@ func (c *Conn) write(try func(fd uintptr) bool) (int, error) {
 
 // block is what a try returns when the socket takes nothing more.
 func (c *Conn) block() bool {
-	if c.pacer != nil {
+	if c.pacer != nil && !c.out.blocked {
 		c.out.blocked = true
 		c.pacer.Blocked()
 	}
@@ -62,9 +63,14 @@ func (c *Conn) block() bool {
 // Pacer asks for it: that a socket is not writable does not mean that nothing
 // moves, since it becomes so only when a third of its buffer, which may be
 // megabytes, is free.
-func (c *Conn) Taken() int64 {
-	waiting := 0
+func (c *Conn) Taken() int64 { return c.out.total + int64(c.out.n) - int64(c.Unacknowledged()) }
+
+// Unacknowledged is how many of the bytes that were written last the peer's
+// kernel has not confirmed. A TCP connection knows it also when it is over; what a
+// unix socket says counts its bookkeeping too, and is nothing once the peer has gone.
+func (c *Conn) Unacknowledged() int {
+	n := 0
 	// Who cannot be asked has been closed.
-	_ = c.raw.Control(func(fd uintptr) { waiting, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-	return c.out.total + int64(c.out.n) - int64(waiting)
+	_ = c.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	return n
 }

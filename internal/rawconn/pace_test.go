@@ -48,7 +48,7 @@ func TestPacer(t *testing.T) {
 			if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n >= int64(len(content)) {
 				t.Fatalf("wrote %d, %v", n, err)
 			}
-			if want := []string{"blocked", "stalled", "blocked", "stalled", "blocked", "stalled", "unblocked"}; !slices.Equal(p.calls, want) {
+			if want := []string{"blocked", "stalled", "stalled", "stalled", "unblocked"}; !slices.Equal(p.calls, want) {
 				t.Errorf("calls %q\nwant  %q", p.calls, want)
 			}
 			if taken := c.Taken(); taken > n+1 {
