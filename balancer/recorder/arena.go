@@ -9,15 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blockSize is how much of the budget a block takes, its link included. Most
-// heads and bodies of small requests fill one or two: larger blocks held mostly air.
-const blockSize = 256
+// blockRoom is how many bytes a block holds. Most heads and bodies of small
+// requests fill one or two: blocks of 2 KiB held mostly air.
+const blockRoom = 512
 
-// linkSize is what of a block says which one comes next.
+// linkSize is what says which block comes after one. Links lie apart: the blocks
+// that are filled next are those that were filled longest ago, and to wait for
+// memory at each one was a third of what recording cost.
 const linkSize = 4
 
-// blockRoom is how many bytes a block holds.
-const blockRoom = blockSize - linkSize
+// blockSize is how much of the budget a block takes.
+const blockSize = blockRoom + linkSize
 
 // block is the number of one, from 1; 0 is none.
 type block uint32
@@ -28,36 +30,38 @@ type block uint32
 // again, the last one first, before one more is: what is resident is what was
 // once needed at the same time.
 type arena struct {
-	memory []byte
+	blocks []byte
+	links  []byte
 	free   chain
 	used   block // the last that was ever used
 }
 
 // newArena reserves memory, which goes with owner.
 func newArena[T any](owner *T, budget int64) (arena, error) {
-	size := min(budget/blockSize, math.MaxInt32) * blockSize
-	memory, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	n := min(budget/blockSize, math.MaxInt32)
+	memory, err := unix.Mmap(-1, 0, int(n*blockSize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	if err != nil {
-		return arena{}, fmt.Errorf("reserve %d bytes for recorded requests (recorder.memory_mib): %w", size, err)
+		return arena{}, fmt.Errorf("reserve %d bytes for recorded requests (recorder.memory_mib): %w", n*blockSize, err)
 	}
 	// A huge page would make 2 MiB resident for one block. Kernels without them refuse, and are right.
 	_ = unix.Madvise(memory, unix.MADV_NOHUGEPAGE)
 	runtime.AddCleanup(owner, func(m []byte) { _ = unix.Munmap(m) }, memory)
-	return arena{memory: memory}, nil
-}
-
-// of is the memory of a block.
-func (a *arena) of(b block) []byte {
-	at := (int(b) - 1) * blockSize
-	return a.memory[at : at+blockSize : at+blockSize]
+	return arena{blocks: memory[:n*blockRoom], links: memory[n*blockRoom:]}, nil
 }
 
 // room is what a block may hold.
-func (a *arena) room(b block) []byte { return a.of(b)[linkSize:] }
+func (a *arena) room(b block) []byte {
+	at := (int(b) - 1) * blockRoom
+	return a.blocks[at : at+blockRoom : at+blockRoom]
+}
 
-func (a *arena) next(b block) block { return block(binary.NativeEndian.Uint32(a.of(b))) }
+func (a *arena) next(b block) block {
+	return block(binary.NativeEndian.Uint32(a.links[(int(b)-1)*linkSize:]))
+}
 
-func (a *arena) link(b, next block) { binary.NativeEndian.PutUint32(a.of(b), uint32(next)) }
+func (a *arena) link(b, next block) {
+	binary.NativeEndian.PutUint32(a.links[(int(b)-1)*linkSize:], uint32(next))
+}
 
 // take gives up to n blocks, none when the budget is used up.
 func (a *arena) take(n int) chain {
@@ -65,7 +69,7 @@ func (a *arena) take(n int) chain {
 	for ; n > 0; n-- {
 		b := a.free.shift(a)
 		if b == 0 {
-			if int(a.used) == len(a.memory)/blockSize {
+			if int(a.used) == len(a.blocks)/blockRoom {
 				break
 			}
 			a.used++

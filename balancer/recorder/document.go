@@ -2,8 +2,9 @@ package recorder
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +15,8 @@ import (
 // secrets, for people and programs.
 type Exchange struct {
 	ID string `json:"id"`
-	// Seq counts the exchanges of a master from 1.
+	// Seq counts the exchanges of a master from 1; it stays when the next one
+	// takes over what was recorded.
 	Seq    uint64     `json:"seq"`
 	Client string     `json:"client,omitempty"`
 	Start  time.Time  `json:"start"`
@@ -106,7 +108,7 @@ type Filter struct {
 }
 
 // Exchanges are copies of what is kept and matches, in the order of their
-// beginnings.
+// beginnings, those that were told by another recorder among them.
 func (r *Recorder) Exchanges(f Filter) []Exchange {
 	return r.collect(f.Bodies, func(rec *Recording) bool {
 		return (f.Worker == "" || rec.tried(f.Worker)) && (f.ID == "" || rec.id() == f.ID)
@@ -121,6 +123,9 @@ const deathNotice = 5 * time.Second
 // at a time: those in flight on it, and those that it had just failed.
 func (r *Recorder) Suspects(worker string, at time.Time) []Exchange {
 	return r.collect(true, func(rec *Recording) bool {
+		if rec.foreign {
+			return false // whoever carried it tells of it
+		}
 		for i := range rec.attempts {
 			if a := &rec.attempts[i]; a.worker == worker && a.suspect(at.Sub(rec.start)) {
 				rec.suspected()
@@ -154,7 +159,7 @@ func (r *Recorder) collect(bodies bool, match func(*Recording) bool) []Exchange 
 			found = append(found, x.document(r))
 		}
 	}
-	sort.Slice(found, func(i, j int) bool { return found[i].Seq < found[j].Seq })
+	slices.SortFunc(found, func(a, b Exchange) int { return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Seq, b.Seq)) })
 	return found
 }
 
@@ -169,7 +174,7 @@ func (r *Recorder) held() []held {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []held
-	for _, l := range []*list{&r.inFlight, &r.ended} {
+	for _, l := range []*list{&r.ended, &r.inFlight} {
 		for rec := l.first; rec != nil; rec = rec.next {
 			all = append(all, held{rec, rec.seq.Load()})
 		}
@@ -182,6 +187,7 @@ type raw struct {
 	Exchange
 	head, answer         []byte
 	request, response    [2][]byte
+	told                 []byte // by another recorder; then it is all there is
 	lostSent, lostBack   int64
 	requestSize, gotSize int64
 	answered             bool
@@ -193,6 +199,10 @@ func (h held) read(bodies bool, match func(*Recording) bool) (x raw, ok bool) {
 	defer rec.mu.Unlock()
 	if rec.seq.Load() != h.seq || !rec.begun || !match(rec) {
 		return x, false
+	}
+	if rec.foreign {
+		x.told = rec.inherited(bodies)
+		return x, len(x.told) > 0
 	}
 	l, arena := rec.recorder.bodies, &rec.recorder.arena
 	x.head = rec.heads.append(arena, nil, 0, rec.split)
@@ -227,6 +237,9 @@ func stamp(t time.Time) *time.Time {
 
 // document gives a copy its form, and takes the secrets out.
 func (x *raw) document(r *Recorder) Exchange {
+	if x.told != nil {
+		return r.inheritance(x.told)
+	}
 	lines := strings.SplitN(string(x.head), "\n", headLines+1)
 	for len(lines) < headLines+1 {
 		lines = append(lines, "") // cut

@@ -8,6 +8,16 @@ type list struct {
 
 func (l *list) add(rec *Recording) { l.insert(rec, l.last) }
 
+// conclude adds one that has ended, in the order of the ends: it may have been
+// told of by another recorder, long after its end.
+func (l *list) conclude(rec *Recording) {
+	after := l.last
+	for after != nil && after.end.After(rec.end) {
+		after = after.prev
+	}
+	l.insert(rec, after)
+}
+
 // insert adds rec after another; nil: as the first.
 func (l *list) insert(rec, after *Recording) {
 	rec.prev, rec.next = after, l.first
@@ -57,7 +67,14 @@ type ring struct {
 	length      int
 }
 
-func (q *ring) add(rec *Recording) { q.insert(rec, q.last) }
+// conclude adds one that has ended, in the order of the ends.
+func (q *ring) conclude(rec *Recording) {
+	after := q.last
+	for after != nil && after.end.After(rec.end) {
+		after = after.earlier
+	}
+	q.insert(rec, after)
+}
 
 // insert adds rec after another; nil: as the first.
 func (q *ring) insert(rec, after *Recording) {
@@ -92,7 +109,7 @@ func (q *ring) remove(rec *Recording) {
 
 // reserveMost is how many blocks a recording keeps for its next life: as many as
 // a small request and its answer fill.
-const reserveMost = 16
+const reserveMost = 8
 
 // sparesMost is how many are kept beside as many as are in flight.
 const sparesMost = 32

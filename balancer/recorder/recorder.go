@@ -6,7 +6,7 @@
 //
 // # Memory
 //
-// Bodies and heads lie in blocks of 256 bytes, in memory outside Go's heap that
+// Bodies and heads lie in blocks of half a KiB, in memory outside Go's heap that
 // the kernel gives as it is used. When the budget is used up the exchange that
 // ended longest ago gives its blocks up, and when none has ended, what comes is
 // counted and not kept. The Recordings themselves, half a KiB each, come on top:
@@ -105,31 +105,37 @@ func (r *Recorder) Begin(x *exchange.Exchange) *Recording {
 		return nil
 	}
 	r.mu.Lock()
-	rec := r.spares.take()
-	if rec == nil {
-		rec = &Recording{recorder: r}
-	}
-	r.seq++
-	rec.seq.Store(r.seq)
+	rec := r.newLocked()
 	r.inFlight.add(rec)
 	r.mu.Unlock()
 	rec.begin(x)
 	return rec
 }
 
+// newLocked is a recording in which nothing is recorded yet.
+func (r *Recorder) newLocked() *Recording {
+	rec := r.spares.take()
+	if rec == nil {
+		rec = &Recording{recorder: r}
+	}
+	r.seq++
+	rec.seq.Store(r.seq)
+	return rec
+}
+
 // conclude moves a recording from those in flight to those that have ended, and
 // lets go of the oldest where there are too many.
-func (r *Recorder) conclude(rec *Recording, worker string) {
+func (r *Recorder) conclude(rec *Recording, worker string, now time.Time) {
 	failed := rec.failed()
 	r.mu.Lock()
 	r.inFlight.remove(rec)
 	r.arena.free.prepend(&r.arena, &rec.reserve)
-	r.ended.add(rec)
+	r.ended.conclude(rec)
 	rings := r.ringsLocked(worker)
-	rings.of(failed).add(rec)
-	busy := r.trimLocked(&rings.well, nil, rec.end)
+	rings.of(failed).conclude(rec)
+	busy := r.trimLocked(&rings.well, nil, now)
 	// Nor is what failed kept for ever where nothing more fails.
-	busy = r.trimLocked(&rings.failed, busy, rec.end)
+	busy = r.trimLocked(&rings.failed, busy, now)
 	r.mu.Unlock()
 	for busy != nil {
 		next := busy.next

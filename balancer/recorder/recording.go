@@ -37,6 +37,7 @@ type Recording struct {
 	// the recording is not in flight.
 	reserve  chain
 	begun    bool  // what follows is that of seq
+	foreign  bool  // it was told by another recorder: see inherit
 	heads    chain // of the request, see appendHead, and from split on that of the answer
 	split    int64
 	request  capture // bodies
@@ -91,7 +92,7 @@ func (rec *Recording) release(give func(*chain)) {
 	}
 	rec.request, rec.response = capture{}, capture{}
 	rec.asked.Store(0)
-	rec.begun, rec.split, rec.length, rec.whole, rec.status = false, 0, 0, false, 0
+	rec.begun, rec.foreign, rec.split, rec.length, rec.whole, rec.status = false, false, 0, 0, false, 0
 	rec.attempts, rec.only = nil, [1]attempt{}
 	rec.start, rec.first, rec.end = time.Time{}, time.Time{}, time.Time{}
 	rec.pool, rec.outcome, rec.failure = "", "", ""
@@ -184,8 +185,9 @@ func (rec *Recording) End(x *exchange.Exchange) {
 	if x.Record.Err != nil {
 		rec.failure = x.Record.Err.Error()
 	}
+	end := rec.end
 	rec.mu.Unlock()
-	rec.recorder.conclude(rec, x.Record.Worker)
+	rec.recorder.conclude(rec, x.Record.Worker, end)
 }
 
 // took is how long it took. What went well was over with its last attempt:

@@ -123,6 +123,15 @@ func (r *Redactor) Text(b []byte) ([]byte, int) {
 	return b, found
 }
 
+// string is Text for text; it counts into found, where that is not nil.
+func (r *Redactor) string(s string, found *int) string {
+	b, n := r.Text([]byte(s))
+	if found != nil {
+		*found += n
+	}
+	return string(b)
+}
+
 // target replaces the secrets in a request's target.
 func (r *Redactor) target(s string) string {
 	found := 0
