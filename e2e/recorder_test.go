@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -147,4 +148,146 @@ func TestNothingIsRecordedWhereItIsOff(t *testing.T) {
 		t.Errorf("%d %s", code, text)
 	}
 	m.stop()
+}
+
+// TestUpgradeKeepsWhatWasRecorded: the next generation shows what the one before
+// has recorded, in every form, and what that still carries when it has ended; who
+// follows sees each once; and a third generation has it from the second.
+func TestUpgradeKeepsWhatWasRecorded(t *testing.T) {
+	const finished, stream = 20, "/drip?ms=6000"
+	u := startUpgradable(t, "")
+	follow := exec.Command(u.path, "requests", "--follow", "--run-dir", u.runDir)
+	out := create(t, t.TempDir()+"/out")
+	follow.Stdout = out
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	followed := make(chan error, 1)
+	go func() { followed <- follow.Wait() }()
+
+	c := caller{address: u.address}
+	for range finished {
+		if a := c.get("/work?ms=1"); a.outcome != complete || a.status != http.StatusOK {
+			t.Fatal(a)
+		}
+	}
+	dripped := make(chan answer, 1)
+	go func() { dripped <- (&caller{address: u.address}).get(stream) }()
+	inFlight := func() bool {
+		for _, x := range u.recorded() {
+			if x.Request.Target == stream {
+				return x.End == nil
+			}
+		}
+		return false
+	}
+	u.eventually("the stream in flight", inFlight)
+	before := u.recorded()
+	u.installVersion(1)
+	u.mustUpgrade()
+	if got := u.status(); got.Generation != 2 {
+		t.Fatalf("generation %d", got.Generation)
+	}
+
+	after := u.recorded()
+	if got, want := targets(after), targets(before); got != want || len(after) != finished+1 {
+		t.Errorf("%d requests after the upgrade: %s; before: %s", len(after), got, want)
+	}
+	for i := range min(len(before), finished) {
+		if !reflect.DeepEqual(before[i], after[i]) {
+			t.Errorf("recorded %+v, told %+v", before[i], after[i])
+		}
+	}
+	u.eventually("the stream in flight in the generation before", inFlight)
+	if a := <-dripped; a.outcome != complete || !strings.HasSuffix(string(a.body), dripEnd) {
+		t.Fatalf("the stream: %v", a)
+	}
+	u.eventually("the stream's end", func() bool { return !inFlight() })
+	id := ""
+	for _, x := range u.recorded() {
+		if x.Request.Target == stream {
+			id = x.ID
+			if x.Outcome != "ok" || x.Response == nil || !strings.HasSuffix(x.Response.Body.Head, dripEnd) {
+				t.Errorf("the stream's record: %+v", x)
+			}
+		}
+	}
+	for _, form := range []string{"--json", "--har", "--curl"} {
+		if text := u.mustCommand("requests", id, form); !strings.Contains(text, stream) {
+			t.Errorf("stoker requests %s %s: %s", id, form, text)
+		}
+	}
+
+	u.installVersion(0)
+	u.mustUpgrade()
+	if got, want := targets(u.recorded()), targets(before); got != want {
+		t.Errorf("the third generation has %s, want %s", got, want)
+	}
+	if a := c.get("/work?ms=2"); a.outcome != complete {
+		t.Fatal(a)
+	}
+	u.eventually("the last line", func() bool { return strings.Contains(read(t, out.Name()), "GET /work?ms=2") })
+	text := read(t, out.Name())
+	if short, long := strings.Count(text, "GET /work?ms=1"), strings.Count(text, "GET "+stream); short != finished || long != 1 {
+		t.Errorf("--follow printed %d lines of %d short requests, and %d of the stream:\n%s", short, finished, long, text)
+	}
+	_ = follow.Process.Signal(os.Interrupt)
+	if err := <-followed; err != nil {
+		t.Errorf("interrupted: %v", err)
+	}
+	u.endAll()
+}
+
+// recordedExchange is what the tests look at of one.
+type recordedExchange struct {
+	ID, Worker, Outcome string
+	Seq                 uint64
+	Start               time.Time
+	End                 *time.Time
+	Request             struct {
+		Method, Target string
+		Fields         []struct{ Name, Value string }
+		Body           struct{ Head string }
+	}
+	Response *struct {
+		Status int
+		Fields []struct{ Name, Value string }
+		Body   struct{ Head string }
+	}
+}
+
+// recorded is what "stoker requests --json" shows.
+func (m *master) recorded() []recordedExchange {
+	m.t.Helper()
+	var doc struct{ Requests []recordedExchange }
+	if err := json.Unmarshal([]byte(m.mustCommand("requests", "--json")), &doc); err != nil {
+		m.t.Fatal(err)
+	}
+	return doc.Requests
+}
+
+func targets(all []recordedExchange) string {
+	var each []string
+	for _, x := range all {
+		each = append(each, x.ID+" "+x.Request.Target)
+	}
+	return strings.Join(each, ", ")
+}
+
+// TestUpgradeSwitchesTheRecorderOff: what was recorded has nowhere to go, and nothing else is lost.
+func TestUpgradeSwitchesTheRecorderOff(t *testing.T) {
+	u := startUpgradable(t, "")
+	u.serves()
+	u.appendConfig("recorder.enabled = false\n")
+	u.mustUpgrade()
+	if text, code := u.command("requests"); code != 1 || !strings.Contains(text, "recorder.enabled") {
+		t.Errorf("%d %s", code, text)
+	}
+	u.editConfig("recorder.enabled = false", "recorder.memory_mib = 1")
+	u.mustUpgrade()
+	u.serves()
+	if all := u.recorded(); len(all) != 1 {
+		t.Errorf("%d requests", len(all))
+	}
+	u.endAll()
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stoker/balancer/recorder"
 )
 
 // elder is the generation before this one, as far as this one sees it: who it
@@ -22,7 +24,13 @@ type elder struct {
 	// counted is closed when its counters are known, or will never be.
 	counted     chan struct{}
 	countedOnce sync.Once
-	following   sync.WaitGroup
+	// heir takes what it has recorded; told is closed when it has told what it
+	// held at first, or never will.
+	heir      *recorder.Heir
+	told      chan struct{}
+	since     time.Time // of our answers on the admin listener
+	toldOnce  sync.Once
+	following sync.WaitGroup
 	// left is closed when it has gone.
 	left chan struct{}
 }
@@ -36,7 +44,7 @@ type olderStatus struct {
 }
 
 func newElder(m *master, h *inheritance) *elder {
-	return &elder{m: m, link: h.parent, hello: h.hello, gone: h.parent == nil, counted: make(chan struct{}), left: make(chan struct{})}
+	return &elder{m: m, link: h.parent, hello: h.hello, gone: h.parent == nil, counted: make(chan struct{}), told: make(chan struct{}), left: make(chan struct{})}
 }
 
 // draining says whether it still lives.
@@ -60,8 +68,13 @@ func (e *elder) status() []olderStatus {
 func (e *elder) follow() {
 	if e.link == nil {
 		close(e.counted)
+		close(e.told)
 		close(e.left)
 		return
+	}
+	e.heir = e.m.recorder.Heir()
+	if e.heir == nil || !e.hello.Records {
+		e.endTold()
 	}
 	e.following.Go(func() {
 		defer e.end()
@@ -87,8 +100,17 @@ func (e *elder) hear(m message) {
 	case m.Metrics != nil:
 		e.m.carried.carry(m.Metrics)
 		e.countedOnce.Do(func() { close(e.counted) })
+	case m.Recorded != nil:
+		for _, t := range m.Recorded.Exchanges {
+			e.heir.Take(t)
+		}
+		if m.Recorded.All {
+			e.endTold()
+		}
 	}
 }
+
+func (e *elder) endTold() { e.toldOnce.Do(func() { close(e.told) }) }
 
 // end takes note that it has gone: it has nothing in flight any more.
 func (e *elder) end() {
@@ -97,6 +119,8 @@ func (e *elder) end() {
 	e.mu.Unlock()
 	e.m.setElsewhere(nil)
 	e.countedOnce.Do(func() { close(e.counted) })
+	e.heir.End()
+	e.endTold()
 	close(e.left)
 	select {
 	case <-e.link.closed: // it is we who end
@@ -148,12 +172,28 @@ const countedLimit = 5 * time.Second
 
 // awaitCounters blocks until metrics may be served.
 func (e *elder) awaitCounters() {
+	defer func() { e.since = time.Now() }()
 	limit := time.NewTimer(countedLimit)
 	defer limit.Stop()
 	select {
 	case <-e.counted:
 	case <-limit.C:
 		e.m.log.Warn("the generation before has not told its counters: those in /metrics begin anew until it does", "pid", e.hello.PID)
+	}
+}
+
+// toldLimit bounds the wait for what it has recorded: much of it takes a while.
+const toldLimit = 2 * time.Second
+
+// awaitRecorded blocks until what it had recorded is known here, or most of it:
+// who asks right after an upgrade shall not be told that nothing was asked before.
+func (e *elder) awaitRecorded(ctx context.Context) {
+	limit := time.NewTimer(time.Until(e.since.Add(toldLimit)))
+	defer limit.Stop()
+	select {
+	case <-e.told:
+	case <-limit.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stoker/balancer/recorder"
 	"stoker/supervisor"
 )
 
@@ -29,6 +30,8 @@ import (
 //	metrics: my counters, last of all
 //	before the admin listener is left to
 //	the newer one, then on change
+//	recorded: what the flight recorder
+//	holds, bit by bit, then on change
 //	end: the service shall end, you too
 //	bye: I am done                          The end of the stream means the same,
 //	                                        from either side, however it came.
@@ -42,7 +45,9 @@ type message struct {
 	InFlight *inFlightMessage `json:"in_flight,omitempty"`
 	// Metrics are encoded families; see carried.
 	Metrics [][]byte `json:"metrics,omitempty"`
-	Bye     bool     `json:"bye,omitempty"`
+	// Recorded is some of what the flight recorder holds.
+	Recorded *recordedMessage `json:"recorded,omitempty"`
+	Bye      bool             `json:"bye,omitempty"`
 	// End passes on what reached the older one when it had handed over already.
 	End bool `json:"end,omitempty"`
 }
@@ -54,6 +59,8 @@ type helloMessage struct {
 	Version    string `json:"version"`
 	// Serving are the workers that serve, and their engines' processes.
 	Serving map[string]int `json:"serving"`
+	// Records: there will be recorded messages.
+	Records bool `json:"records,omitempty"`
 }
 
 // preparedMessage is what the newer one found.
@@ -77,6 +84,13 @@ type inFlightMessage struct {
 	Requests int `json:"requests"`
 	// Upstreams are counts by pool and member.
 	Upstreams map[string]map[string]int `json:"upstreams"`
+}
+
+// recordedMessage is some of what the older one has recorded.
+type recordedMessage struct {
+	Exchanges []recorder.Told `json:"exchanges,omitempty"`
+	// All: all that it held has been told; more will be told when it is news.
+	All bool `json:"all,omitempty"`
 }
 
 // maxMessage bounds a line: the metrics of hundreds of workers are some 100 KiB.

@@ -24,7 +24,7 @@ func newRecorder(c *config.Recorder) (*recorder.Recorder, error) {
 
 // recorded is the document of GET /requests and "stoker requests --json".
 type recorded struct {
-	// PID and Generation are of the master that has recorded them.
+	// PID and Generation are of the master that answers: earlier generations may have recorded them.
 	PID        int                 `json:"pid"`
 	Generation int                 `json:"generation"`
 	Requests   []recorder.Exchange `json:"requests"`
@@ -47,6 +47,7 @@ func (m *master) answerRequests(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, outcome{Error: "format is json or har"})
 		return
 	}
+	m.elder.awaitRecorded(r.Context())
 	found := m.recorder.Exchanges(recorder.Filter{Worker: query.Get("worker"), ID: query.Get("id"), Bodies: query.Get("bodies") != "no"})
 	if format == "har" {
 		writeJSON(w, http.StatusOK, recorder.HAR(version, found))

@@ -128,11 +128,7 @@ func (q *requestsQuery) fetch(ctx context.Context) ([]recorder.Exchange, []byte,
 func (q *requestsQuery) followThem(ctx context.Context, w io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	type name struct {
-		id  string
-		seq uint64
-	}
-	printed := map[name]bool{}
+	var seen followed
 	fmt.Fprintln(w, strings.Join(requestColumns, "  "))
 	for {
 		all, _, err := q.fetch(ctx)
@@ -142,28 +138,53 @@ func (q *requestsQuery) followThem(ctx context.Context, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		present := make(map[name]bool, len(all))
-		for i := range all {
-			x := &all[i]
-			n := name{x.ID, x.Seq}
-			if x.End == nil {
-				continue
-			}
-			present[n] = true
-			if printed[n] {
-				continue
-			}
+		for _, x := range seen.news(all, time.Now()) {
 			if _, err := fmt.Fprintln(w, strings.Join(requestCells(x, time.Now()), "  ")); err != nil {
 				return fmt.Errorf("print requests: %w", err)
 			}
 		}
-		printed = present // of those that are gone nobody asks again
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(followEvery):
 		}
 	}
+}
+
+// followed is what has been printed, and when it was last there.
+type followed map[followedID]time.Time
+
+type followedID struct {
+	id  string
+	seq uint64
+}
+
+// followedTime is how long it is known of what is not there any more that it was
+// printed: after an upgrade what was recorded before comes again, bit by bit.
+const followedTime = time.Minute
+
+// news is what has ended and was not there before.
+func (f *followed) news(all []recorder.Exchange, now time.Time) (news []*recorder.Exchange) {
+	if *f == nil {
+		*f = followed{}
+	}
+	for i := range all {
+		x := &all[i]
+		if x.End == nil {
+			continue
+		}
+		id := followedID{x.ID, x.Seq}
+		if _, known := (*f)[id]; !known {
+			news = append(news, x)
+		}
+		(*f)[id] = now
+	}
+	for id, last := range *f {
+		if now.Sub(last) > followedTime {
+			delete(*f, id)
+		}
+	}
+	return news
 }
 
 var requestColumns = []string{"BEGAN", "ID", "WORKER", "REQUEST", "IN", "STATUS", "OUT", "FIRST BYTE", "TOOK", "OUTCOME"}

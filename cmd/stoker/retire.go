@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"sync"
 	"time"
 
+	"stoker/balancer/recorder"
 	"stoker/exchange"
 	"stoker/internal/failpoint"
 )
@@ -16,6 +18,17 @@ import (
 const (
 	reportEvery   = 50 * time.Millisecond
 	countersEvery = 20
+)
+
+// What was recorded is told in pieces, so that counts are not held up by it and
+// requests keep their share of the processor.
+const (
+	// recordsSize is how many bytes of it are told at each tick, and
+	// recordsPatience how long making them ready may take.
+	recordsSize     = 1 << 20
+	recordsPatience = 10 * time.Millisecond
+	// recordsLimit bounds what the rest may take when all requests have ended.
+	recordsLimit = 2 * time.Second
 )
 
 // errLost: the new generation died between Ready and serving.
@@ -51,6 +64,7 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	}
 	m.held.release()
 	if serving != nil {
+		reports.recordsNow()
 		m.log.Info("handed over; finishing the requests that are here", "new_pid", serving.PID, "generation", serving.Generation,
 			"requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.String())
 	}
@@ -155,10 +169,15 @@ type reports struct {
 	stop     chan struct{}
 	done     chan struct{}
 	counters chan chan struct{}
+	// records are closed when the next generation may be told what was recorded.
+	records     chan struct{}
+	recordsOnce sync.Once
+	recorded    *recorder.Handover
+	allTold     bool
 }
 
 func (m *master) beginReports(l *link) *reports {
-	r := &reports{m: m, link: l, stop: make(chan struct{}), done: make(chan struct{}), counters: make(chan chan struct{})}
+	r := &reports{m: m, link: l, stop: make(chan struct{}), done: make(chan struct{}), counters: make(chan chan struct{}), records: make(chan struct{}), recorded: m.recorder.Handover()}
 	go r.run()
 	return r
 }
@@ -171,7 +190,8 @@ func (r *reports) run() {
 	every := time.NewTicker(reportEvery)
 	defer every.Stop()
 	var last *inFlightMessage
-	counting := false
+	counting, recording := false, false
+	records := r.records
 	for tick := 1; ; tick++ {
 		now := r.m.inFlight()
 		if last == nil || !now.equal(last) {
@@ -184,13 +204,19 @@ func (r *reports) run() {
 		if counting && tick%countersEvery == 0 {
 			r.sendCounters()
 		}
+		if recording {
+			r.sendRecords(recordsPatience)
+		}
 		select {
 		case <-every.C:
 		case sent := <-r.counters:
 			counting = true
 			r.sendCounters()
 			close(sent)
+		case <-records:
+			records, recording = nil, true
 		case <-r.stop:
+			r.sendAllRecords()
 			r.sendCounters()
 			_ = r.link.send(message{Bye: true})
 			return
@@ -220,6 +246,41 @@ func (r *reports) sendCounters() {
 		r.m.log.Debug("the new generation does not listen any more", "error", err)
 	}
 }
+
+// sendRecords tells some of what is news, and says whether there is more.
+func (r *reports) sendRecords(patience time.Duration) (more bool) {
+	news, more := r.recorded.Next(recordsSize, patience)
+	all := !more && !r.allTold
+	if len(news) == 0 && !all {
+		return more
+	}
+	r.allTold = r.allTold || all
+	if err := r.link.send(message{Recorded: &recordedMessage{Exchanges: news, All: all}}); err != nil {
+		r.m.log.Debug("the new generation does not listen any more", "error", err)
+		return false
+	}
+	return more
+}
+
+// sendAllRecords tells the rest, as far as there is time for it, if anybody
+// serves who could be asked for it.
+func (r *reports) sendAllRecords() {
+	select {
+	case <-r.records:
+	default:
+		return
+	}
+	for limit := time.Now().Add(recordsLimit); r.sendRecords(recordsPatience); {
+		if time.Now().After(limit) {
+			r.m.log.Warn("not all recorded requests were told to the new generation: there was no time", "limit", recordsLimit.String())
+			return
+		}
+	}
+}
+
+// recordsNow lets what was recorded be told from now on: before that it would
+// take time from the promotion.
+func (r *reports) recordsNow() { r.recordsOnce.Do(func() { close(r.records) }) }
 
 // countersNow sends the counters and returns when that is done.
 func (r *reports) countersNow() {
