@@ -32,6 +32,8 @@ import (
 //	GET  /POOL/stream/ID?events=N&ms=M  N events, one each M ms
 //	POST /POOL/digest/ID                length and SHA-256 of the body
 //	GET  /POOL/silent/ID                nothing until the client goes
+//	GET  /POOL/half/ID?size=N&sent=M    M of N bytes, then the connection's end (not in app.py)
+//	GET  /POOL/killer/ID?size=N&sent=M  the same, then the engine's
 //
 // It notes each id in a file that outlives it, holds a lock on its slot together
 // with a child that is deaf to TERM and has a session of its own, and exits at
@@ -126,7 +128,7 @@ func engineHandler(demo http.Handler, log io.Writer) http.Handler {
 		time.Sleep(time.Duration(number(r, "ms")) * time.Millisecond)
 		body := itemOf(r.PathValue("id"), number(r, "size"))
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-		_, _ = w.Write(body) //nolint:gosec // nobody looks at it with a browser
+		_, _ = w.Write(body)
 	})
 	mux.HandleFunc("GET /{pool}/stream/{id}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -143,10 +145,30 @@ func engineHandler(demo http.Handler, log io.Writer) http.Handler {
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		fmt.Fprintf(w, "%s %d %x", r.PathValue("id"), n, sum.Sum(nil)) //nolint:gosec // as above
+		fmt.Fprintf(w, "%s %d %x", r.PathValue("id"), n, sum.Sum(nil))
 	})
 	mux.HandleFunc("GET /{pool}/silent/{id}", func(_ http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
+	})
+	begin := func(w http.ResponseWriter, r *http.Request) {
+		sent, size := number(r, "sent"), number(r, "size")
+		if sent == 0 {
+			return
+		}
+		if size%2 == 0 {
+			w.Header().Set("Content-Length", strconv.Itoa(size))
+		}
+		_, _ = w.Write(itemOf(r.PathValue("id"), sent))
+		_ = http.NewResponseController(w).Flush()
+	}
+	mux.HandleFunc("GET /{pool}/half/{id}", func(w http.ResponseWriter, r *http.Request) {
+		begin(w, r)
+		panic(http.ErrAbortHandler)
+	})
+	mux.HandleFunc("GET /{pool}/killer/{id}", func(w http.ResponseWriter, r *http.Request) {
+		begin(w, r)
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if id := r.Header.Get("X-Request-Id"); id != "" {

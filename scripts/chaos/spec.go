@@ -25,6 +25,8 @@ const (
 	completion what = "completion"
 	tokens     what = "tokens" // a completion, streamed
 	silent     what = "silent"
+	half       what = "half"   // of an answer, after which the engine closes the connection
+	killer     what = "killer" // kills its engine, before or within the answer
 )
 
 // manner is how a client behaves.
@@ -37,6 +39,7 @@ const (
 	hangUpMid   manner = "hang-up-upload"
 	slowHead    manner = "slow-head"
 	slowRead    manner = "slow-read"
+	pipelined   manner = "pipelined" // two requests at once over HTTP/1.1
 )
 
 // spec is one request and how it is made; it follows from the seed, the
@@ -93,8 +96,17 @@ func drawSpec(chance *rand.Rand, id string, pools []string) spec {
 	if s.what == completion || s.what == tokens {
 		s.pool = pools[0]
 	}
+	if chance.IntN(60) == 0 {
+		s.what, s.pool = half, pools[chance.IntN(2)]
+		if chance.IntN(6) == 0 {
+			s.what = killer
+		}
+	}
+	if chance.IntN(200) == 0 {
+		s.think = 5 * time.Second // for connections to grow old
+	}
 	switch n := chance.IntN(100); {
-	case s.what == silent:
+	case s.what == silent, s.what == half, s.what == killer:
 	case n < 6:
 		s.manner = hangUpEarly
 	case n < 12:
@@ -105,6 +117,8 @@ func drawSpec(chance *rand.Rand, id string, pools []string) spec {
 		s.manner = slowHead
 	case n < 24:
 		s.manner = slowRead
+	case n < 30 && s.what == item:
+		s.manner, s.http2 = pipelined, false
 	}
 	if chance.IntN(20) == 0 {
 		s.deadline = 6 + chance.IntN(10)
@@ -121,10 +135,10 @@ func (s *spec) String() string {
 }
 
 func (s *spec) method() string {
-	if s.what == item || s.what == stream || s.what == silent {
-		return http.MethodGet
+	if s.what == digest || s.what == chunked || s.what == completion || s.what == tokens {
+		return http.MethodPost
 	}
-	return http.MethodPost
+	return http.MethodGet
 }
 
 func (s *spec) target() string {
@@ -137,6 +151,8 @@ func (s *spec) target() string {
 		return fmt.Sprintf("/%s/digest/%s", s.pool, s.id)
 	case silent:
 		return fmt.Sprintf("/%s/silent/%s", s.pool, s.id)
+	case half, killer:
+		return fmt.Sprintf("/%s/%s/%s?size=%d&sent=%d", s.pool, s.what, s.id, s.size, s.events%3*s.size/3)
 	case completion, tokens:
 	}
 	return "/v1/completions"
@@ -149,7 +165,7 @@ func (s *spec) body() []byte {
 		return itemOf("up"+s.id, s.size)
 	case completion, tokens:
 		return fmt.Appendf(nil, `{"prompt":%q,"seed":1,"max_tokens":%d,"stream":%t}`, s.id, 1+s.events, s.what == tokens)
-	case item, stream, silent:
+	case item, stream, silent, half, killer:
 	}
 	return nil
 }
@@ -178,8 +194,8 @@ func (s *spec) check(got []byte) error {
 		if err != nil {
 			return err
 		}
-	case silent:
-		return fmt.Errorf("an answer where none can come: %.80q", got)
+	case silent, half, killer:
+		return fmt.Errorf("an answer where no whole one can come: %d bytes, %.80q", len(got), got)
 	}
 	if !bytes.Equal(got, want) {
 		at := 0

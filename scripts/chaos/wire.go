@@ -120,6 +120,23 @@ func (w *wire) exchange(s *spec) (r result, keep bool) {
 		w.hangUp(s)
 		return result{outcome: left}, false
 	}
+	r, keep = w.receive(s)
+	if s.manner == pipelined && keep && r.outcome == right {
+		second := s.sibling()
+		r, keep = w.receive(&second)
+	}
+	return r, keep
+}
+
+// sibling is the request that follows a pipelined one.
+func (s *spec) sibling() spec {
+	next := *s
+	next.id += "b"
+	return next
+}
+
+// receive reads one answer.
+func (w *wire) receive(s *spec) (r result, keep bool) {
 	response, err := http.ReadResponse(w.reader, &http.Request{Method: s.method()})
 	if err != nil {
 		return judge(err, lost), false
@@ -145,29 +162,23 @@ func (w *wire) hangUp(s *spec) {
 
 // send writes the request as the manner says.
 func (w *wire) send(s *spec) error {
-	var head strings.Builder
-	fmt.Fprintf(&head, "%s %s HTTP/1.1\r\nHost: chaos\r\nX-Request-Id: %s\r\n", s.method(), s.target(), s.id)
-	if s.deadline > 0 {
-		fmt.Fprintf(&head, "X-Request-Timeout: %d\r\n", s.deadline)
+	if s.manner == pipelined {
+		second := s.sibling()
+		_, err := io.WriteString(w.conn, s.head()+second.head())
+		return err
 	}
-	body := s.body()
-	switch {
-	case s.what == chunked:
-		head.WriteString("Transfer-Encoding: chunked\r\n")
+	head, body := s.head(), s.body()
+	if s.what == chunked {
 		body = inChunks(body)
-	case body != nil:
-		fmt.Fprintf(&head, "Content-Length: %d\r\n", len(body))
 	}
-	head.WriteString("\r\n")
 	if s.manner == slowHead {
-		text := head.String()
-		for _, part := range []string{text[:10], text[10 : len(text)-20], text[len(text)-20:]} {
+		for _, part := range []string{head[:10], head[10 : len(head)-20], head[len(head)-20:]} {
 			if _, err := io.WriteString(w.conn, part); err != nil {
 				return err
 			}
 			time.Sleep(s.pause)
 		}
-	} else if _, err := io.WriteString(w.conn, head.String()); err != nil {
+	} else if _, err := io.WriteString(w.conn, head); err != nil {
 		return err
 	}
 	if s.manner == hangUpMid {
@@ -175,6 +186,22 @@ func (w *wire) send(s *spec) error {
 	}
 	_, err := w.conn.Write(body)
 	return err
+}
+
+// head is the request's head as HTTP/1.1 has it.
+func (s *spec) head() string {
+	var head strings.Builder
+	fmt.Fprintf(&head, "%s %s HTTP/1.1\r\nHost: chaos\r\nX-Request-Id: %s\r\n", s.method(), s.target(), s.id)
+	if s.deadline > 0 {
+		fmt.Fprintf(&head, "X-Request-Timeout: %d\r\n", s.deadline)
+	}
+	switch body := s.body(); {
+	case s.what == chunked:
+		head.WriteString("Transfer-Encoding: chunked\r\n")
+	case body != nil:
+		fmt.Fprintf(&head, "Content-Length: %d\r\n", len(body))
+	}
+	return head.String() + "\r\n"
 }
 
 // inChunks frames a body in chunks of growing size.
@@ -210,7 +237,7 @@ func (s *spec) read(from io.Reader) ([]byte, error) {
 		}
 		_, err := io.Copy(&body, from)
 		return body.Bytes(), err
-	case plain, hangUpEarly, hangUpMid, slowHead:
+	case plain, hangUpEarly, hangUpMid, slowHead, pipelined:
 	}
 	return io.ReadAll(from)
 }
