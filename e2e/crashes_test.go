@@ -137,7 +137,7 @@ func TestACrashNamesItsRequests(t *testing.T) {
 	for i := range 6 {
 		id := fmt.Sprint("stream-", i)
 		bodies[id] = askFor(i, 300, "")
-		response := m.ask(id, bodies[id])
+		response := m.ask(id, bodies[id]) //nolint:bodyclose // ask's clean-up closes it
 		if _, err := bufio.NewReader(response.Body).ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestACrashNamesItsRequests(t *testing.T) {
 // sendBody asks and returns the whole answer.
 func sendBody(t *testing.T, m *master, body string) string {
 	t.Helper()
-	text, err := readAll(m.ask("again", body))
+	text, err := readAll(m.ask("again", body)) //nolint:bodyclose // readAll closes it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,6 +321,7 @@ func TestDisksThatDoNotWork(t *testing.T) {
 		dir  func(t *testing.T) string
 	}{
 		{"no directory can be made", func(t *testing.T) string {
+			t.Helper()
 			file := filepath.Join(shortDir(t), "file")
 			if err := os.WriteFile(file, nil, 0o600); err != nil {
 				t.Fatal(err)
@@ -328,6 +329,7 @@ func TestDisksThatDoNotWork(t *testing.T) {
 			return filepath.Join(file, "state")
 		}},
 		{"the disk is full", func(t *testing.T) string {
+			t.Helper()
 			dir := shortDir(t)
 			if err := syscall.Mount("none", dir, "tmpfs", 0, "size=64k"); err != nil {
 				t.Skipf("SKIPPED: cannot mount a small file system: %v", err)
@@ -420,7 +422,7 @@ func TestACrashWhileAnOlderGenerationDrains(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		open = append(open, response)
+		open = append(open, response) //nolint:bodyclose // closed at the end of the test
 	}
 	begin("old-a")
 	begin("old-b") // one on each

@@ -288,8 +288,10 @@ func TestReadersAndWriters(t *testing.T) {
 				default:
 				}
 				for _, x := range r.Exchanges(Filter{Bodies: true}) {
-					if b := x.Request.Body; strings.ReplaceAll(b.Head+b.Tail, x.ID+" ", "") != "" && b.Omitted == 0 {
-						t.Errorf("%s holds another's bytes", x.ID)
+					// A body that is still being read may end in the middle of an id.
+					b := x.Request.Body
+					if rest := strings.ReplaceAll(b.Head+b.Tail, x.ID+" ", ""); b.Omitted == 0 && !strings.HasPrefix(x.ID, rest) {
+						t.Errorf("%s holds another's bytes: %q", x.ID, rest)
 					}
 				}
 				r.Suspects("w1", time.Now())
