@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -411,7 +412,7 @@ func TestADeathWithoutAMasterIsReported(t *testing.T) {
 // TestACrashWhileAnOlderGenerationDrains names the requests of both.
 func TestACrashWhileAnOlderGenerationDrains(t *testing.T) {
 	u := startUpgradable(t, "trusted_proxies = [\"127.0.0.0/8\"]\n")
-	var open []*http.Response
+	var open []io.Closer
 	begin := func(id string) {
 		request, err := http.NewRequest(http.MethodGet, u.url("/drip?ms=30000"), http.NoBody)
 		if err != nil {
@@ -422,7 +423,7 @@ func TestACrashWhileAnOlderGenerationDrains(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		open = append(open, response) //nolint:bodyclose // closed at the end of the test
+		open = append(open, response.Body)
 	}
 	begin("old-a")
 	begin("old-b") // one on each
@@ -446,8 +447,8 @@ func TestACrashWhileAnOlderGenerationDrains(t *testing.T) {
 	if n := len(u.crashIDs()); n != 1 {
 		t.Errorf("%d reports of one death", n)
 	}
-	for _, response := range open {
-		response.Body.Close()
+	for _, body := range open {
+		_ = body.Close()
 	}
 	u.endAll()
 }
