@@ -419,7 +419,7 @@ func TestACrashWhileAnOlderGenerationDrains(t *testing.T) {
 			t.Fatal(err)
 		}
 		request.Header.Set("X-Request-Id", id)
-		response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+		response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request) //nolint:bodyclose // at the end of the test
 		if err != nil {
 			t.Fatal(err)
 		}
