@@ -118,12 +118,13 @@ func chaos(ctx context.Context, o options) (failed bool, err error) {
 		fmt.Printf("chaos: %v, round %d: %s\n", time.Since(began).Round(time.Second), round, crowd.summary())
 	}
 	crowd.end()
-	if ctx.Err() == nil {
-		s.finish(ctx, o.seed)
+	if ctx.Err() != nil {
+		return false, ctx.Err()
 	}
+	s.finish(ctx, o.seed)
 	if j.fine() {
 		fmt.Printf("chaos: seed %d: all that must hold has held: %s\n", o.seed, crowd.total())
-		return false, ctx.Err()
+		return false, nil
 	}
 	fmt.Printf("\nchaos: seed %d FAILED (make chaos CHAOS_FLAGS=\"-seed %d …\" does the same again; everything is in %s)\n\nwhat was done:\n%s\nthe log's end:\n%s\nwhat did not hold:\n%s",
 		o.seed, o.seed, dir, j.text(), s.lastLines(), j.violationText())

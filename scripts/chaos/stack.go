@@ -182,6 +182,7 @@ func (s *stack) launch() {
 	cmd := exec.CommandContext(context.Background(), s.binary, "run", "-c", filepath.Join(s.dir, "stoker.toml"))
 	cmd.Env = append(os.Environ(), dirVariable+"="+s.dir, "STOKER_FAILPOINTS="+filepath.Join(s.dir, "points"), "GORACE=halt_on_error=0")
 	cmd.Dir = s.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is meant for the test
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err == nil {
 		cmd.Stdout, cmd.Stderr = log, log
