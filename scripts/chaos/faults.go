@@ -51,6 +51,8 @@ func (s *stack) do(ctx context.Context, e event) {
 		s.killMaster(ctx, e)
 	case pauseMaster:
 		s.pause([]int{s.master()}, e, false)
+	case stopMaster:
+		s.stopMaster(ctx, e)
 	case killElder:
 		s.killElder(ctx)
 	case upgrade:
@@ -125,7 +127,28 @@ func (s *stack) killMaster(ctx context.Context, e event) {
 		time.Sleep(e.long)
 		s.held.Store(false)
 	}
-	s.awaitMaster(ctx, recovery)
+	s.awaitMaster(ctx)
+}
+
+// stopMaster has the master end, with its engines, and another one start.
+func (s *stack) stopMaster(ctx context.Context, e event) {
+	pid := s.master()
+	over := s.outage("stop the master")
+	defer over()
+	s.note("  SIGTERM to %d: %v", pid, s.kill(pid, syscall.SIGTERM))
+	if e.how%3 == 0 {
+		time.Sleep(e.long)
+		s.note("  SIGTERM to %d again: %v", pid, s.kill(pid, syscall.SIGTERM))
+	}
+	if err := s.await(ctx, recovery, "the end of the master", func() string {
+		if alive(pid) {
+			return "it lives"
+		}
+		return ""
+	}); err != nil && ctx.Err() == nil {
+		s.violated("%v", err)
+	}
+	s.awaitMaster(ctx)
 }
 
 // killElder kills the generation that finishes its requests, if there is one.
@@ -139,8 +162,8 @@ func (s *stack) killElder(ctx context.Context) {
 }
 
 // awaitMaster waits until a master answers.
-func (s *stack) awaitMaster(ctx context.Context, limit time.Duration) {
-	if err := s.await(ctx, limit, "a master that answers", func() string {
+func (s *stack) awaitMaster(ctx context.Context) {
+	if err := s.await(ctx, recovery, "a master that answers", func() string {
 		if err := s.ask(ctx, "/livez", nil); err != nil {
 			return err.Error()
 		}
@@ -176,7 +199,7 @@ func (s *stack) failUpgrade(ctx context.Context, e event) {
 	_ = os.WriteFile(points, []byte(failure), 0o600)
 	s.upgrade(ctx)
 	_ = os.Remove(points)
-	s.awaitMaster(ctx, recovery)
+	s.awaitMaster(ctx)
 }
 
 // change writes the configuration with something else in it.

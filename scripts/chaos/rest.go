@@ -34,7 +34,7 @@ func (s *stack) rest(ctx context.Context, c *crowd) {
 		*b = s.baseline()
 		b.version = version // else everything rolled now
 	})
-	s.awaitMaster(ctx, recovery)
+	s.awaitMaster(ctx)
 	s.note("at rest")
 	_ = s.command(ctx, "reload")
 	for _, pool := range s.poolNames() {

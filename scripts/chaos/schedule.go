@@ -20,7 +20,8 @@ const (
 	pauseKeeper  kind = "pause-keeper"
 	killMaster   kind = "kill-master"
 	pauseMaster  kind = "pause-master"
-	killElder    kind = "kill-elder" // the generation that finishes its requests
+	stopMaster   kind = "stop-master" // gracefully, or in a hurry
+	killElder    kind = "kill-elder"  // the generation that finishes its requests
 	upgrade      kind = "upgrade"
 	failUpgrade  kind = "fail-upgrade" // at a failpoint
 	reload       kind = "reload"
@@ -48,6 +49,7 @@ var weights = []struct {
 	{pauseKeeper, 2},
 	{killMaster, 4},
 	{pauseMaster, 2},
+	{stopMaster, 1},
 	{killElder, 2},
 	{upgrade, 5},
 	{failUpgrade, 3},
