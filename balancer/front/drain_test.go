@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"sync"
@@ -311,6 +312,38 @@ func TestDrainTellsHTTP2Clients(t *testing.T) {
 		}
 		from = now
 	}
+}
+
+// A stream whose handler begins when its connection has gone already is none. It
+// was taken out of the list of requests all the same, and the others with it.
+func TestStreamOfAConnectionThatHasGone(t *testing.T) {
+	begun, finish := make(chan struct{}), make(chan struct{})
+	fx := start(t, func(_ context.Context, x *exchange.Exchange) {
+		begun <- struct{}{}
+		<-finish
+		respond(x, 200, "")
+	})
+	c := fx.dial(t)
+	c.send(t, get("/"))
+	wait(t, begun, "another request")
+	late := &conn{front: fx.Front}
+	late.phase.Store(int32(gone))
+	r := httptest.NewRequestWithContext(context.WithValue(t.Context(), connKey{}, late), http.MethodGet, "/", nil)
+	func() {
+		defer func() {
+			if p := recover(); p != http.ErrAbortHandler { //nolint:errorlint // the very value
+				t.Errorf("ended with %v", p)
+			}
+		}()
+		fx.ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	if n := fx.InFlight(); n != 1 {
+		t.Errorf("%d requests in flight", n)
+	}
+	if n := fx.Cut(exchange.ErrShutdown); n != 1 {
+		t.Errorf("cut %d", n)
+	}
+	close(finish)
 }
 
 // Cut reaches every kind of request that does not end by itself.

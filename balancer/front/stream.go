@@ -32,7 +32,11 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(connKey{}).(*conn) // withConn put it there
 	q := f.newStream(c, w, r)
 	q.begin()
-	f.enter(&q.flight)
+	if !f.enter(&q.flight) { // the connection has gone since net/http read the request
+		q.end()
+		f.forget(q)
+		panic(http.ErrAbortHandler)
+	}
 	f.carry(&q.flight)
 	f.observe(&q.flight)
 	q.end()
