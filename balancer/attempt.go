@@ -22,6 +22,8 @@ type attempt struct {
 	head   http1.Response
 	fields http1.Fields // of head, ours
 	body   limitedBody  // of the request, where its length is not known
+
+	journey journey // of the request, here for the room alone
 }
 
 var _ exchange.Sink = (*attempt)(nil)

@@ -28,6 +28,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
 	"stoker/config"
 	"stoker/exchange"
@@ -45,6 +46,11 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 	// MaxBody is the largest request body, in bytes; 0: any.
 	MaxBody int64
+	// Court says which requests have killed engines; nil: nobody is suspected.
+	Court *quarantine.Court
+	// EvidenceLimit is the largest body of a request that can be suspected, and
+	// EvidenceMemory what is held of all in flight, both in bytes.
+	EvidenceLimit, EvidenceMemory int64
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
@@ -58,6 +64,12 @@ type Balancer struct {
 	recorder *recorder.Recorder
 	log      hclog.Logger
 	attempts sync.Pool // of *attempt
+
+	court    *quarantine.Court
+	evidence evidencePools
+	scratch  sync.Pool // of *[]byte
+	wardsMu  sync.Mutex
+	wards    map[string]*ward // by pool
 }
 
 // New returns a balancer, or says which route leads nowhere.
@@ -69,9 +81,18 @@ func New(o Options) (*Balancer, error) {
 		recorder: o.Recorder,
 		log:      o.Log,
 		attempts: sync.Pool{New: func() any { return new(attempt) }},
+		court:    o.Court,
+		evidence: evidencePools{limit: o.EvidenceLimit},
+		scratch:  sync.Pool{New: func() any { return new(make([]byte, scratchSize)) }},
+		wards:    map[string]*ward{},
 	}
+	b.evidence.room.Store(o.EvidenceMemory)
 	return b, b.Update(o)
 }
+
+// scratchSize is how much of a body is read at a time, where it must be read
+// before it is passed on.
+const scratchSize = 32 << 10
 
 // table is what a configuration says about requests, for as long as it holds.
 type table struct {
@@ -83,7 +104,7 @@ type table struct {
 // Update goes by other pools, routes, networks and limits from the next request on, or
 // says which route leads nowhere and changes nothing.
 func (b *Balancer) Update(o Options) error {
-	routes, err := newRoutes(o)
+	routes, err := newRoutes(o, b.wardOf)
 	if err != nil {
 		return err
 	}
@@ -123,28 +144,49 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 	ctx, wait, cancel := d.limit(ctx, rules.MinRemaining)
 	defer cancel()
 
-	want := Want{Priority: rules.priority(&x.Request)}
+	j := &a.journey
+	*j = journey{b: b, l: l, x: x, a: a, e: l.ward.begin(x), want: Want{Priority: rules.priority(&x.Request)}}
+	v := j.travel(ctx, wait, d)
+	j.leave()
+	l.ward.end(j.e, v.outcome == exchange.OutcomeOK && a.head.Status < http.StatusInternalServerError)
+	return v
+}
+
+// travel tries members until one has answered, or no other may be tried.
+func (j *journey) travel(ctx, wait context.Context, d due) verdict {
+	x, l := j.x, j.l
+	var before verdict
 	for {
-		lease, err := l.acquire(wait, x, want)
+		lease, err := j.admit(wait)
 		if err != nil {
-			return classify(err)
+			return j.stranded(before, err)
 		}
 		d.passOn(x.Request.Fields)
-		v := try(ctx, lease, x, a)
-		b.report(x, v)
-		if !v.retry || x.Record.Attempts >= rules.Attempts {
+		v := j.try(ctx, lease)
+		j.b.report(x, v)
+		if !v.retry || x.Record.Attempts >= l.rules.Attempts {
 			return v
 		}
 		if len(x.Record.Retries) == 0 { // the budget counts requests
-			if !l.mayRetry(rules) {
+			if !l.mayRetry(&l.rules, v.died) {
 				x.Record.BudgetExhausted = true
 				return v
 			}
 			defer l.endRetry()
 		}
 		x.Record.Retries = append(x.Record.Retries, v.code)
-		want.Failed = lease
+		j.want.Failed, before = lease, v
 	}
+}
+
+// stranded is the end of a request that finds no place. Who has been on an engine
+// that died is told of that: it is what has happened to it.
+func (j *journey) stranded(before verdict, err error) verdict {
+	v := classify(err)
+	if before.died && (v.outcome == exchange.OutcomeUnavailable || v.outcome == exchange.OutcomeQueueFull || v.outcome == exchange.OutcomeQueueTimeout) {
+		return before
+	}
+	return v
 }
 
 // try lets one member answer, and lets its pool know how that went.
@@ -193,7 +235,7 @@ func (b *Balancer) conclude(x *exchange.Exchange, a *attempt, v verdict) {
 }
 
 // newRoutes links routes to pools.
-func newRoutes(o Options) (routes, error) {
+func newRoutes(o Options, wardOf func(pool string) *ward) (routes, error) {
 	if len(o.Pools) == 0 {
 		return nil, errors.New("no pool to route to")
 	}
@@ -204,6 +246,9 @@ func newRoutes(o Options) (routes, error) {
 			rules = DefaultRules()
 		}
 		lanes[p.Name()] = newLane(p, rules)
+		if rules.OnDeath != "" {
+			lanes[p.Name()].ward = wardOf(p.Name())
+		}
 	}
 	if len(o.Routes) == 0 {
 		if len(o.Pools) > 1 {

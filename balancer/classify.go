@@ -22,6 +22,7 @@ const (
 	typeTimeout       = "timeout"
 	typeBadRequest    = "bad_request"
 	typeNotFound      = "not_found"
+	typePoison        = "poison_request"
 )
 
 // verdict is what is to be done about the end of an attempt.
@@ -36,6 +37,7 @@ type verdict struct {
 	retry      bool // another member may be tried: this one had nothing of the request
 	refused    bool // nobody listens there: the member leaves the pool at once
 	blame      bool // the member's fault
+	died       bool // the member's engine died with the request on it
 	err        error
 }
 
@@ -45,6 +47,7 @@ type verdict struct {
 //	ended by           before the answer           after it began   blamed
 //	the client         499, 400 for no HTTP, 408   client_gone      nobody
 //	shutdown           503                         shutdown         nobody
+//	a conviction       422                         -                nobody
 //	a busy pool        429                         -                nobody: 503 would have an outside balancer
 //	                                                                take all of us for broken
 //	a pool not ready   503                         -                nobody
@@ -55,6 +58,7 @@ type verdict struct {
 //	dial               502, retried                -                the member
 //	stale connection   502, retried if unsent      -                nobody: most often it crossed with our request
 //	write, read, HTTP  502                         upstream_broke   the member
+//	a death            502, or tried apart         upstream_broke   the member; see journey.second
 //	no head in time    504                         -                the member
 func classify(err error) verdict {
 	if err == nil {
@@ -68,6 +72,9 @@ func classify(err error) verdict {
 func judge(err error) verdict {
 	var failure *upstream.Failure
 	var request *requestError
+	if poison, ok := errors.AsType[*poisonError](err); ok {
+		return judgePoison(poison)
+	}
 	switch {
 	case errors.As(err, &failure):
 		return judgeFailure(failure)

@@ -23,6 +23,11 @@ type Rules struct {
 	// MinRemaining is the least that must be left of a request's deadline for it
 	// to be passed on: an answer that comes too late only takes others' time.
 	MinRemaining time.Duration
+	// QueueTimeout is how long a request under suspicion may wait for its turn.
+	QueueTimeout time.Duration
+	// OnDeath is what becomes of the suspects of a death: OnDeathIsolate or
+	// OnDeathFail; empty: nobody tells of deaths in this pool.
+	OnDeath string
 	// PriorityHeader names the field that holds a request's priority; empty:
 	// all are equal.
 	PriorityHeader string
@@ -30,7 +35,7 @@ type Rules struct {
 
 // DefaultRules are the rules of a pool for which no others are given.
 func DefaultRules() Rules {
-	return Rules{Attempts: 3, RetryPercent: 20, RetryFloor: 3, MinRemaining: 5 * time.Second}
+	return Rules{Attempts: 3, RetryPercent: 20, RetryFloor: 3, MinRemaining: 5 * time.Second, QueueTimeout: time.Minute}
 }
 
 // priority is what r says of its own, 0 if that is nothing or no number.
@@ -54,6 +59,7 @@ func (r *Rules) priority(q *http1.Request) int {
 type lane struct {
 	pool  Pool
 	rules Rules
+	ward  *ward // nil: not watched
 	// inFlight counts the requests that wait or are being carried, retrying
 	// those of them that have been retried.
 	inFlight, retrying atomic.Int64
@@ -73,10 +79,12 @@ func (l *lane) acquire(ctx context.Context, x *exchange.Exchange, want Want) (Le
 	return l.pool.Acquire(ctx, want)
 }
 
-// mayRetry takes one retry from the budget if that has one, until endRetry.
-func (l *lane) mayRetry(r *Rules) bool {
+// mayRetry takes one retry from the budget if that has one, until endRetry. Who
+// comes from an engine that died is counted and not refused: as suspects are
+// tried one by one they bound themselves, and more tightly.
+func (l *lane) mayRetry(r *Rules, died bool) bool {
 	allowed := max(int64(r.RetryFloor), l.inFlight.Load()*int64(r.RetryPercent)/100)
-	if l.retrying.Add(1) <= allowed {
+	if l.retrying.Add(1) <= allowed || died {
 		return true
 	}
 	l.endRetry()

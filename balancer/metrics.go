@@ -130,7 +130,7 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 // rather than being none that we could pass on.
 func rejects(o exchange.Outcome) bool {
 	return o == exchange.OutcomeQueueFull || o == exchange.OutcomeQueueTimeout || o == exchange.OutcomeUnavailable ||
-		o == exchange.OutcomeDeadline || o == exchange.OutcomeShutdown
+		o == exchange.OutcomePoison || o == exchange.OutcomeDeadline || o == exchange.OutcomeShutdown
 }
 
 func (m *Metrics) request(l requestLabels) prometheus.Counter {

@@ -26,6 +26,10 @@ type Want struct {
 	Priority int
 	// Queued, where not nil, is lengthened by the wait.
 	Queued *time.Duration
+	// Alone asks for a member apart from others, with Patience and Shared as
+	// upstream.WantAlone has them.
+	Alone, Shared bool
+	Patience      time.Duration
 }
 
 // Lease is a place on one member, until Release.
@@ -54,6 +58,13 @@ type over struct{ *upstream.Pool }
 
 // Acquire implements Pool.
 func (o over) Acquire(ctx context.Context, want Want) (Lease, error) {
+	if want.Alone {
+		m, err := o.AcquireAlone(ctx, upstream.WantAlone{Patience: want.Patience, Shared: want.Shared})
+		if err != nil {
+			return nil, err
+		}
+		return m, nil
+	}
 	avoid, _ := want.Failed.(*upstream.Member) // nil at the first attempt
 	m, err := o.Pool.Acquire(ctx, upstream.Want{Avoid: avoid, Priority: want.Priority, Queued: want.Queued})
 	if err != nil {

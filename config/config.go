@@ -52,6 +52,8 @@ type Config struct {
 	Shutdown Shutdown `toml:"shutdown"`
 	Recorder Recorder `toml:"recorder"`
 	Crashes  Crashes  `toml:"crashes"`
+	// Quarantine refuses what has killed engines.
+	Quarantine Quarantine `toml:"quarantine"`
 	Pools    []Pool   `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`
@@ -98,6 +100,18 @@ type Crashes struct {
 	Keep int `toml:"keep"`
 	// SizeMiB is how large they may be together.
 	SizeMiB int `toml:"size_mib"`
+}
+
+// Quarantine says how requests are known that kill engines.
+type Quarantine struct {
+	// Enabled is false where no request is ever suspected.
+	Enabled bool `toml:"enabled"`
+	// TTL is how long suspicion and conviction last.
+	TTL Duration `toml:"ttl"`
+	// BodyKiB is the largest request body that can be suspected, and tried again.
+	BodyKiB int `toml:"body_kib"`
+	// MemoryMiB is the budget for the bodies of requests in flight.
+	MemoryMiB int `toml:"memory_mib"`
 }
 
 // Recorder says what is kept of the requests that pass, in memory.
@@ -154,6 +168,10 @@ type Pool struct {
 	// Drain is what becomes of the requests on a worker that leaves the pool:
 	// "wait" lets them finish within DrainTimeout, "stop" cuts them at once.
 	Drain string `toml:"drain"`
+	// OnDeath is what becomes of the requests on an engine that dies of which
+	// nothing was sent to the client: "isolate" tries each once more, apart from
+	// others, "fail" answers 502.
+	OnDeath string `toml:"on_death"`
 
 	// Surge is how many workers more a rolling change may have: 0, or 1 to start
 	// one beside before the first is drained. Two copies rarely fit one GPU.

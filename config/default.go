@@ -36,6 +36,9 @@ func Default() *Config {
 		},
 		Recorder: Recorder{Enabled: true, Keep: 20, BodyKiB: 64, MemoryMiB: 64},
 		Crashes:  Crashes{Keep: 50, SizeMiB: 256},
+		Quarantine: Quarantine{
+			Enabled: true, TTL: Duration(time.Hour), BodyKiB: 1024, MemoryMiB: 128,
+		},
 	}
 }
 
@@ -46,6 +49,7 @@ func DefaultPool(name string) Pool {
 		Name:         name,
 		Policy:       "least_outstanding",
 		Drain:        "wait",
+		OnDeath:      "isolate",
 		MinRemaining: Duration(5 * time.Second),
 		Retry: Retry{
 			Attempts:      3,

@@ -34,6 +34,7 @@ type Change struct {
 // masterKeys are read once, when a master begins.
 var masterKeys = []string{
 	"run_dir", "state_dir", "admin", "crashes.keep", "crashes.size_mib",
+	"quarantine.enabled", "quarantine.body_kib", "quarantine.memory_mib",
 	"recorder.enabled", "recorder.keep", "recorder.body_kib", "recorder.memory_mib", "recorder.redact_fields", "recorder.redact_patterns",
 }
 

@@ -39,6 +39,9 @@ func (c *Config) MoveRunDir(dir string) {
 	c.RunDir = dir
 }
 
+// QuarantineFile holds what is suspected and refused.
+func (c *Config) QuarantineFile() string { return filepath.Join(c.CrashDir(), "..", "quarantine.json") }
+
 // EngineDir is the directory of a worker's engine, which may belong to
 // another user than the master's.
 func (c *Config) EngineDir(worker string) string {

@@ -28,7 +28,7 @@ func keysOf(t reflect.Type) tableKeys {
 // nothing to a pool of servers, which others run.
 var workerKeys = []string{
 	"command", "workers", "env", "dir", "user", "gpus_per_worker", "gpus",
-	"start_timeout", "max_starting", "surge", "restart", "stop",
+	"start_timeout", "max_starting", "surge", "restart", "stop", "on_death",
 }
 
 // tableOf is the struct type that a value of type t is a table of, or an array

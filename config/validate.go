@@ -85,6 +85,9 @@ func (v *validator) validate() {
 	v.validateRecorder()
 	v.number("crashes.keep", v.config.Crashes.Keep, 0, 10000)
 	v.number("crashes.size_mib", v.config.Crashes.SizeMiB, 1, 1<<20)
+	v.duration("quarantine.ttl", v.config.Quarantine.TTL, Duration(time.Second))
+	v.number("quarantine.body_kib", v.config.Quarantine.BodyKiB, 1, 1<<20)
+	v.number("quarantine.memory_mib", v.config.Quarantine.MemoryMiB, 1, 1<<20)
 	v.validatePools()
 	v.validateRoutes()
 	if v.host != nil {

@@ -129,6 +129,7 @@ func (v *validator) validateServing(i int, p *Pool) {
 	key := func(name string) string { return v.poolKey(i, name) }
 	v.oneOf(key("policy"), p.Policy, "least_outstanding", "round_robin")
 	v.oneOf(key("drain"), p.Drain, "wait", "stop")
+	v.oneOf(key("on_death"), p.OnDeath, "isolate", "fail")
 	v.number(key("queue.length"), p.Queue.Length, 0, maxQueue)
 	if p.Queue.Length > 0 && p.Queue.Timeout == 0 {
 		v.report(key("queue.timeout"), "must be more than 0s: to refuse at once instead of waiting, write length = 0")

@@ -34,6 +34,8 @@ const (
 	OutcomeDeadline Outcome = "deadline"
 	// OutcomeLimited: one connection too many, of all or of one client (503, 429).
 	OutcomeLimited Outcome = "limited"
+	// OutcomePoison: refused because it, or its schema, has killed engines (422).
+	OutcomePoison Outcome = "poison_request"
 	// OutcomeShutdown: refused or cut because the master is shutting down.
 	OutcomeShutdown Outcome = "shutdown"
 )

@@ -333,6 +333,7 @@ type fakeMember struct {
 	ready     bool
 	expected  bool
 	cuts      int
+	deaths    int
 	inFlight  int
 	idle      chan struct{}
 	moved     func() uint64
@@ -347,6 +348,11 @@ func newFakeMember() *fakeMember {
 }
 
 func (m *fakeMember) Reset(string) {}
+func (m *fakeMember) Died(time.Time) {
+	m.mu.Lock()
+	m.deaths++
+	m.mu.Unlock()
+}
 func (m *fakeMember) SetExpected(expected bool) {
 	m.mu.Lock()
 	m.expected = expected

@@ -202,7 +202,24 @@ func (w *worker) transition(to State, why cause) {
 	// Last: whoever is served by a worker finds it ready.
 	w.member.SetExpected(w.promising())
 	w.member.SetReady(to.serves())
+	if to == Stopping && w.why.reason.failure() {
+		w.member.Died(w.troubledSince())
+	}
 	w.metrics.entered(from, to)
+}
+
+// hangTime is how long before it is found out an engine may have hung: its
+// clients may have given up since, the one that it hangs because of first.
+const hangTime = 30 * time.Second
+
+// troubledSince is when whatever ends the engine may have begun.
+func (w *worker) troubledSince() time.Time {
+	switch w.why.reason {
+	case reasonExited, reasonSignaled, reasonKeeperLost:
+		return w.since
+	default:
+		return w.since.Add(-hangTime)
+	}
 }
 
 // promising says whether requests may wait for this worker. One death in a row

@@ -80,6 +80,9 @@ type member interface {
 	// SetExpected says whether it will be ready soon, as far as one can tell:
 	// requests then wait for it.
 	SetExpected(expected bool)
+	// Died says that its engine has ended unwished, or is to be killed for its
+	// health: what was in flight at since or later may be why.
+	Died(since time.Time)
 	// Cut ends its requests at once, and returns how many there were.
 	Cut() int
 	// Breaker is how its breaker is.

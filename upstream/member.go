@@ -18,6 +18,8 @@ type Member struct {
 	// progressBefore is the sum of what former transports received.
 	progressBefore atomic.Uint64
 	kick           chan struct{}
+	// life of the present engine; nil before the first Reset.
+	life atomic.Pointer[Life]
 	// troubled: the breaker has something to forget; written under pool.mu.
 	troubled atomic.Bool
 
@@ -30,6 +32,7 @@ type Member struct {
 	doubted  bool // see Doubt
 	breaker  breaker
 	warm     warm
+	alone    alone // see Pool.AcquireAlone
 	inFlight int
 	// elsewhere is how many requests another process has there; see Pool.SetElsewhere.
 	elsewhere int
@@ -55,7 +58,9 @@ func (m *Member) Pool() *Pool { return m.pool }
 // the member out of the pool until SetReady, and forgets every connection to
 // the engine before, and its failures.
 func (m *Member) Reset(address string) {
-	before := m.transport.Swap(NewTransport(address, m.unready()))
+	options := m.unready()
+	m.life.Store(newLife())
+	before := m.transport.Swap(NewTransport(address, options))
 	if before != nil {
 		before.Close()
 		m.progressBefore.Add(before.Progress())
@@ -143,6 +148,7 @@ func (m *Member) Release() {
 	m.inFlight--
 	m.breaker.trial = false // a trial that has neither failed nor succeeded: the next may try
 	p.arrange(m)
+	p.grantAlone()
 	p.grant()
 	m.tellIdle()
 }

@@ -44,6 +44,10 @@ type Pool struct {
 	queue   queue
 	closed  bool
 
+	// lonely are those who wait for a member of their own, in order; died is told of deaths.
+	lonely []*loner
+	died   func(member string, since time.Time)
+
 	ready     int       // members that are
 	expected  int       // members that are not, and soon will be
 	noneSince time.Time // since when nobody is ready; means nothing while somebody is
@@ -103,6 +107,7 @@ func (p *Pool) Close() {
 	for w := p.queue.pop(); w != nil; w = p.queue.pop() {
 		w.refuse(ErrPoolClosed)
 	}
+	p.refuseLonely(ErrPoolClosed)
 	for _, m := range p.members {
 		p.stopTimers(m)
 	}
@@ -236,8 +241,7 @@ func (p *Pool) claim(m *Member) {
 // arrange lets m be chosen if it can serve now, and only then. It runs at each
 // change of what that depends on. The lock is held.
 func (p *Pool) arrange(m *Member) {
-	limit := p.options.MaxConcurrency
-	if m.ready && !m.doubted && m.breaker.admits() && (limit == 0 || m.load() < limit) {
+	if m.ready && !m.doubted && !m.alone.held && m.breaker.admits() && p.hasRoom(m) {
 		p.ranking.add(m)
 		p.ranking.fix(m)
 		return
@@ -265,15 +269,19 @@ func (p *Pool) setReady(m *Member, ready bool) {
 	m.ready, m.doubted = ready, false
 	if ready {
 		p.ready++
+		m.breaker.close()
+		p.grantAlone()    // before the queue: who waits to be alone goes first
 		p.closeBreaker(m) // who comes back is used at once
 		return
 	}
 	p.ready--
+	p.freeAlone(m)
 	if p.ready == 0 {
 		p.noneSince = time.Now()
 	}
 	p.arrange(m)
 	p.spare()
+	p.grantAlone()
 }
 
 // setExpected keeps the count of those who are. The lock is held.
@@ -287,6 +295,7 @@ func (p *Pool) setExpected(m *Member, expected bool) {
 	} else {
 		p.expected--
 	}
+	p.grantAlone()
 }
 
 // stopTimers ends what would happen to m later. The lock is held.

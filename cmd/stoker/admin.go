@@ -136,6 +136,9 @@ func adminMux(m *master) *http.ServeMux {
 		writeJSON(w, http.StatusOK, m.status())
 	})
 	mux.HandleFunc("GET /requests", m.answerRequests)
+	mux.HandleFunc("GET /quarantine", m.answerQuarantine)
+	mux.HandleFunc("POST /quarantine/lift", m.liftQuarantine)
+	mux.HandleFunc("POST /quarantine/add", m.addQuarantine)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.carried, promhttp.HandlerOpts{}))
 	return mux
 }

@@ -18,6 +18,7 @@ import (
 
 	"stoker/balancer"
 	"stoker/balancer/front"
+	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
 	"stoker/config"
 	"stoker/internal/door"
@@ -51,6 +52,7 @@ type master struct {
 	sup      *supervisor.Supervisor
 	balancer *balancer.Balancer
 	recorder *recorder.Recorder // nil: off
+	court    *quarantine.Court  // nil: off
 	// postmortem writes crash reports; mourners, it among them, are told of each death.
 	postmortem *postmortem
 	mourners   []func(d supervisor.Death, id string)
@@ -171,7 +173,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 
 	inOrder := make([]*upstream.Pool, 0, len(cfg.Pools))
 	for i := range cfg.Pools {
-		inOrder = append(inOrder, newPool(&cfg.Pools[i]))
+		inOrder = append(inOrder, m.newPool(&cfg.Pools[i]))
 	}
 	m.pools.set(inOrder)
 	registry.MustRegister(upstream.NewCollector(m.pools.all))
@@ -183,7 +185,10 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	m.postmortem = newPostmortem(m, registry)
 	m.mourners = append(m.mourners, m.postmortem.hear)
 	carry := balancerOptions(cfg, inOrder, m.log)
-	carry.Recorder = m.recorder
+	carry.Recorder, carry.Court = m.recorder, newCourt(cfg, m.log, registry)
+	m.court = carry.Court
+	carry.EvidenceLimit, carry.EvidenceMemory = int64(cfg.Quarantine.BodyKiB)<<10, int64(cfg.Quarantine.MemoryMiB)<<20
+	m.mourners = append(m.mourners, func(d supervisor.Death, id string) { m.balancer.Named(d.Pool, d.Worker, id) })
 	if m.balancer, err = balancer.New(carry); err != nil {
 		return nil, err
 	}
@@ -211,7 +216,14 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	return m, nil
 }
 
-func newPool(p *config.Pool) *upstream.Pool { return upstream.NewPool(p.Name, poolOptions(p)) }
+// newPool makes a pool whose engines' deaths the balancer hears of.
+func (m *master) newPool(p *config.Pool) *upstream.Pool {
+	pool := upstream.NewPool(p.Name, poolOptions(p))
+	if !p.Remote() {
+		pool.OnDeath(func(worker string, since time.Time) { m.balancer.Died(p.Name, worker, since) })
+	}
+	return pool
+}
 
 // run begins, serves until something ends it, and ends: for good, or in favour
 // of a next generation.
@@ -222,6 +234,10 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 	defer m.elder.close()
 	m.postmortem.begin()
 	defer m.postmortem.end()
+	if m.court != nil {
+		m.court.Begin(m.cfg.QuarantineFile())
+		defer m.court.End()
+	}
 	if err := m.begin(ctx, &serving, broken); err != nil {
 		m.inherit.giveUp(err)
 		return err

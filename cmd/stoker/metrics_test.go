@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stoker/balancer"
+	"stoker/balancer/quarantine"
 	"stoker/config"
 	"stoker/supervisor"
 	"stoker/upstream"
@@ -47,6 +48,7 @@ func TestMetricsReferenceIsTrue(t *testing.T) {
 	newCrashMetrics(made)
 	made.MustRegister(upstream.NewCollector(nil))
 	balancer.NewMetrics(made)
+	quarantine.NewMetrics(made)
 	cfg := config.Default()
 	cfg.RunDir = t.TempDir()
 	if _, err := supervisor.New(supervisor.Options{Config: cfg, Log: hclog.NewNullLogger(), Registerer: made}); err != nil {

@@ -32,7 +32,13 @@ func poolOptions(p *config.Pool) upstream.PoolOptions {
 
 // poolRules are what the configuration says of the requests to a pool.
 func poolRules(p *config.Pool) balancer.Rules {
+	onDeath := p.OnDeath
+	if p.Remote() {
+		onDeath = "" // others' engines: nobody tells of their deaths
+	}
 	return balancer.Rules{
+		OnDeath:        onDeath,
+		QueueTimeout:   p.Queue.Timeout.Std(),
 		Attempts:       p.Retry.Attempts,
 		RetryPercent:   p.Retry.BudgetPercent,
 		RetryFloor:     p.Retry.BudgetMin,

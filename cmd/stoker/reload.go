@@ -146,7 +146,7 @@ func (m *master) stage(ctx context.Context, next *config.Config) (*staged, error
 	for i := range next.Pools {
 		pool := now[next.Pools[i].Name]
 		if pool == nil {
-			pool = newPool(&next.Pools[i])
+			pool = m.newPool(&next.Pools[i])
 		}
 		change.pools = append(change.pools, pool)
 	}
@@ -175,6 +175,9 @@ func (m *master) adopt(ctx context.Context, change *staged) {
 		}
 	}
 	m.current.Store(next)
+	if m.court != nil {
+		m.court.SetTTL(next.Quarantine.TTL.Std())
+	}
 	m.pools.set(change.pools)
 	if err := m.balancer.Update(balancerOptions(next, change.pools, m.log)); err != nil {
 		m.log.Error("routes stay as they were", "error", err) // which validation has ruled out

@@ -1,0 +1,474 @@
+package quarantine
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Bounds of what is remembered. The oldest goes first.
+const (
+	maxDeaths      = 64
+	maxSuspects    = 1024 // of one death
+	maxConvictions = 4096
+)
+
+// Options are what a court is made with.
+type Options struct {
+	// TTL is how long suspicion and conviction last.
+	TTL time.Duration
+	// Log is told of convictions; nil: nobody is.
+	Log hclog.Logger
+	// Metrics count what happens; nil: nobody does.
+	Metrics *Metrics
+}
+
+// Suspect is a request that was in flight on an engine when that died.
+type Suspect struct {
+	Prints
+
+	// Method and Path are for people; no query, which may hold secrets.
+	Method string `json:"method"`
+	Path   string `json:"path"`
+	// Began is when the engine was given it, Ended when that was over there.
+	Began time.Time `json:"began"`
+	Ended time.Time `json:"ended"`
+}
+
+// Death is the end of an engine that nobody wished.
+type Death struct {
+	Pool   string    `json:"pool"`
+	Worker string    `json:"worker"`
+	At     time.Time `json:"at"`
+	// Crash is its report's id, empty until that is known.
+	Crash    string    `json:"crash,omitempty"`
+	Suspects []Suspect `json:"suspects"`
+	// Explained: a print of it was convicted, and nobody else is suspected.
+	Explained bool `json:"explained,omitempty"`
+}
+
+// Conviction is a print that is refused.
+type Conviction struct {
+	// ID names it: the first half of the print.
+	ID    string `json:"id"`
+	Kind  Kind   `json:"kind"`
+	Pool  string `json:"pool"`
+	Print Print  `json:"print"`
+	// Method and Path are those of the request that was convicted, or of one with the schema.
+	Method string `json:"method"`
+	Path   string `json:"path"`
+	// Deaths are those that it was convicted for; none where an operator added it.
+	Deaths  []DeathRef `json:"deaths"`
+	Since   time.Time  `json:"since"`
+	Expires time.Time  `json:"expires"`
+	// Refused counts the requests refused by this master.
+	Refused uint64 `json:"refused"`
+	// Lifted: an operator has ended it. Kept so that no older copy revives it.
+	Lifted  bool      `json:"lifted,omitempty"`
+	Changed time.Time `json:"changed"`
+}
+
+// DeathRef names a death.
+type DeathRef struct {
+	Worker string    `json:"worker"`
+	At     time.Time `json:"at"`
+	Crash  string    `json:"crash,omitempty"`
+}
+
+// Crashes are the ids of its deaths' reports, the newest last.
+func (c *Conviction) Crashes() []string {
+	var ids []string
+	for _, d := range c.Deaths {
+		if d.Crash != "" {
+			ids = append(ids, d.Crash)
+		}
+	}
+	return ids
+}
+
+// Court judges. Its methods may be called by anybody at any time; a nil one
+// finds nobody suspect.
+type Court struct {
+	ttl     atomic.Int64
+	log     hclog.Logger
+	metrics *Metrics
+	file    file
+
+	// alert: somebody is suspected or convicted, so that requests must be looked at.
+	alert atomic.Bool
+
+	mu        sync.Mutex
+	deaths    []*Death // by time
+	convicted map[Print]*Conviction
+	turns     map[Print]*turn
+}
+
+// New returns a court that suspects nobody.
+func New(o Options) *Court {
+	if o.Log == nil {
+		o.Log = hclog.NewNullLogger()
+	}
+	c := &Court{log: o.Log, metrics: o.Metrics, convicted: map[Print]*Conviction{}, turns: map[Print]*turn{}}
+	c.SetTTL(o.TTL)
+	c.file.init()
+	return c
+}
+
+// SetTTL changes how long suspicion and convictions to come last.
+func (c *Court) SetTTL(d time.Duration) { c.ttl.Store(int64(d)) }
+
+func (c *Court) life() time.Duration { return time.Duration(c.ttl.Load()) }
+
+// Alert says whether requests must be judged; while it is false Judge has
+// nothing to say, and nobody needs to make prints.
+func (c *Court) Alert() bool { return c != nil && c.alert.Load() }
+
+// Standing is what is known of a request.
+type Standing struct {
+	// Convicted is why it is refused; nil: it is not.
+	Convicted *Conviction
+	// Suspect is the print under suspicion, zero where none is: its instances are
+	// tried one at a time (Turn), and apart from others.
+	Suspect Print
+}
+
+// Judge says how a request stands, and counts it if it is refused.
+func (c *Court) Judge(p Prints) Standing {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expire(time.Now())
+	// A schema first: it holds for all its bodies.
+	for _, print := range []Print{p.Schema, p.Request} {
+		if found := c.convicted[print]; print != (Print{}) && found != nil && !found.Lifted {
+			found.Refused++
+			c.metrics.refuse(found)
+			copied := *found
+			return Standing{Convicted: &copied}
+		}
+	}
+	for _, k := range [...]Kind{KindSchema, KindRequest} {
+		if print := p.of(k); print != (Print{}) && c.isSuspect(k, print) {
+			return Standing{Suspect: print}
+		}
+	}
+	return Standing{}
+}
+
+// isSuspect says whether a death that is not explained had it. The lock is held.
+func (c *Court) isSuspect(k Kind, print Print) bool {
+	return slices.ContainsFunc(c.deaths, func(d *Death) bool {
+		return !d.Explained && slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return s.of(k) == print })
+	})
+}
+
+// Survived says that requests with these prints were answered well: no death
+// before was for them.
+func (c *Court) Survived(p Prints) {
+	if !c.Alert() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.free(p) {
+		c.recount()
+		c.file.change()
+	}
+}
+
+// free takes prints from all suspects. The lock is held.
+func (c *Court) free(p Prints) (changed bool) {
+	for _, d := range c.deaths {
+		for i := range d.Suspects {
+			s := &d.Suspects[i]
+			if p.Request != (Print{}) && s.Request == p.Request {
+				s.Request, changed = Print{}, true
+			}
+			if p.Schema != (Print{}) && s.Schema == p.Schema {
+				s.Schema, changed = Print{}, true
+			}
+		}
+		d.Suspects = slices.DeleteFunc(d.Suspects, func(s Suspect) bool { return s.Prints == Prints{} })
+	}
+	return changed
+}
+
+// Open takes a death in and says who is convicted by it. survivors are the prints
+// of requests that were answered well just before, on any engine of the pool.
+func (c *Court) Open(d Death, survivors []Prints) []Conviction {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	c.expire(now)
+	d.Suspects = c.suspects(d.Suspects, survivors)
+	c.metrics.suspect(d.Pool, len(d.Suspects))
+	if len(d.Suspects) == 0 {
+		return nil
+	}
+	death := &d
+	// Who was convicted already has done it.
+	death.Explained = slices.ContainsFunc(d.Suspects, func(s Suspect) bool {
+		return c.isConvicted(s.Request) || c.isConvicted(s.Schema)
+	})
+	var found []Conviction
+	if !death.Explained {
+		for _, k := range kinds {
+			if v := c.verdict(k, death, now); v != nil {
+				found = append(found, *v)
+			}
+		}
+	}
+	c.deaths = append(c.deaths, death)
+	for i := range found {
+		c.explain(found[i].Kind, found[i].Print)
+	}
+	if surplus := len(c.deaths) - maxDeaths; surplus > 0 {
+		c.deaths = slices.Delete(c.deaths, 0, surplus)
+	}
+	c.recount()
+	c.file.change()
+	return found
+}
+
+// suspects are those of a death whose prints nobody has survived.
+func (c *Court) suspects(all []Suspect, survivors []Prints) []Suspect {
+	well := make(map[Print]bool, 2*len(survivors))
+	for _, s := range survivors {
+		well[s.Request], well[s.Schema] = true, true
+	}
+	kept := make([]Suspect, 0, len(all))
+	for _, s := range all {
+		if well[s.Request] {
+			s.Request = Print{}
+		}
+		if well[s.Schema] {
+			s.Schema = Print{}
+		}
+		if s.Prints != (Prints{}) && len(kept) < maxSuspects {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+func (c *Court) isConvicted(p Print) bool {
+	found := c.convicted[p]
+	return p != (Print{}) && found != nil && !found.Lifted
+}
+
+// verdict convicts the only print of a kind that a death shares with an earlier
+// one, if there is one. The lock is held.
+func (c *Court) verdict(k Kind, d *Death, now time.Time) *Conviction {
+	for _, earlier := range slices.Backward(c.deaths) {
+		if earlier.Explained || earlier.Pool != d.Pool {
+			continue
+		}
+		if s := onlyCommon(k, earlier, d); s != nil {
+			return c.convict(k, s, []DeathRef{earlier.ref(), d.ref()}, d.Pool, c.life(), now)
+		}
+	}
+	return nil
+}
+
+// onlyCommon is the suspect of a death whose print of a kind came again after
+// an earlier death; nil if there is none, or more than one.
+func onlyCommon(k Kind, earlier, d *Death) *Suspect {
+	ended := map[Print]time.Time{}
+	for _, s := range earlier.Suspects {
+		if first, known := ended[s.of(k)]; !known || s.Ended.Before(first) {
+			ended[s.of(k)] = s.Ended
+		}
+	}
+	delete(ended, Print{})
+	var common *Suspect
+	for i := range d.Suspects {
+		s := &d.Suspects[i]
+		over, known := ended[s.of(k)]
+		switch {
+		case !known || s.Began.Before(over):
+		case common != nil && common.of(k) != s.of(k):
+			return nil
+		default:
+			common = s
+		}
+	}
+	return common
+}
+
+func (d *Death) ref() DeathRef { return DeathRef{Worker: d.Worker, At: d.At, Crash: d.Crash} }
+
+// convict notes a conviction. The lock is held.
+func (c *Court) convict(k Kind, s *Suspect, deaths []DeathRef, pool string, ttl time.Duration, now time.Time) *Conviction {
+	print := s.of(k)
+	v := &Conviction{
+		ID: print.String()[:len(print)], Kind: k, Pool: pool, Print: print, Method: s.Method, Path: s.Path,
+		Deaths: deaths, Since: now, Expires: now.Add(ttl), Changed: now,
+	}
+	c.convicted[print] = v
+	c.bound()
+	c.metrics.convict(v)
+	return v
+}
+
+// explain frees whoever was suspected together with what is convicted now. The lock is held.
+func (c *Court) explain(k Kind, print Print) {
+	for _, d := range c.deaths {
+		if slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return s.of(k) == print }) {
+			d.Explained = true
+		}
+	}
+}
+
+// Name says what the report of a death is called that was opened before.
+func (c *Court) Name(pool, worker string, at time.Time, crash string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	same := func(w string, t time.Time) bool { return w == worker && t.Equal(at) }
+	for _, d := range c.deaths {
+		if d.Pool == pool && same(d.Worker, d.At) {
+			d.Crash = crash
+		}
+	}
+	for _, v := range c.convicted {
+		for i := range v.Deaths {
+			if v.Pool != pool || !same(v.Deaths[i].Worker, v.Deaths[i].At) {
+				continue
+			}
+			v.Deaths[i].Crash, v.Changed = crash, time.Now()
+			if i == len(v.Deaths)-1 {
+				c.announce(v)
+			}
+		}
+	}
+	c.file.change()
+}
+
+// announce is the one line of a conviction, when both deaths have their names.
+func (c *Court) announce(v *Conviction) {
+	c.log.Warn("request convicted: it has killed engines and is refused from now on", "quarantine", v.ID, "kind", v.Kind, "pool", v.Pool,
+		"method", v.Method, "path", v.Path, "crashes", strings.Join(v.Crashes(), ","), "until", v.Expires.UTC().Format(time.RFC3339),
+		"lift", "stoker quarantine lift "+v.ID)
+}
+
+// Add convicts a print by an operator's word.
+func (c *Court) Add(k Kind, pool, method, path string, p Prints, ttl time.Duration) (Conviction, error) {
+	if p.of(k) == (Print{}) {
+		return Conviction{}, fmt.Errorf("the body has none of the fields %s", strings.Join(schemaFields, ", "))
+	}
+	if ttl <= 0 {
+		ttl = c.life()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.convict(k, &Suspect{Prints: p, Method: method, Path: path}, nil, pool, ttl, time.Now())
+	c.recount()
+	c.file.change()
+	return *v, nil
+}
+
+// Lift ends convictions, by their ids or the beginnings of them, and frees what
+// they were for. It returns what was lifted.
+func (c *Court) Lift(id string) []Conviction {
+	c.refresh()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expire(time.Now())
+	var lifted []Conviction
+	for _, v := range c.convicted {
+		if v.Lifted || id == "" || !strings.HasPrefix(v.ID, id) {
+			continue
+		}
+		v.Lifted, v.Changed = true, time.Now()
+		c.free(Prints{Request: v.Print, Schema: v.Print})
+		lifted = append(lifted, *v)
+	}
+	c.recount()
+	c.file.change()
+	sortConvictions(lifted)
+	return lifted
+}
+
+// List is what is refused now, the newest first.
+func (c *Court) List() []Conviction {
+	c.refresh()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expire(time.Now())
+	all := make([]Conviction, 0, len(c.convicted))
+	for _, v := range c.convicted {
+		if !v.Lifted {
+			copied := *v
+			copied.Deaths = slices.Clone(v.Deaths)
+			all = append(all, copied)
+		}
+	}
+	sortConvictions(all)
+	return all
+}
+
+func sortConvictions(all []Conviction) {
+	slices.SortFunc(all, func(a, b Conviction) int {
+		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+// Suspicions is how many deaths are not explained, and have suspects.
+func (c *Court) Suspicions() (deaths int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.deaths {
+		if d.open() {
+			deaths++
+		}
+	}
+	return deaths
+}
+
+func (d *Death) open() bool { return !d.Explained && len(d.Suspects) > 0 }
+
+// expire forgets what is over. The lock is held.
+func (c *Court) expire(now time.Time) {
+	before := len(c.deaths) + len(c.convicted)
+	c.deaths = slices.DeleteFunc(c.deaths, func(d *Death) bool { return now.Sub(d.At) > c.life() })
+	for print, v := range c.convicted {
+		if now.After(v.Expires) {
+			delete(c.convicted, print)
+		}
+	}
+	if len(c.deaths)+len(c.convicted) != before {
+		c.recount()
+		c.file.change()
+	}
+}
+
+// bound lets the oldest convictions go. The lock is held.
+func (c *Court) bound() {
+	for len(c.convicted) > maxConvictions {
+		var oldest *Conviction
+		for _, v := range c.convicted {
+			if oldest == nil || v.Changed.Before(oldest.Changed) {
+				oldest = v
+			}
+		}
+		delete(c.convicted, oldest.Print)
+	}
+}
+
+// recount says whether anything is to be judged. The lock is held.
+func (c *Court) recount() {
+	alert := slices.ContainsFunc(c.deaths, (*Death).open)
+	held := map[heldLabels]int{}
+	for _, v := range c.convicted {
+		if !v.Lifted {
+			alert = true
+			held[heldLabels{v.Pool, v.Kind}]++
+		}
+	}
+	c.alert.Store(alert)
+	c.metrics.hold(held)
+}

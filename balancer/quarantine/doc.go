@@ -1,0 +1,35 @@
+// Package quarantine says which requests have killed engines and shall kill no
+// more. It is told of deaths with the requests that were in flight, and of
+// requests that were answered; it knows nothing of pools beyond their names, of
+// workers, or of how a request is carried.
+//
+// # Prints
+//
+// A request is known by two prints, both of the pool it went to:
+//
+//	request  method, target and body; a JSON body in a form in which the order
+//	         of keys, white space, escapes and the spelling of numbers do not count
+//	schema   the fields of a JSON body that engines compile into grammars, where
+//	         there are any: a prompt varies, and what kills stays the same
+//
+// # The rule
+//
+//	event                                then
+//	a death                              its suspects are under suspicion, but for those whose print
+//	                                     was answered well just before
+//	a suspect's print is answered well   suspicion falls, for every instance
+//	a second death with the same print   if it is the only print of its kind that both deaths share,
+//	                                     it is convicted and both deaths are explained: their
+//	                                     other suspects are free. If several are shared nobody is convicted
+//	time to live                         suspicion and conviction end
+//	lift                                 conviction ends, and all suspicion of that print
+//
+// One death convicts nobody, since engines also die by themselves or by an
+// operator's hand. Nor do two deaths at once: what came to the second engine
+// before its like had ended on the first has not come again, it was everywhere,
+// and when a machine loses two engines together so is everything that is asked often.
+//
+// What cannot be told from a killer is a request that is unlucky twice: in
+// flight on an engine that somebody kills, and then, while it is tried again
+// alone on another, on one that is killed as well.
+package quarantine

@@ -1,0 +1,239 @@
+package balancer
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"stoker/balancer/quarantine"
+	"stoker/exchange"
+	"stoker/upstream"
+)
+
+// What a pool does with the suspects of a death of which nothing was sent to a client.
+const (
+	// OnDeathIsolate tries each once more, apart from others.
+	OnDeathIsolate = "isolate"
+	// OnDeathFail does not.
+	OnDeathFail = "fail"
+)
+
+const (
+	// emptying is how long the requests on a worker may take to finish, for a
+	// suspect that is to be alone there; then it goes beside them.
+	emptying = 3 * time.Second
+	// aloneFor is how long a suspect keeps a worker for itself: who kills does so
+	// at its beginning, and a generation may take minutes.
+	aloneFor = 5 * time.Second
+)
+
+// poisonError refuses what has killed engines.
+type poisonError struct {
+	found *quarantine.Conviction
+}
+
+func (e *poisonError) Error() string { return "quarantined as " + e.found.ID }
+
+// text is for the client.
+func (e *poisonError) text() string {
+	what := "this request has"
+	if e.found.Kind == quarantine.KindSchema {
+		what = "the schema, grammar or tools of this request have"
+	}
+	why := "been quarantined by an operator"
+	if len(e.found.Deaths) > 0 {
+		why = "killed engines that were given it"
+	}
+	text := what + " " + why + ", and is refused until " + e.found.Expires.UTC().Format(time.RFC3339) + " (quarantine " + e.found.ID
+	if ids := e.found.Crashes(); len(ids) > 0 {
+		text += ", crash " + strings.Join(ids, ", ")
+	}
+	return text + "); do not send it again"
+}
+
+func judgePoison(e *poisonError) verdict {
+	return verdict{
+		outcome: exchange.OutcomePoison, status: http.StatusUnprocessableEntity, kind: typePoison, code: "quarantined", message: e.text(),
+	}
+}
+
+// journey is one request on its way through a lane.
+type journey struct {
+	b    *Balancer
+	l    *lane
+	x    *exchange.Exchange
+	a    *attempt
+	e    *evidence // nil: the pool is not watched
+	want Want
+	// done ends a suspect's turn; nil: it has none.
+	done func()
+}
+
+// admit finds a place: apart from others for who is under suspicion, none for
+// who is convicted.
+func (j *journey) admit(wait context.Context) (Lease, error) {
+	j.want.Alone, j.want.Shared = false, false
+	if j.e == nil || !j.b.court.Alert() {
+		return j.l.acquire(wait, j.x, j.want)
+	}
+	if err := j.e.read(); err != nil {
+		return nil, &upstream.Failure{Op: upstream.OpClientBody, Err: err}
+	}
+	suspect, err := j.stand(wait)
+	if err != nil {
+		return nil, err
+	}
+	if suspect {
+		j.want.Alone, j.want.Patience = true, emptying
+		if j.e.died && j.l.ward.requestsAt(j.x.Record.Worker) <= 1 {
+			j.want.Shared, j.want.Patience = true, 0 // most likely somebody just killed the worker
+		}
+	}
+	return j.l.acquire(wait, j.x, j.want)
+}
+
+// stand asks the court, and waits for its turn if it is under suspicion.
+func (j *journey) stand(wait context.Context) (suspect bool, err error) {
+	prints := j.e.prints()
+	if prints == (quarantine.Prints{}) {
+		return false, nil
+	}
+	began := time.Now()
+	defer func() { j.x.Record.Queued += time.Since(began) }()
+	for {
+		s := j.b.court.Judge(prints)
+		switch {
+		case s.Convicted != nil:
+			j.leave()
+			return false, &poisonError{s.Convicted}
+		case s.Suspect == (quarantine.Print{}):
+			j.leave()
+			return false, nil
+		case j.done != nil:
+			return true, nil
+		}
+		limited, cancel := context.WithTimeoutCause(wait, j.l.rules.QueueTimeout, upstream.ErrQueueTimeout)
+		j.done, err = j.b.court.Turn(limited, s.Suspect)
+		cancel()
+		if err != nil {
+			return false, err
+		}
+	}
+}
+
+// leave gives its turn to the next.
+func (j *journey) leave() {
+	if j.done != nil {
+		j.done()
+		j.done = nil
+	}
+}
+
+// try lets one member answer, and finds out whether that has killed its engine.
+func (j *journey) try(ctx context.Context, lease Lease) verdict {
+	life := lifeOf(lease)
+	j.l.ward.try(j.e, lease.Name())
+	share := j.keepFor(lease)
+	v := try(ctx, lease, j.x, j.a)
+	share()
+	if j.e == nil {
+		return v
+	}
+	well := v.outcome == exchange.OutcomeOK && j.a.head.Status < http.StatusInternalServerError
+	v.died = broke(v.err) && died(ctx, life)
+	j.l.ward.tried(j.e, !well && !v.died && j.x.Record.Attempts > 0 && sent(v))
+	if well && j.b.court.Alert() {
+		j.b.court.Survived(j.e.prints())
+	}
+	if v.died {
+		j.second(&v)
+	}
+	j.leave()
+	return v
+}
+
+// second decides whether a suspect is tried once more.
+func (j *journey) second(v *verdict) {
+	first := !j.e.died
+	j.e.died = true
+	v.retry = first && !j.a.begun && j.l.rules.OnDeath == OnDeathIsolate && j.e.prints() != quarantine.Prints{}
+	if v.retry {
+		v.code = "worker_died"
+		j.e.rewind()
+	}
+}
+
+// keepFor lets others onto a suspect's worker when it has been alone for long enough.
+func (j *journey) keepFor(lease Lease) (stop func()) {
+	l, ok := lease.(interface{ Share() })
+	if !ok {
+		return func() {}
+	}
+	timer := time.AfterFunc(aloneFor, l.Share)
+	return func() { timer.Stop() }
+}
+
+// sent says whether a member had something of the request.
+func sent(v verdict) bool {
+	if failure, ok := errors.AsType[*upstream.Failure](v.err); ok {
+		return failure.Sent
+	}
+	return v.err == nil
+}
+
+// broke says whether the connection to a member broke after something was sent.
+func broke(err error) bool {
+	failure, ok := errors.AsType[*upstream.Failure](err)
+	if !ok || !failure.Sent {
+		return false
+	}
+	return failure.Op == upstream.OpRead || failure.Op == upstream.OpWrite || failure.Op == upstream.OpStale
+}
+
+// died waits for the news of an engine's death, for as long as that may take.
+func died(ctx context.Context, life *upstream.Life) bool {
+	if life == nil {
+		return false
+	}
+	limit := time.NewTimer(verdictWait)
+	defer limit.Stop()
+	select {
+	case <-life.Over():
+		return true
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// Died is told that a worker's engine has died, before anybody learns of it
+// from the worker: what was in flight there since then is suspected.
+func (b *Balancer) Died(pool, worker string, since time.Time) {
+	if w := b.wardOf(pool); w != nil {
+		w.died(worker, since)
+	}
+}
+
+// Named says what the report of a worker's last death is called.
+func (b *Balancer) Named(pool, worker, crash string) {
+	if w := b.wardOf(pool); w != nil {
+		w.named(worker, crash)
+	}
+}
+
+// wardOf is a pool's ward, nil where nobody is quarantined.
+func (b *Balancer) wardOf(pool string) *ward {
+	if b.court == nil {
+		return nil
+	}
+	b.wardsMu.Lock()
+	defer b.wardsMu.Unlock()
+	w := b.wards[pool]
+	if w == nil {
+		w = newWard(pool, b.court, &b.evidence, &b.scratch)
+		b.wards[pool] = w
+	}
+	return w
+}
