@@ -163,7 +163,7 @@ func (c *Court) Judge(p Prints) Standing {
 // isSuspect says whether a death that is not explained had it. The lock is held.
 func (c *Court) isSuspect(k Kind, print Print) bool {
 	return slices.ContainsFunc(c.deaths, func(d *Death) bool {
-		return !d.Explained && slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return s.of(k) == print })
+		return !d.Explained && d.has(k, print)
 	})
 }
 
@@ -207,9 +207,6 @@ func (c *Court) Open(d Death, survivors []Prints) []Conviction {
 	c.expire(now)
 	d.Suspects = c.suspects(d.Suspects, survivors)
 	c.metrics.suspect(d.Pool, len(d.Suspects))
-	if len(d.Suspects) == 0 {
-		return nil
-	}
 	death := &d
 	// Who was convicted already has done it.
 	death.Explained = slices.ContainsFunc(d.Suspects, func(s Suspect) bool {
@@ -226,6 +223,9 @@ func (c *Court) Open(d Death, survivors []Prints) []Conviction {
 	c.deaths = append(c.deaths, death)
 	for i := range found {
 		c.explain(found[i].Kind, found[i].Print)
+	}
+	if !death.Explained {
+		c.withdraw(death)
 	}
 	if surplus := len(c.deaths) - maxDeaths; surplus > 0 {
 		c.deaths = slices.Delete(c.deaths, 0, surplus)
@@ -268,11 +268,62 @@ func (c *Court) verdict(k Kind, d *Death, now time.Time) *Conviction {
 		if earlier.Explained || earlier.Pool != d.Pool {
 			continue
 		}
-		if s := onlyCommon(k, earlier, d); s != nil {
+		s := onlyCommon(k, earlier, d)
+		if s != nil && c.enough(d, k, s.of(k)) {
 			return c.convict(k, s, []DeathRef{earlier.ref(), d.ref()}, d.Pool, c.life(), now)
 		}
 	}
 	return nil
+}
+
+// massTime is within what deaths may have one cause that is no request: a driver
+// that is reset, or somebody who kills one engine after the other.
+const massTime = 5 * time.Second
+
+func (d *Death) has(k Kind, print Print) bool {
+	return slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return s.of(k) == print })
+}
+
+func (d *Death) near(at time.Time) bool { return d.At.Sub(at).Abs() < massTime }
+
+// enough says whether the deaths with a print, d the last of them, are two more
+// than those at about the same time without it. The lock is held.
+func (c *Court) enough(d *Death, k Kind, print Print) bool {
+	with := []*Death{d}
+	for _, o := range c.deaths {
+		if o != d && o.Pool == d.Pool && o.has(k, print) {
+			with = append(with, o)
+		}
+	}
+	without := 0
+	for _, o := range c.deaths {
+		if o.Pool == d.Pool && !o.Explained && !o.has(k, print) && slices.ContainsFunc(with, func(w *Death) bool { return w.near(o.At) }) {
+			without++
+		}
+	}
+	return len(with) >= 2+without
+}
+
+// withdraw takes back convictions that were made just before a death without
+// what was convicted: whatever kills engines now may have killed those too.
+// Their prints are suspected on. The lock is held.
+func (c *Court) withdraw(d *Death) {
+	for _, v := range c.convicted {
+		if v.Lifted || v.Pool != d.Pool || len(v.Deaths) == 0 || !d.near(v.Since) || d.has(v.Kind, v.Print) {
+			continue
+		}
+		last := slices.IndexFunc(c.deaths, func(o *Death) bool { return o.At.Equal(v.Deaths[len(v.Deaths)-1].At) })
+		if last >= 0 && c.enough(c.deaths[last], v.Kind, v.Print) {
+			continue
+		}
+		v.Lifted, v.Changed = true, time.Now()
+		for _, o := range c.deaths {
+			if o.has(v.Kind, v.Print) {
+				o.Explained = false
+			}
+		}
+		c.log.Warn("conviction withdrawn: engines die without it too", "quarantine", v.ID, "kind", v.Kind, "pool", v.Pool, "worker", d.Worker)
+	}
 }
 
 // onlyCommon is the suspect of a death whose print of a kind came again after
@@ -318,7 +369,7 @@ func (c *Court) convict(k Kind, s *Suspect, deaths []DeathRef, pool string, ttl 
 // explain frees whoever was suspected together with what is convicted now. The lock is held.
 func (c *Court) explain(k Kind, print Print) {
 	for _, d := range c.deaths {
-		if slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return s.of(k) == print }) {
+		if d.has(k, print) {
 			d.Explained = true
 		}
 	}
@@ -340,7 +391,7 @@ func (c *Court) Name(pool, worker string, at time.Time, crash string) {
 				continue
 			}
 			v.Deaths[i].Crash, v.Changed = crash, time.Now()
-			if i == len(v.Deaths)-1 {
+			if i == len(v.Deaths)-1 && !v.Lifted {
 				c.announce(v)
 			}
 		}

@@ -104,3 +104,36 @@ async def head(request: Request):
     fields = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers.raw]
     path = request.scope["raw_path"].decode("latin-1")
     return {"method": request.method, "path": path, "query": request.scope["query_string"].decode("latin-1"), "fields": fields}
+
+
+VALID = {"json", "json_object", "regex", "choice", "grammar", "structural_tag"}
+
+
+@app.post("/v1/chat/completions")
+async def chat(request: Request):
+    """An engine that some requests kill: by their prompt, or by a structured
+    output without any of the valid keys, at which an engine core once died and
+    its API server exited cleanly."""
+    body = await request.json()
+    prompt = body["messages"][-1]["content"]
+    await asyncio.sleep(body.get("ms", 50) / 1000)
+    if "poison" in prompt:
+        os.kill(os.getpid(), 9)
+    outputs = body.get("structured_outputs")
+    if outputs is not None and not VALID & outputs.keys():
+        os._exit(0)
+    if not body.get("stream"):
+        return Response("you said: %s " % prompt * 10, media_type="text/plain", headers=worker)
+
+    async def words():
+        for i in range(10):
+            yield "data: you said: %s \n\n" % prompt
+            await asyncio.sleep(0.02)
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(words(), media_type="text/event-stream", headers=worker)
+
+
+@app.get("/exit")
+async def leave():
+    os._exit(0)

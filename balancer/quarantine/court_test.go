@@ -1,0 +1,288 @@
+package quarantine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// r and s are prints of a request, and of a request with a schema.
+func r(n byte) Prints    { return Prints{Request: Print{1, n}} }
+func s(n, m byte) Prints { return Prints{Request: Print{1, n}, Schema: Print{2, m}} }
+
+// scene is a court at the beginning of time.
+type scene struct {
+	*Court
+
+	worker int
+}
+
+func newScene() *scene { return &scene{Court: New(Options{TTL: time.Hour})} }
+
+// dies lets an engine die that was given these just now, a while after the last.
+func (c *scene) dies(suspects ...Prints) []Conviction {
+	time.Sleep(10 * time.Second)
+	return c.diesNow(time.Second, nil, suspects...)
+}
+
+func (c *scene) diesNow(after time.Duration, survivors []Prints, suspects ...Prints) []Conviction {
+	began := time.Now()
+	time.Sleep(after)
+	d := Death{Pool: "p", Worker: string(rune('a' + c.worker)), At: time.Now()}
+	c.worker++
+	for _, p := range suspects {
+		d.Suspects = append(d.Suspects, Suspect{Prints: p, Method: "POST", Path: "/v1", Began: began, Ended: time.Now()})
+	}
+	return c.Open(d, survivors)
+}
+
+func convicted(all []Conviction) string {
+	var words []string
+	for _, c := range all {
+		words = append(words, string(c.Kind)+" "+c.Print.String()[2:4])
+	}
+	return strings.Join(words, ", ")
+}
+
+func TestRule(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		run  func(c *scene) []Conviction
+		want string
+	}{
+		{"one death convicts nobody", func(c *scene) []Conviction { return c.dies(r(1)) }, ""},
+		{"two with nothing in common", func(c *scene) []Conviction { c.dies(r(1), r(2)); return c.dies(r(3)) }, ""},
+		{"the only one in common", func(c *scene) []Conviction { c.dies(r(1), r(2)); return c.dies(r(3), r(2), r(2)) }, "request 02"},
+		{"two in common", func(c *scene) []Conviction { c.dies(r(1), r(2)); return c.dies(r(1), r(2)) }, ""},
+		{"two in common, then one", func(c *scene) []Conviction { c.dies(r(1), r(2)); c.dies(r(1), r(2)); return c.dies(r(2)) }, "request 02"},
+		{"not with the last but with the one before", func(c *scene) []Conviction { c.dies(r(1)); c.dies(r(2)); return c.dies(r(1)) }, "request 01"},
+		{"answered between", func(c *scene) []Conviction { c.dies(r(1), r(2)); c.Survived(r(2)); return c.dies(r(2)) }, ""},
+		{"another answered between", func(c *scene) []Conviction { c.dies(r(1), r(2)); c.Survived(r(1)); return c.dies(r(1), r(2)) }, "request 02"},
+		{"answered before the second", func(c *scene) []Conviction {
+			c.dies(r(1), r(2))
+			time.Sleep(10 * time.Second)
+			return c.diesNow(time.Second, []Prints{r(2)}, r(2))
+		}, ""},
+		{"answered before the first", func(c *scene) []Conviction {
+			c.diesNow(time.Second, []Prints{r(2)}, r(2))
+			return c.dies(r(2))
+		}, ""},
+		{"schema", func(c *scene) []Conviction { c.dies(s(1, 7), r(2)); return c.dies(s(3, 7)) }, "schema 07"},
+		{"schema and request", func(c *scene) []Conviction { c.dies(s(1, 7)); return c.dies(s(1, 7)) }, "request 01, schema 07"},
+		{"a schema that is answered elsewhere", func(c *scene) []Conviction { c.dies(s(1, 7)); c.Survived(s(2, 7)); return c.dies(s(1, 7)) }, "request 01"},
+		{"several schemas", func(c *scene) []Conviction { c.dies(s(1, 7), s(2, 8)); return c.dies(s(3, 7), s(4, 8)) }, ""},
+		{"another pool", func(c *scene) []Conviction {
+			c.Open(Death{Pool: "q", At: time.Now(), Suspects: []Suspect{{Prints: r(1)}}}, nil)
+			return c.dies(r(1))
+		}, ""},
+		{"too long ago", func(c *scene) []Conviction { c.dies(r(1)); time.Sleep(time.Hour); return c.dies(r(1)) }, ""},
+		{"everywhere at once", func(c *scene) []Conviction {
+			began := time.Now()
+			time.Sleep(time.Second)
+			for _, w := range []string{"a", "b"} {
+				if found := c.Open(Death{Pool: "p", Worker: w, At: time.Now(), Suspects: []Suspect{{Prints: r(1), Began: began, Ended: time.Now()}}}, nil); found != nil {
+					return found
+				}
+			}
+			return nil
+		}, ""},
+		{"what is convicted explains", func(c *scene) []Conviction {
+			c.dies(r(1), r(2))
+			c.dies(r(1))        // convicts 1
+			c.dies(r(1), r(2))  // was in flight already
+			return c.dies(r(2)) // its first
+		}, ""},
+		{"engines die anyway", func(c *scene) []Conviction {
+			c.dies(r(1))
+			c.diesNow(time.Second, nil, r(9))
+			return c.diesNow(time.Second, nil, r(1))
+		}, ""},
+		{"engines die anyway, and once more with it", func(c *scene) []Conviction {
+			c.dies(r(1))
+			c.diesNow(time.Second, nil)
+			c.diesNow(time.Second, nil, r(1))
+			return c.diesNow(time.Second, nil, r(1))
+		}, "request 01"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if got := convicted(tc.run(newScene())); got != tc.want {
+					t.Errorf("convicted: %q, want %q", got, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// TestConvictionIsTakenBack when an engine dies without it a moment later.
+func TestConvictionIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newScene()
+		c.dies(r(1))
+		if found := c.diesNow(time.Second, nil, r(1)); len(found) != 1 {
+			t.Fatal("not convicted")
+		}
+		c.diesNow(time.Second, nil, r(5))
+		if got := c.Judge(r(1)); got.Convicted != nil || got.Suspect != r(1).Request {
+			t.Errorf("standing %+v, want a suspect", got)
+		}
+		if found := c.diesNow(time.Second, nil, r(1)); convicted(found) != "request 01" {
+			t.Errorf("convicted: %q", convicted(found))
+		}
+	})
+}
+
+func TestStanding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newScene()
+		if c.Alert() {
+			t.Error("alert although nothing has happened")
+		}
+		c.dies(s(1, 7), r(2))
+		for _, tc := range []struct {
+			p    Prints
+			want Print
+		}{{s(1, 7), Print{2, 7}}, {s(3, 7), Print{2, 7}}, {r(2), Print{1, 2}}, {r(3), Print{}}, {Prints{}, Print{}}} {
+			if got := c.Judge(tc.p); got.Suspect != tc.want || got.Convicted != nil {
+				t.Errorf("%v stands as %+v", tc.p, got)
+			}
+		}
+		c.Survived(r(2))
+		c.dies(s(3, 7))
+		got := c.Judge(s(9, 7))
+		if got.Convicted == nil || got.Convicted.Kind != KindSchema || got.Convicted.Refused != 1 {
+			t.Fatalf("standing %+v", got)
+		}
+		if still := c.Judge(r(1)); still != (Standing{}) {
+			t.Errorf("who was in flight too stands as %+v after the conviction", still)
+		}
+		if got := c.Lift("zz"); got != nil {
+			t.Errorf("lifted %v", got)
+		}
+		if got := c.Lift(c.List()[0].ID[:6]); len(got) != 1 || len(c.List()) != 0 || c.Judge(s(9, 7)) != (Standing{}) || c.Alert() {
+			t.Errorf("lifted %v, listed %v", got, c.List())
+		}
+		if _, err := c.Add(KindSchema, "p", "POST", "/", r(1), 0); err == nil {
+			t.Error("a schema was added that is none")
+		}
+		if _, err := c.Add(KindRequest, "p", "POST", "/", r(8), time.Minute); err != nil || c.Judge(r(8)).Convicted == nil {
+			t.Errorf("not added: %v", err)
+		}
+		time.Sleep(2 * time.Minute)
+		if c.Judge(r(8)).Convicted != nil || c.Alert() {
+			t.Error("refused after its time")
+		}
+	})
+}
+
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newScene()
+		done, err := c.Turn(t.Context(), Print{1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, err := c.Turn(t.Context(), Print{2}); err != nil {
+			t.Error("another print waits")
+		} else {
+			other()
+		}
+		limited, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := c.Turn(limited, Print{1}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("two at a time: %v", err)
+		}
+		time.AfterFunc(time.Second, done)
+		if last, err := c.Turn(t.Context(), Print{1}); err != nil {
+			t.Error(err)
+		} else {
+			last()
+		}
+		if len(c.turns) != 0 {
+			t.Errorf("%d turns are remembered", len(c.turns))
+		}
+	})
+}
+
+// TestFile: another court knows what this one knew, and both what either learns.
+func TestFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state", "quarantine.json")
+	open := func() *scene {
+		c := newScene()
+		c.Begin(path)
+		return c
+	}
+	now := time.Now()
+	death := func(worker string, at time.Time, p ...Prints) Death {
+		d := Death{Pool: "p", Worker: worker, At: at}
+		for _, p := range p {
+			d.Suspects = append(d.Suspects, Suspect{Prints: p, Began: at, Ended: at})
+		}
+		return d
+	}
+	old := open()
+	old.Open(death("a", now.Add(-time.Minute), r(1), s(4, 4)), nil)
+	old.Open(death("b", now.Add(-30*time.Second), r(1)), nil)
+	old.Open(death("c", now, r(3)), nil)
+	old.Name("p", "a", now.Add(-time.Minute), "crash-a")
+	old.End()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v %v", info, err)
+	}
+
+	younger, elder := open(), open()
+	if got := younger.Judge(r(1)).Convicted; got == nil || got.Deaths[0].Crash != "crash-a" {
+		t.Errorf("convicted as %+v", got)
+	}
+	if got := younger.Judge(r(3)); got.Suspect == (Print{}) {
+		t.Errorf("the suspect of the last death stands as %+v", got)
+	}
+	// Both change; both changes stay.
+	elder.Survived(r(3))
+	younger.Lift("01")
+	elder.End()
+	younger.refresh()
+	if got := younger.Judge(r(3)); got != (Standing{}) {
+		t.Errorf("freed by the elder, it stands as %+v", got)
+	}
+	younger.End()
+	last := open()
+	defer last.End()
+	if len(last.List()) != 0 {
+		t.Errorf("lifted, and again: %+v", last.List())
+	}
+}
+
+func TestBrokenFile(t *testing.T) {
+	for name, text := range map[string]string{
+		"empty": "", "cut": `{"version":1,"deaths":[`, "of another version": `{"version":99}`, "no file of ours": "\x00\xff",
+		"with holes": `{"version":1,"deaths":[null],"convictions":[null,{}]}`, "with a short print": `{"version":1,"convictions":[{"print":"12"}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "quarantine.json")
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := newScene()
+			c.Begin(path)
+			if _, err := c.Add(KindRequest, "p", "POST", "/", r(1), 0); err != nil {
+				t.Fatal(err)
+			}
+			c.End()
+			var doc document
+			kept, err := os.ReadFile(path)
+			if err != nil || json.Unmarshal(kept, &doc) != nil || len(doc.Convictions) != 1 {
+				t.Errorf("kept %s, %v", kept, err)
+			}
+			if aside, err := os.ReadFile(path + ".bad"); name != "with holes" && (err != nil || string(aside) != text) {
+				t.Errorf("aside: %q, %v", aside, err)
+			}
+		})
+	}
+}

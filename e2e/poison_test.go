@@ -1,0 +1,314 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// chatRequest is one for the application, which answers what can be computed.
+type chatRequest struct {
+	prompt  string
+	stream  bool
+	ms      int
+	outputs string // structured_outputs, as JSON
+}
+
+func (r chatRequest) body() string {
+	prompt, _ := json.Marshal(r.prompt)
+	text := fmt.Sprintf(`{"messages":[{"role":"user","content":%s}],"ms":%d,"stream":%v`, prompt, r.ms, r.stream)
+	if r.outputs != "" {
+		text += `,"structured_outputs":` + r.outputs
+	}
+	return text + "}"
+}
+
+// want is the whole answer.
+func (r chatRequest) want() string {
+	if r.stream {
+		return strings.Repeat("data: you said: "+r.prompt+" \n\n", 10) + "data: [DONE]\n\n"
+	}
+	return strings.Repeat("you said: "+r.prompt+" ", 10)
+}
+
+// send names the outcome: "right", "WRONG", a status, or how it broke.
+func (r chatRequest) send(client *http.Client, m *master) (what, text string) {
+	response, err := client.Post(m.url("/v1/chat/completions"), "application/json", strings.NewReader(r.body()))
+	if err != nil {
+		return "no answer", err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	switch {
+	case err != nil:
+		return "broken off", err.Error()
+	case response.StatusCode != http.StatusOK:
+		return fmt.Sprint(response.StatusCode), string(body)
+	case string(body) != r.want():
+		return "WRONG", string(body)
+	}
+	return "right", ""
+}
+
+// innocents is a steady load of requests with prompts of their own, but for
+// those that everybody asks.
+type innocents struct {
+	seen *tally
+	stop func()
+}
+
+func (m *master) innocents(perSecond int) *innocents {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: time.Minute}
+	load, over := &innocents{seen: newTally()}, make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		every := time.NewTicker(time.Second / time.Duration(perSecond))
+		defer every.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-over:
+				return
+			case <-every.C:
+			}
+			r := chatRequest{prompt: fmt.Sprintf("innocent %d", n), ms: 20 + n*37%200, stream: n%3 == 0}
+			switch n % 10 {
+			case 3, 7:
+				r = chatRequest{prompt: "are you there?", ms: 50}
+			case 5:
+				r.outputs = fmt.Sprintf(`{"json":{"type":"object","n":%d}}`, n%20)
+			}
+			all.Go(func() { load.seen.add(r.send(client, m)) })
+		}
+	})
+	load.stop = func() {
+		close(over)
+		all.Wait()
+		client.CloseIdleConnections()
+	}
+	return load
+}
+
+func (l *innocents) total() int {
+	l.seen.mu.Lock()
+	defer l.seen.mu.Unlock()
+	n := 0
+	for _, count := range l.seen.counts {
+		n += count
+	}
+	return n
+}
+
+func (m *master) restarts() (n int) {
+	for _, w := range m.workers() {
+		n += w.Restarts
+	}
+	return n
+}
+
+// TestPoisonKillsTwoWorkersAtMost: one request kills whatever gets it, and its
+// client sends it five times. nginx, told to try the next upstream, lets the
+// first of the five kill all four workers.
+func TestPoisonKillsTwoWorkersAtMost(t *testing.T) {
+	t.Parallel()
+	for _, stream := range []bool{false, true} {
+		t.Run(fmt.Sprintf("stream %v", stream), func(t *testing.T) {
+			t.Parallel()
+			m := start(t, fastapi(t, 4)).allReady()
+			load := m.innocents(40)
+			m.eventually("some load", func() bool { return load.total() > 80 })
+			poison := chatRequest{prompt: "poison, please", ms: 30, stream: stream}
+			var statuses []string
+			for range 5 {
+				what, text := poison.send(http.DefaultClient, m)
+				statuses = append(statuses, what)
+				t.Log(what, text)
+			}
+			m.eventually("400 innocents", func() bool { return load.total() >= 400 })
+			m.eventually("all workers back", func() bool {
+				return !slices.ContainsFunc(m.workers(), func(w workerStatus) bool { return w.State != "ready" })
+			})
+			load.stop()
+			if n := m.restarts(); n > 2 {
+				t.Errorf("%d workers died of one request, want 2 at most", n)
+			}
+			if last := statuses[2:]; !slices.Equal(last, []string{"422", "422", "422"}) {
+				t.Errorf("the poison was answered %v: want 422 once it has killed two", statuses)
+			}
+			if wrong := load.seen.except("right", "502", "broken off"); wrong != "" {
+				t.Errorf("innocents: %s", wrong)
+			}
+			if failed := load.total() - load.seen.count("right"); failed > 10 {
+				t.Errorf("%d of %d innocents failed: %s", failed, load.total(), load.seen.except("right"))
+			} else {
+				t.Logf("%d of %d innocents failed: %s", failed, load.total(), load.seen.except("right"))
+			}
+			m.quarantinedOnly("request")
+			m.stop()
+		})
+	}
+}
+
+// quarantinedOnly fails unless there is exactly one conviction, of that kind,
+// with two crashes, and the log and the command say so.
+func (m *master) quarantinedOnly(kind string) (id string) {
+	m.t.Helper()
+	type conviction struct {
+		ID     string
+		Kind   string
+		Deaths []struct{ Crash string }
+	}
+	var doc struct{ Convictions []conviction }
+	if err := json.Unmarshal([]byte(m.mustCommand("quarantine", "--json")), &doc); err != nil {
+		m.t.Fatal(err)
+	}
+	at := slices.IndexFunc(doc.Convictions, func(c conviction) bool { return c.Kind == kind })
+	if at < 0 || kind == "request" && len(doc.Convictions) != 1 {
+		m.t.Fatalf("quarantined: %+v, want one %s", doc.Convictions, kind)
+	}
+	found := doc.Convictions[at]
+	if len(found.Deaths) != 2 || found.Deaths[0].Crash == "" || found.Deaths[1].Crash == "" {
+		m.t.Errorf("quarantined: %+v, want two deaths with their reports", found)
+	}
+	if line := m.explained(`stoker quarantine lift ` + found.ID); line == "" {
+		m.t.Errorf("no line of the log says how to lift %s", found.ID)
+	}
+	if table := m.mustCommand("quarantine", "list"); !strings.Contains(table, found.ID) {
+		m.t.Errorf("stoker quarantine does not show %s:\n%s", found.ID, table)
+	}
+	return found.ID
+}
+
+// TestSchemaPoison: prompts vary, and what kills is a structured output that has
+// none of the valid keys, at which the engine exits with code 0. It is refused by
+// its schema once two have died, also by the next master; lifted, it passes.
+func TestSchemaPoison(t *testing.T) {
+	t.Parallel()
+	m := start(t, fastapi(t, 4)).allReady()
+	load := m.innocents(40)
+	m.eventually("some load", func() bool { return load.total() > 80 })
+	seed := func(n int) chatRequest {
+		return chatRequest{prompt: fmt.Sprintf("tell me %d", n), ms: 20, outputs: fmt.Sprintf(`{ "whitespace_pattern" :%*s}`, n%3+4, "null")}
+	}
+	for n := range 8 {
+		what, text := seed(n).send(http.DefaultClient, m)
+		if n >= 2 && what != "422" {
+			t.Errorf("seed %d: %s %s, want 422", n, what, text)
+		}
+		if n == 7 && (!strings.Contains(text, `"poison_request"`) || !strings.Contains(text, "crash ")) {
+			t.Errorf("the client is told %s", text)
+		}
+	}
+	m.eventually("innocents after it", func() bool { return load.total() >= 250 })
+	load.stop()
+	if n := m.restarts(); n > 2 {
+		t.Errorf("%d workers died, want 2 at most", n)
+	}
+	if wrong := load.seen.except("right", "502", "broken off"); wrong != "" {
+		t.Errorf("innocents: %s", wrong)
+	}
+	if failed := load.total() - load.seen.count("right"); failed > 10 {
+		t.Errorf("%d of %d innocents failed: %s", failed, load.total(), load.seen.except("right"))
+	}
+	valid := chatRequest{prompt: "tell me", outputs: `{"regex":"[0-9]+"}`}
+	if what, text := valid.send(http.DefaultClient, m); what != "right" {
+		t.Errorf("a valid schema: %s %s", what, text)
+	}
+	m.quarantinedOnly("schema")
+
+	// The master crashes, and another knows; so does the one after an upgrade.
+	_ = m.cmd.Process.Kill()
+	<-m.ended
+	m = m.again().allReady()
+	if what, text := seed(8).send(http.DefaultClient, m); what != "422" {
+		t.Errorf("after a crash of the master: %s %s, want 422", what, text)
+	}
+	m.mustCommand("upgrade")
+	if what, text := seed(9).send(http.DefaultClient, m); what != "422" {
+		t.Errorf("after an upgrade: %s %s, want 422", what, text)
+	}
+	lifted := m.mustCommand("quarantine", "lift", m.quarantinedID("schema"))
+	if !strings.Contains(lifted, "lifted") {
+		t.Errorf("lift: %s", lifted)
+	}
+}
+
+// quarantinedID is the conviction of a kind.
+func (m *master) quarantinedID(kind string) string {
+	m.t.Helper()
+	for line := range strings.Lines(m.mustCommand("quarantine", "list")) {
+		if words := strings.Fields(line); len(words) > 1 && words[1] == kind {
+			return words[0]
+		}
+	}
+	m.t.Fatalf("no %s is quarantined", kind)
+	return ""
+}
+
+// TestKilledWorkerLosesNothingUnanswered: a worker is killed, or exits with code
+// 0, at 40 requests a second. Only answers that had begun break off; whoever had
+// none is served, and nobody is convicted.
+func TestKilledWorkerLosesNothingUnanswered(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"kill", "exit 0"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			m := start(t, fastapi(t, 4)).allReady()
+			load := m.innocents(40)
+			for round := range 3 {
+				before := load.total()
+				m.eventually("load", func() bool { return load.total() > before+60 })
+				victim := m.workers()[round]
+				if how == "kill" {
+					if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					m.ask(victim, "/exit")
+				}
+				m.eventually("the worker back", func() bool {
+					w := m.worker(victim.Name)
+					return w.State == "ready" && w.PID != victim.PID
+				})
+			}
+			load.stop()
+			if wrong := load.seen.except("right", "broken off"); wrong != "" {
+				t.Errorf("innocents: %s", wrong)
+			}
+			t.Logf("%d requests, %s", load.total(), load.seen.except("right"))
+			if n := load.seen.count("broken off"); n > 30 {
+				t.Errorf("%d answers broke off: more than had begun on three workers", n)
+			}
+			if n := m.metric("stoker_request_retries_total", `reason="worker_died"`); n == 0 {
+				t.Error("nobody was tried again")
+			}
+			if list := m.mustCommand("quarantine"); !strings.Contains(list, "nothing is quarantined") {
+				t.Errorf("innocents were convicted:\n%s", list)
+			}
+			m.stop()
+		})
+	}
+}
+
+// ask sends a worker a request past stoker.
+func (m *master) ask(w workerStatus, path string) {
+	m.t.Helper()
+	socket := strings.TrimPrefix(w.Address, "unix:")
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	client := http.Client{Transport: transport, Timeout: 10 * time.Second}
+	if response, err := client.Get("http://engine" + path); err == nil {
+		response.Body.Close()
+	}
+}
