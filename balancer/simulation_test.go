@@ -40,8 +40,6 @@ type simEngine struct {
 	member *upstream.Member
 	dead   chan struct{} // of the present one
 	alive  bool
-	busy   int
-	mixed  int // most that a suspect shared an engine with
 }
 
 func newWorld(t *testing.T, seed uint64, workers int, change func(r *Rules)) *world {
@@ -307,7 +305,7 @@ func TestNoInnocentIsConvicted(t *testing.T) {
 			for _, c := range w.court.List() {
 				if string(c.Kind) == kind {
 					found++
-				} else if !(kind == "schema" && c.Kind == quarantine.KindRequest) {
+				} else if kind != "schema" || c.Kind != quarantine.KindRequest {
 					t.Errorf("seed %d: convicted %+v", seed, c)
 				}
 			}

@@ -54,7 +54,7 @@ type Config struct {
 	Crashes  Crashes  `toml:"crashes"`
 	// Quarantine refuses what has killed engines.
 	Quarantine Quarantine `toml:"quarantine"`
-	Pools    []Pool   `toml:"pools"`
+	Pools      []Pool     `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`
 }

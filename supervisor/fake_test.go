@@ -353,6 +353,7 @@ func (m *fakeMember) Died(time.Time) {
 	m.deaths++
 	m.mu.Unlock()
 }
+
 func (m *fakeMember) SetExpected(expected bool) {
 	m.mu.Lock()
 	m.expected = expected

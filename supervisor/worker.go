@@ -214,12 +214,10 @@ const hangTime = 30 * time.Second
 
 // troubledSince is when whatever ends the engine may have begun.
 func (w *worker) troubledSince() time.Time {
-	switch w.why.reason {
-	case reasonExited, reasonSignaled, reasonKeeperLost:
-		return w.since
-	default:
+	if w.why.reason == reasonUnhealthy {
 		return w.since.Add(-hangTime)
 	}
+	return w.since
 }
 
 // promising says whether requests may wait for this worker. One death in a row

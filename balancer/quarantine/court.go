@@ -144,8 +144,8 @@ func (c *Court) Judge(p Prints) Standing {
 	defer c.mu.Unlock()
 	c.expire(time.Now())
 	// A schema first: it holds for all its bodies.
-	for _, print := range []Print{p.Schema, p.Request} {
-		if found := c.convicted[print]; print != (Print{}) && found != nil && !found.Lifted {
+	for _, mark := range []Print{p.Schema, p.Request} {
+		if found := c.convicted[mark]; mark != (Print{}) && found != nil && !found.Lifted {
 			found.Refused++
 			c.metrics.refuse(found)
 			copied := *found
@@ -153,17 +153,17 @@ func (c *Court) Judge(p Prints) Standing {
 		}
 	}
 	for _, k := range [...]Kind{KindSchema, KindRequest} {
-		if print := p.of(k); print != (Print{}) && c.isSuspect(k, print) {
-			return Standing{Suspect: print}
+		if mark := p.of(k); mark != (Print{}) && c.isSuspect(k, mark) {
+			return Standing{Suspect: mark}
 		}
 	}
 	return Standing{}
 }
 
 // isSuspect says whether a death that is not explained had it. The lock is held.
-func (c *Court) isSuspect(k Kind, print Print) bool {
+func (c *Court) isSuspect(k Kind, mark Print) bool {
 	return slices.ContainsFunc(c.deaths, func(d *Death) bool {
-		return !d.Explained && d.has(k, print)
+		return !d.Explained && d.has(k, mark)
 	})
 }
 
@@ -280,24 +280,24 @@ func (c *Court) verdict(k Kind, d *Death, now time.Time) *Conviction {
 // that is reset, or somebody who kills one engine after the other.
 const massTime = 5 * time.Second
 
-func (d *Death) has(k Kind, print Print) bool {
-	return slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return s.of(k) == print })
+func (d *Death) has(k Kind, mark Print) bool {
+	return slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return s.of(k) == mark })
 }
 
 func (d *Death) near(at time.Time) bool { return d.At.Sub(at).Abs() < massTime }
 
 // enough says whether the deaths with a print, d the last of them, are two more
 // than those at about the same time without it. The lock is held.
-func (c *Court) enough(d *Death, k Kind, print Print) bool {
+func (c *Court) enough(d *Death, k Kind, mark Print) bool {
 	with := []*Death{d}
 	for _, o := range c.deaths {
-		if o != d && o.Pool == d.Pool && o.has(k, print) {
+		if o != d && o.Pool == d.Pool && o.has(k, mark) {
 			with = append(with, o)
 		}
 	}
 	without := 0
 	for _, o := range c.deaths {
-		if o.Pool == d.Pool && !o.Explained && !o.has(k, print) && slices.ContainsFunc(with, func(w *Death) bool { return w.near(o.At) }) {
+		if o.Pool == d.Pool && !o.Explained && !o.has(k, mark) && slices.ContainsFunc(with, func(w *Death) bool { return w.near(o.At) }) {
 			without++
 		}
 	}
@@ -355,21 +355,21 @@ func (d *Death) ref() DeathRef { return DeathRef{Worker: d.Worker, At: d.At, Cra
 
 // convict notes a conviction. The lock is held.
 func (c *Court) convict(k Kind, s *Suspect, deaths []DeathRef, pool string, ttl time.Duration, now time.Time) *Conviction {
-	print := s.of(k)
+	mark := s.of(k)
 	v := &Conviction{
-		ID: print.String()[:len(print)], Kind: k, Pool: pool, Print: print, Method: s.Method, Path: s.Path,
+		ID: mark.String()[:len(mark)], Kind: k, Pool: pool, Print: mark, Method: s.Method, Path: s.Path,
 		Deaths: deaths, Since: now, Expires: now.Add(ttl), Changed: now,
 	}
-	c.convicted[print] = v
+	c.convicted[mark] = v
 	c.bound()
 	c.metrics.convict(v)
 	return v
 }
 
 // explain frees whoever was suspected together with what is convicted now. The lock is held.
-func (c *Court) explain(k Kind, print Print) {
+func (c *Court) explain(k Kind, mark Print) {
 	for _, d := range c.deaths {
-		if d.has(k, print) {
+		if d.has(k, mark) {
 			d.Explained = true
 		}
 	}
@@ -486,9 +486,9 @@ func (d *Death) open() bool { return !d.Explained && len(d.Suspects) > 0 }
 func (c *Court) expire(now time.Time) {
 	before := len(c.deaths) + len(c.convicted)
 	c.deaths = slices.DeleteFunc(c.deaths, func(d *Death) bool { return now.Sub(d.At) > c.life() })
-	for print, v := range c.convicted {
+	for mark, v := range c.convicted {
 		if now.After(v.Expires) {
-			delete(c.convicted, print)
+			delete(c.convicted, mark)
 		}
 	}
 	if len(c.deaths)+len(c.convicted) != before {

@@ -28,12 +28,12 @@ func newScene() *scene { return &scene{Court: New(Options{TTL: time.Hour})} }
 // dies lets an engine die that was given these just now, a while after the last.
 func (c *scene) dies(suspects ...Prints) []Conviction {
 	time.Sleep(10 * time.Second)
-	return c.diesNow(time.Second, nil, suspects...)
+	return c.diesNow(nil, suspects...)
 }
 
-func (c *scene) diesNow(after time.Duration, survivors []Prints, suspects ...Prints) []Conviction {
+func (c *scene) diesNow(survivors []Prints, suspects ...Prints) []Conviction {
 	began := time.Now()
-	time.Sleep(after)
+	time.Sleep(time.Second)
 	d := Death{Pool: "p", Worker: string(rune('a' + c.worker)), At: time.Now()}
 	c.worker++
 	for _, p := range suspects {
@@ -67,10 +67,10 @@ func TestRule(t *testing.T) {
 		{"answered before the second", func(c *scene) []Conviction {
 			c.dies(r(1), r(2))
 			time.Sleep(10 * time.Second)
-			return c.diesNow(time.Second, []Prints{r(2)}, r(2))
+			return c.diesNow([]Prints{r(2)}, r(2))
 		}, ""},
 		{"answered before the first", func(c *scene) []Conviction {
-			c.diesNow(time.Second, []Prints{r(2)}, r(2))
+			c.diesNow([]Prints{r(2)}, r(2))
 			return c.dies(r(2))
 		}, ""},
 		{"schema", func(c *scene) []Conviction { c.dies(s(1, 7), r(2)); return c.dies(s(3, 7)) }, "schema 07"},
@@ -100,14 +100,14 @@ func TestRule(t *testing.T) {
 		}, ""},
 		{"engines die anyway", func(c *scene) []Conviction {
 			c.dies(r(1))
-			c.diesNow(time.Second, nil, r(9))
-			return c.diesNow(time.Second, nil, r(1))
+			c.diesNow(nil, r(9))
+			return c.diesNow(nil, r(1))
 		}, ""},
 		{"engines die anyway, and once more with it", func(c *scene) []Conviction {
 			c.dies(r(1))
-			c.diesNow(time.Second, nil)
-			c.diesNow(time.Second, nil, r(1))
-			return c.diesNow(time.Second, nil, r(1))
+			c.diesNow(nil)
+			c.diesNow(nil, r(1))
+			return c.diesNow(nil, r(1))
 		}, "request 01"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -125,14 +125,14 @@ func TestConvictionIsTakenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newScene()
 		c.dies(r(1))
-		if found := c.diesNow(time.Second, nil, r(1)); len(found) != 1 {
+		if found := c.diesNow(nil, r(1)); len(found) != 1 {
 			t.Fatal("not convicted")
 		}
-		c.diesNow(time.Second, nil, r(5))
+		c.diesNow(nil, r(5))
 		if got := c.Judge(r(1)); got.Convicted != nil || got.Suspect != r(1).Request {
 			t.Errorf("standing %+v, want a suspect", got)
 		}
-		if found := c.diesNow(time.Second, nil, r(1)); convicted(found) != "request 01" {
+		if found := c.diesNow(nil, r(1)); convicted(found) != "request 01" {
 			t.Errorf("convicted: %q", convicted(found))
 		}
 	})
