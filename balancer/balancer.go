@@ -146,9 +146,12 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 
 	j := &a.journey
 	*j = journey{b: b, l: l, x: x, a: a, e: l.ward.begin(x), want: Want{Priority: rules.priority(&x.Request)}}
-	v := j.travel(ctx, wait, d)
-	j.leave()
-	l.ward.end(j.e, v.outcome == exchange.OutcomeOK && a.head.Status < http.StatusInternalServerError)
+	var v verdict
+	defer func() {
+		j.leave()
+		l.ward.end(j.e, v.outcome == exchange.OutcomeOK && a.head.Status < http.StatusInternalServerError)
+	}()
+	v = j.travel(ctx, wait, d)
 	return v
 }
 

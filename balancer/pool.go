@@ -59,6 +59,12 @@ type over struct{ *upstream.Pool }
 // Acquire implements Pool.
 func (o over) Acquire(ctx context.Context, want Want) (Lease, error) {
 	if want.Alone {
+		began := time.Now()
+		defer func() {
+			if want.Queued != nil {
+				*want.Queued += time.Since(began)
+			}
+		}()
 		m, err := o.AcquireAlone(ctx, upstream.WantAlone{Patience: want.Patience, Shared: want.Shared})
 		if err != nil {
 			return nil, err

@@ -278,8 +278,8 @@ func simulate(t *testing.T, seed uint64, kills int, poison func(try int) string)
 // that needs no third death can tell that from poison.
 func TestNoInnocentIsConvicted(t *testing.T) {
 	runs := 100
-	if testing.Short() {
-		runs = 10
+	if testing.Short() || raceEnabled {
+		runs = 20
 	}
 	deaths, broken, refused := 0, 0, 0
 	for seed := range runs {

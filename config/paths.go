@@ -40,7 +40,7 @@ func (c *Config) MoveRunDir(dir string) {
 }
 
 // QuarantineFile holds what is suspected and refused.
-func (c *Config) QuarantineFile() string { return filepath.Join(c.CrashDir(), "..", "quarantine.json") }
+func (c *Config) QuarantineFile() string { return filepath.Join(c.StateDir, "quarantine.json") }
 
 // EngineDir is the directory of a worker's engine, which may belong to
 // another user than the master's.

@@ -274,7 +274,7 @@ func TestKilledWorkerLosesNothingUnanswered(t *testing.T) {
 						t.Fatal(err)
 					}
 				} else {
-					m.ask(victim, "/exit")
+					m.askDirectly(victim, "/exit")
 				}
 				m.eventually("the worker back", func() bool {
 					w := m.worker(victim.Name)
@@ -300,8 +300,8 @@ func TestKilledWorkerLosesNothingUnanswered(t *testing.T) {
 	}
 }
 
-// ask sends a worker a request past stoker.
-func (m *master) ask(w workerStatus, path string) {
+// askDirectly sends a worker a request past stoker.
+func (m *master) askDirectly(w workerStatus, path string) {
 	m.t.Helper()
 	socket := strings.TrimPrefix(w.Address, "unix:")
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

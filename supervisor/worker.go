@@ -214,7 +214,7 @@ const hangTime = 30 * time.Second
 
 // troubledSince is when whatever ends the engine may have begun.
 func (w *worker) troubledSince() time.Time {
-	if w.why.reason == reasonUnhealthy {
+	if w.why.reason == reasonUnhealthy || w.why.reason == reasonHung {
 		return w.since.Add(-hangTime)
 	}
 	return w.since
