@@ -167,7 +167,7 @@ func (p *Pool) place(l *loner) bool {
 	if m := l.kept; m != nil && (m.load() == 0 || l.hurried && p.hasRoom(m)) {
 		return p.settle(l, m)
 	}
-	best := p.quietest()
+	best := p.quietest(l)
 	switch {
 	case best == nil && l.kept == nil && l.want.Shared:
 		if m := p.ranking.best(nil); m != nil {
@@ -215,28 +215,31 @@ func (p *Pool) settle(l *loner, m *Member) bool {
 	return true
 }
 
-// quietest is the member with the least to do that can be kept from others;
-// nil if none can. The lock is held.
-func (p *Pool) quietest() *Member {
+// quietest is the member with the least to do that can be kept for l, besides the
+// one that is; nil if none can. The lock is held.
+func (p *Pool) quietest(l *loner) *Member {
 	var best *Member
-	held, open := 0, 0
+	held, open, coming := 0, 0, 0
 	for _, m := range p.members {
 		switch {
 		case !m.ready:
-		case m.alone.held:
+			if m.expected {
+				coming++
+			}
+		case m.alone.held && m != l.kept:
 			held++
 		default:
 			open++
-			if !m.alone.tried && !m.doubted && m.breaker.admits() && (best == nil || m.load() < best.load()) {
+			free := m != l.kept && !m.alone.tried && !m.doubted && m.breaker.admits()
+			if free && (best == nil || m.load() < best.load()) {
 				best = m
 			}
 		}
 	}
-	if open == 1 && p.expected > 0 && p.ready == 1 {
-		// Others come soon: the first of them will be empty.
-		return p.onlyIfIdle(best)
-	}
-	if held >= max(1, (held+open)/2) || open == 1 && held > 0 {
+	switch {
+	case open == 1 && held == 0 && coming > 0:
+		return p.onlyIfIdle(best) // others come soon: the first of them will be empty
+	case held >= max(1, (held+open)/2), open == 1 && held > 0:
 		return nil
 	}
 	return best
