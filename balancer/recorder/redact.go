@@ -30,15 +30,47 @@ const secretWords = `(?:x[-_])?api[-_]?key|key|password|passwd|secret|client[-_]
 // answers of engines are full of "token" and "key".
 const jsonWords = `(?:x[-_])?api[-_]?key|password|passwd|secret|client[-_]secret|(?:access|auth|refresh|session|bearer)[-_]?token|authorization`
 
-// secretPatterns find secrets by how they look. Group 1, where there is one, is kept.
-var secretPatterns = []*regexp.Regexp{
-	regexp.MustCompile(`(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]+`),
-	regexp.MustCompile(`(?i)\b(basic\s+)[A-Za-z0-9+/]{8,}={0,2}`),
-	regexp.MustCompile(`\bsk-[A-Za-z0-9_-]{6,}|\bsk-[A-Za-z0-9_-]*\z`),
-	regexp.MustCompile(`\b(?:hf_|ghp_|gho_|ghs_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|AIza)[A-Za-z0-9_-]{10,}`),
-	regexp.MustCompile(`\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`),
-	regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?`),
-	regexp.MustCompile(`(?i)("(?:` + jsonWords + `)"\s*:\s*")(?:[^"\\]|\\.)*`),
+// pattern finds secrets by how they look. Group 1, where there is one, is kept.
+type pattern struct {
+	*regexp.Regexp
+
+	// One of needles is in all that matches, in lower case if folded; none: what
+	// is not known of it. To look for them costs a hundredth of a match, and few
+	// bodies have any.
+	needles []string
+	folded  bool
+}
+
+// possible says whether it may match b, whose lower case is given.
+func (p *pattern) possible(b, lower []byte) bool {
+	if p.folded {
+		b = lower
+	}
+	for _, needle := range p.needles {
+		if bytes.Contains(b, []byte(needle)) {
+			return true
+		}
+	}
+	return len(p.needles) == 0
+}
+
+// secretPatterns find the usual ones.
+var secretPatterns = []pattern{
+	{regexp.MustCompile(`(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]+`), []string{"bearer"}, true},
+	{regexp.MustCompile(`(?i)\b(basic\s+)[A-Za-z0-9+/]{8,}={0,2}`), []string{"basic"}, true},
+	{regexp.MustCompile(`\bsk-[A-Za-z0-9_-]{6,}|\bsk-[A-Za-z0-9_-]*\z`), []string{"sk-"}, false},
+	{
+		regexp.MustCompile(`\b(?:hf_|ghp_|gho_|ghs_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|AIza)[A-Za-z0-9_-]{10,}`),
+		[]string{"hf_", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xox", "nvapi-", "gsk_", "AIza"},
+		false,
+	},
+	{regexp.MustCompile(`\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`), []string{"AKIA", "ASIA"}, false},
+	{regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?`), []string{"eyJ"}, false},
+	{
+		regexp.MustCompile(`(?i)("(?:` + jsonWords + `)"\s*:\s*")(?:[^"\\]|\\.)*`),
+		[]string{`key"`, `password"`, `passwd"`, `secret"`, `token"`, `authorization"`},
+		true,
+	},
 }
 
 var secretQuery = regexp.MustCompile(`(?i)([?&;](?:` + secretWords + `)=)[^&;#\s]*`)
@@ -46,7 +78,7 @@ var secretQuery = regexp.MustCompile(`(?i)([?&;](?:` + secretWords + `)=)[^&;#\s
 // Redactor says what is secret, and puts Redacted in its place.
 type Redactor struct {
 	fields   [][]string // by their length: a field's name is compared with few
-	patterns []*regexp.Regexp
+	patterns []pattern
 }
 
 // NewRedactor knows the usual secrets, and those whose field names (of any
@@ -65,7 +97,7 @@ func NewRedactor(fields, patterns []string) (*Redactor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("redact pattern %q: %w", text, err)
 		}
-		r.patterns = append(r.patterns, p)
+		r.patterns = append(r.patterns, pattern{Regexp: p})
 	}
 	return r, nil
 }
@@ -117,10 +149,25 @@ func (r *Redactor) appendFields(b []byte, fields http1.Fields) []byte {
 // Text replaces the secrets in b, which it may change, and says how many there were.
 func (r *Redactor) Text(b []byte) ([]byte, int) {
 	found := 0
-	for _, p := range r.patterns {
-		b = replace(p, b, &found)
+	lower := lowered(b)
+	for i := range r.patterns {
+		if p := &r.patterns[i]; p.possible(b, lower) {
+			b = replace(p.Regexp, b, &found)
+		}
 	}
 	return b, found
+}
+
+// lowered is a copy in which ASCII letters are small.
+func lowered(b []byte) []byte {
+	lower := make([]byte, len(b))
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		lower[i] = c
+	}
+	return lower
 }
 
 // string is Text for text; it counts into found, where that is not nil.

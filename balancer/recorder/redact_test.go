@@ -46,6 +46,21 @@ func TestRedactText(t *testing.T) {
 	}
 }
 
+// TestNeedlesAreInAllThatMatches: a pattern is looked for where its needles are.
+func TestNeedlesAreInAllThatMatches(t *testing.T) {
+	r := newRecorder(t, Options{Keep: 1}).redact
+	for _, secret := range []string{
+		"BEARER abc", "bAsIc dXNlcjpwYXNz", "sk-abcdef", "hf_0123456789", "ghp_0123456789", "gho_0123456789", "ghs_0123456789", "github_pat_0123456789",
+		"glpat-0123456789", "xoxb-0123456789", "nvapi-0123456789", "gsk_0123456789", "AIza0123456789", "AKIA0123456789ABCDEF", "ASIA0123456789ABCDEF",
+		"eyJ0123456789.abc", `"API-Key": "x"`, `"x_apikey":"x"`, `"PASSWORD":"x"`, `"passwd":"x"`, `"Secret":"x"`, `"client_secret":"x"`,
+		`"access_token":"x"`, `"authtoken":"x"`, `"Refresh-Token":"x"`, `"session_token":"x"`, `"bearer_token":"x"`, `"Authorization":"x"`, "customer-4711",
+	} {
+		if got, n := r.Text([]byte(secret)); n != 1 {
+			t.Errorf("%s: %d secrets, %s", secret, n, got)
+		}
+	}
+}
+
 func TestSecretFieldsAreNeverKept(t *testing.T) {
 	r := newRecorder(t, Options{Keep: 5})
 	names := []string{"Authorization", "COOKIE", "Set-Cookie", "x-api-key", "Api-Key", "Proxy-Authorization", "x-own"}
