@@ -49,7 +49,7 @@ func overload(t *testing.T, s *subject) {
 			case r.err == nil && r.status == 200 && s.exact(r.body, n, false):
 				answered = append(answered, took)
 				ended.add("answered", "")
-			case r.err == nil && r.status == 429 && strings.Contains(string(r.body), `"overloaded"`) && took <= queueTimeout+slack:
+			case r.err == nil && r.status == 429 && r.header.Get("Retry-After") != "" && strings.Contains(string(r.body), `"overloaded"`) && took <= queueTimeout+slack:
 				ended.add("refused", "")
 			default:
 				ended.add("odd", took.String()+": "+r.String())

@@ -110,6 +110,7 @@ type seen struct {
 	stream      bool
 	began, head time.Time
 	pid         string
+	header      http.Header
 	body        []byte
 	err         error
 }
@@ -134,7 +135,7 @@ func (s *subject) ask(m *master, n int, stream bool) seen {
 		return r
 	}
 	defer response.Body.Close()
-	r.head, r.status, r.pid = time.Now(), response.StatusCode, s.pid(response.Header)
+	r.head, r.status, r.header, r.pid = time.Now(), response.StatusCode, response.Header, s.pid(response.Header)
 	r.body, r.err = io.ReadAll(response.Body)
 	return r
 }
