@@ -211,9 +211,9 @@ func (c *crowd) burst(o options, n, pick int) {
 			one := newClient(c, o, number+i)
 			defer one.wire.close()
 			s := one.next()
-			s.pool, s.second = one.pools[pick%len(one.pools)], false
-			if s.what == completion || s.what == tokens {
-				s.pool = one.pools[0]
+			s.second = false
+			if s.what == item || s.what == stream || s.what == digest || s.what == chunked {
+				s.pool = one.pools[pick%len(one.pools)]
 			}
 			one.ask(&s)
 		})
