@@ -28,6 +28,9 @@ func (s *spec) verdict(response *http.Response, body []byte) result {
 	}
 	err := json.Unmarshal(body, &ours)
 	said := fmt.Sprintf("%d %s %s", response.StatusCode, ours.Error.Type, ours.Error.Code)
+	if s.what == killer && strings.HasPrefix(said, "422 poison_request") {
+		return result{refusal, said}
+	}
 	if err != nil || !slices.Contains(refusals, fmt.Sprintf("%d %s", response.StatusCode, ours.Error.Type)) || ours.Error.Message == "" {
 		return result{wrong, fmt.Sprintf("status %d: %.300q", response.StatusCode, body)}
 	}
