@@ -376,7 +376,7 @@ func TestWhoIsCountedByAddress(t *testing.T) {
 // An engine that takes a body slowly makes no client slow.
 func TestSlowEngineIsNotASlowBody(t *testing.T) {
 	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
-		got := 0
+		got, pauses := 0, 0
 		for buf := make([]byte, 1<<20); ; {
 			n, err := x.Body.Read(buf)
 			got += n
@@ -384,11 +384,12 @@ func TestSlowEngineIsNotASlowBody(t *testing.T) {
 				respond(x, 200, fmt.Sprint(got, " ", err))
 				return
 			}
-			if got < 3<<20 {
-				time.Sleep(brief)
+			if pauses < 3 {
+				pauses++
+				time.Sleep(8 * brief)
 			}
 		}
-	}, func(f *Front) { f.limits.Load().Body, f.limits.Load().BodyRate = brief/2, 1<<30 })
+	}, func(f *Front) { f.limits.Load().Body, f.limits.Load().BodyRate = 6*brief, 1<<30 })
 	c := fx.dial(t)
 	c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8388608\r\n\r\n")
 	go func() { _, _ = c.Write(make([]byte, 8<<20)) }()
