@@ -141,8 +141,9 @@ func (s *subject) ask(m *master, n int, stream bool) seen {
 }
 
 // TestOneOfFourDies: at 40 requests/s one of four workers is killed, or exits
-// by itself. What was begun on it breaks, visibly; nothing that comes after
-// fails; and the new engine answers as soon as it has loaded.
+// by itself. Streams that had begun on it break, visibly; what it had not begun to
+// answer, and what comes after, is answered by others; and the new engine answers
+// as soon as it has loaded.
 func TestOneOfFourDies(t *testing.T) {
 	for _, s := range subjects() {
 		for how, die := range map[string]func(workerStatus){
@@ -199,7 +200,7 @@ func (m *master) judgeDeath(s *subject, all []seen, victim workerStatus, dead ti
 	m.t.Helper()
 	now := m.worker(victim.Name)
 	var first time.Time
-	right, broke, bad := 0, 0, 0
+	right, broke := 0, 0
 	for _, r := range all {
 		if r.err == nil && r.status == 200 && s.exact(r.body, r.n, r.stream) {
 			right++
@@ -213,20 +214,18 @@ func (m *master) judgeDeath(s *subject, all []seen, victim workerStatus, dead ti
 			m.t.Errorf("it came after the death and failed: %v", r)
 		case r.status == 200 && r.err != nil && r.pid == fmt.Sprint(victim.PID):
 			broke++ // its answer had begun
-		case r.status == 502 && r.err == nil && bytes.Contains(r.body, []byte(`"upstream_error"`)):
-			bad++ // it had been sent there: it may be what the engine died of
 		default:
-			m.t.Errorf("it was not on the engine that died, or did not break: %v", r)
+			m.t.Errorf("no answer to it had begun on the engine that died: %v", r)
 		}
 	}
 	load := time.Duration(m.metric("stoker_worker_load_seconds", `worker="`+victim.Name+`"`) * float64(time.Second))
-	m.t.Logf("%d right, %d broken off, %d told 502; first answer of the next engine %v after the death, it loaded for %v", right, broke, bad, first.Sub(dead), load)
+	m.t.Logf("%d right, %d broken off; first answer of the next engine %v after the death, it loaded for %v", right, broke, first.Sub(dead), load)
 	if first.IsZero() || first.Sub(dead) > load+time.Second {
 		m.t.Errorf("the first answer of the next engine came %v after the death, it loaded for %v", first.Sub(dead), load)
 	}
 	// Of some 14 requests in flight a quarter was there, or half of them by chance.
-	if broke+bad > 10 {
-		m.t.Errorf("%d requests failed", broke+bad)
+	if broke > 10 {
+		m.t.Errorf("%d requests failed", broke)
 	}
 }
 
