@@ -89,10 +89,12 @@ func (p *evidencePools) give(e *evidence) {
 // captured from here on.
 func (e *evidence) begin(w *ward, x *exchange.Exchange) {
 	e.x, e.ward, e.from = x, w, x.Body
+	before := cap(e.text)
 	e.text = append(append(e.text[:0], x.Request.Method...), 0)
 	e.method = len(e.text)
 	e.text = append(append(e.text, x.Request.Target...), 0)
 	e.body = len(e.text)
+	w.pools.room.Add(int64(before - cap(e.text)))
 	e.whole = x.Body == nil || x.Length == 0
 	e.lost = x.Length > w.pools.limit
 	if !e.whole {

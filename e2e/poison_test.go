@@ -312,3 +312,60 @@ func (m *master) askDirectly(w workerStatus, path string) {
 		response.Body.Close()
 	}
 }
+
+// TestPoisonOnTheBuiltInEngine: by what an engine dies of once the answer has
+// begun, and by a schema with varying prompts, sent at once by several clients.
+// Streams that others have on the workers are all that breaks.
+func TestPoisonOnTheBuiltInEngine(t *testing.T) {
+	t.Parallel()
+	m := start(t, modelPool(4)).allReady()
+	send := func(body string) (status int, whole bool, text string) {
+		response, err := http.Post(m.url("/v1/chat/completions"), "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		read, err := io.ReadAll(response.Body)
+		return response.StatusCode, err == nil, string(read)
+	}
+	// After three tokens, so that the answer has begun: nobody tries it again but its client.
+	for n, want := range []string{"200 false", "200 false", "422 true", "422 true"} {
+		status, whole, text := send(askFor(1, 20, fmt.Sprintf(`,%*s"fault":"abort,after=3"`, n, "")))
+		if got := fmt.Sprint(status, whole); got != want {
+			t.Errorf("attempt %d: %s instead of %s: %s", n, got, want, text)
+		}
+	}
+	m.eventually("two workers back", func() bool {
+		return m.restarts() == 2 && !slices.ContainsFunc(m.workers(), func(w workerStatus) bool { return w.State != "ready" })
+	})
+
+	// One after the other from each of four clients, which begin together: the
+	// first die at once, at most one on each worker, before anybody can know.
+	var all sync.WaitGroup
+	seen := newTally()
+	for client := range 4 {
+		all.Go(func() {
+			for try := range 4 {
+				status, _, text := send(askFor(10*client+try, 5, `,"structured_outputs":{"none":true}`))
+				seen.add(fmt.Sprint(status), text)
+			}
+		})
+	}
+	all.Wait()
+	if seen.count("200") > 0 || seen.count("422") < 8 {
+		t.Errorf("the schema was answered: %s", seen.except())
+	}
+	if n := m.restarts(); n > 2+6 {
+		t.Errorf("%d workers died of four clients' poison", n-2)
+	}
+	m.eventually("a worker to serve", func() bool {
+		status, whole, text := send(askFor(99, 5, `,"structured_outputs":{"regex":"a"}`))
+		return status == 200 && whole && strings.Contains(text, "[DONE]")
+	})
+	for _, kind := range []string{"request", "schema"} {
+		if m.quarantinedID(kind) == "" {
+			t.Errorf("no %s is quarantined", kind)
+		}
+	}
+	m.stop()
+}

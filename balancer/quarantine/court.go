@@ -207,23 +207,16 @@ func (c *Court) Open(d Death, survivors []Prints) []Conviction {
 	c.expire(now)
 	d.Suspects = c.suspects(d.Suspects, survivors)
 	c.metrics.suspect(d.Pool, len(d.Suspects))
+	if len(d.Suspects) == 0 {
+		return nil
+	}
 	death := &d
 	// Who was convicted already has done it.
 	death.Explained = slices.ContainsFunc(d.Suspects, func(s Suspect) bool {
 		return c.isConvicted(s.Request) || c.isConvicted(s.Schema)
 	})
-	var found []Conviction
-	if !death.Explained {
-		for _, k := range kinds {
-			if v := c.verdict(k, death, now); v != nil {
-				found = append(found, *v)
-			}
-		}
-	}
 	c.deaths = append(c.deaths, death)
-	for i := range found {
-		c.explain(found[i].Kind, found[i].Print)
-	}
+	found := c.judgeAll(d.Pool, now)
 	if !death.Explained {
 		c.withdraw(death)
 	}
@@ -261,10 +254,38 @@ func (c *Court) isConvicted(p Print) bool {
 	return p != (Print{}) && found != nil && !found.Lifted
 }
 
-// verdict convicts the only print of a kind that a death shares with an earlier
-// one, if there is one. The lock is held.
-func (c *Court) verdict(k Kind, d *Death, now time.Time) *Conviction {
-	for _, earlier := range slices.Backward(c.deaths) {
+// judgeAll convicts whoever is to be convicted. A conviction explains deaths that
+// had spoken for others, so it goes on until nothing changes. The lock is held.
+func (c *Court) judgeAll(pool string, now time.Time) (found []Conviction) {
+	for again := true; again; {
+		again = false
+		for i, d := range c.deaths {
+			if d.Explained || d.Pool != pool {
+				continue
+			}
+			var both []*Conviction
+			for _, k := range kinds {
+				if v := c.verdict(k, i, now); v != nil {
+					both = append(both, v)
+				}
+			}
+			for _, v := range both {
+				c.explain(v.Kind, v.Print)
+				if v.Deaths[len(v.Deaths)-1].Crash != "" { // else Name will say it
+					c.announce(v)
+				}
+				found, again = append(found, *v), true
+			}
+		}
+	}
+	return found
+}
+
+// verdict convicts the only print of a kind that the ith death shares with an
+// earlier one, if there is one. The lock is held.
+func (c *Court) verdict(k Kind, i int, now time.Time) *Conviction {
+	d := c.deaths[i]
+	for _, earlier := range slices.Backward(c.deaths[:i]) {
 		if earlier.Explained || earlier.Pool != d.Pool {
 			continue
 		}
@@ -286,8 +307,9 @@ func (d *Death) has(k Kind, mark Print) bool {
 
 func (d *Death) near(at time.Time) bool { return d.At.Sub(at).Abs() < massTime }
 
-// enough says whether the deaths with a print, d the last of them, are two more
-// than those at about the same time without it. The lock is held.
+// enough says whether there were two deaths with a print, d among them; three
+// where engines died at about the same time without it. Not more: killers that
+// come together would speak for each other for ever. The lock is held.
 func (c *Court) enough(d *Death, k Kind, mark Print) bool {
 	with := []*Death{d}
 	for _, o := range c.deaths {
@@ -301,7 +323,7 @@ func (c *Court) enough(d *Death, k Kind, mark Print) bool {
 			without++
 		}
 	}
-	return len(with) >= 2+without
+	return len(with) >= 2+min(without, 1)
 }
 
 // withdraw takes back convictions that were made just before a death without

@@ -98,6 +98,13 @@ func TestRule(t *testing.T) {
 			c.dies(r(1), r(2))  // was in flight already
 			return c.dies(r(2)) // its first
 		}, ""},
+		{"two killers at a time", func(c *scene) []Conviction {
+			c.dies(r(1))
+			c.diesNow(nil, r(9))
+			c.diesNow(nil, r(1))
+			c.diesNow(nil, r(9))
+			return c.diesNow(nil, r(1)) // which explains the others
+		}, "request 01, request 09"},
 		{"engines die anyway", func(c *scene) []Conviction {
 			c.dies(r(1))
 			c.diesNow(nil, r(9))
@@ -105,8 +112,15 @@ func TestRule(t *testing.T) {
 		}, ""},
 		{"engines die anyway, and once more with it", func(c *scene) []Conviction {
 			c.dies(r(1))
-			c.diesNow(nil)
+			c.diesNow(nil, r(8))
+			c.diesNow(nil, r(9))
 			c.diesNow(nil, r(1))
+			return c.diesNow(nil, r(1))
+		}, "request 01"},
+		{"an engine that dies without any request", func(c *scene) []Conviction {
+			c.dies(r(1))
+			c.diesNow(nil)
+			c.diesNow(nil)
 			return c.diesNow(nil, r(1))
 		}, "request 01"},
 	} {

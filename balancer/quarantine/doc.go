@@ -21,8 +21,8 @@
 //	a second death with the same print   if it is the only print of its kind that both deaths share,
 //	                                     it is convicted and both deaths are explained: their
 //	                                     other suspects are free. If several are shared nobody is convicted
-//	a death without that print within    convicting takes one death with it more; a conviction of a moment
-//	seconds of one with it               ago is taken back. Whatever kills engines now may be no request
+//	an unexplained death without that    convicting takes a third with it; a conviction of a moment ago is
+//	print, within seconds of those       taken back. Whatever kills engines now may be no request
 //	time to live                         suspicion and conviction end
 //	lift                                 conviction ends, and all suspicion of that print
 //

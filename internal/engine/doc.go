@@ -47,6 +47,9 @@
 //	garbage        bytes that are not HTTP
 //	headers=BYTES  a response header of that size (plain "headers": 1 MiB)
 //
+// And as some versions of vLLM did, it exits with code 0 when a request's
+// "structured_outputs" has none of the keys that it may have.
+//
 // Flags of their own: --ignore-term, --exit-after, --spawn-daemon, --never-ready,
 // --exit-at-start.
 package engine

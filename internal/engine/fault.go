@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -46,7 +47,24 @@ func (e *Engine) faultOf(r *http.Request, b *body) (fault, error) {
 	if err != nil {
 		return f, invalid("fault", "fault %q: %v", text, err)
 	}
+	if e.Faults && b.StructuredOutputs != nil && !hasOutput(b.StructuredOutputs) {
+		f.death = &death{}
+	}
 	return f, nil
+}
+
+// outputs are the keys of which vLLM's structured_outputs must have one.
+var outputs = []string{"json", "json_object", "regex", "choice", "grammar", "structural_tag"}
+
+// hasOutput: without one, vLLM 0.10.2 to 0.11.0 raised an error in its engine
+// core that nothing caught, and its API server exited "cleanly".
+func hasOutput(structured map[string]json.RawMessage) bool {
+	for _, key := range outputs {
+		if _, ok := structured[key]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 func parseFault(text string) (fault, error) {

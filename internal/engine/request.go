@@ -37,6 +37,8 @@ type body struct {
 	Stop                json.RawMessage `json:"stop"`
 	IgnoreEOS           bool            `json:"ignore_eos"`
 	Fault               string          `json:"fault"`
+	// StructuredOutputs is vLLM's; see faultOf.
+	StructuredOutputs map[string]json.RawMessage `json:"structured_outputs"`
 }
 
 type message struct {
