@@ -171,7 +171,7 @@ func (j *journey) travel(ctx, wait context.Context, d due) verdict {
 			return v
 		}
 		if len(x.Record.Retries) == 0 { // the budget counts requests
-			if !l.mayRetry(&l.rules, v.died) {
+			if !l.mayRetry(&l.rules, &v) {
 				x.Record.BudgetExhausted = true
 				return v
 			}

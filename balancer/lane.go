@@ -79,12 +79,15 @@ func (l *lane) acquire(ctx context.Context, x *exchange.Exchange, want Want) (Le
 	return l.pool.Acquire(ctx, want)
 }
 
-// mayRetry takes one retry from the budget if that has one, until endRetry. Who
-// comes from an engine that died is counted and not refused: as suspects are
-// tried one by one they bound themselves, and more tightly.
-func (l *lane) mayRetry(r *Rules, died bool) bool {
+// mayRetry takes one retry from the budget if that has one, until endRetry. Two
+// are counted and not refused: who comes from an engine that died, as suspects are
+// tried one by one and so bound themselves more tightly; and whose connection was
+// refused, as that has cost no engine anything and happens but once to each, which
+// leaves the pool by it. Requests that met a death in its first moment, before the
+// pool knew, were once told 502 while others could have served them.
+func (l *lane) mayRetry(r *Rules, after *verdict) bool {
 	allowed := max(int64(r.RetryFloor), l.inFlight.Load()*int64(r.RetryPercent)/100)
-	if l.retrying.Add(1) <= allowed || died {
+	if l.retrying.Add(1) <= allowed || after.died || after.refused {
 		return true
 	}
 	l.endRetry()

@@ -63,23 +63,27 @@ func TestRetryBudget(t *testing.T) {
 	for _, tc := range []struct {
 		requests int
 		change   func(r *Rules)
+		err      error
 		retried  int
 	}{
-		{2, func(*Rules) {}, 2},
-		{10, func(*Rules) {}, 3},   // at least 3
-		{100, func(*Rules) {}, 20}, // a fifth
-		{100, func(r *Rules) { r.RetryPercent = 50 }, 50},
-		{100, func(r *Rules) { r.RetryPercent, r.RetryFloor = 0, 0 }, 0},
-		{100, func(r *Rules) { r.Attempts = 1 }, 0},
+		{2, func(*Rules) {}, syscall.ETIMEDOUT, 2},
+		{10, func(*Rules) {}, syscall.ETIMEDOUT, 3},   // at least 3
+		{100, func(*Rules) {}, syscall.ETIMEDOUT, 20}, // a fifth
+		{100, func(r *Rules) { r.RetryPercent = 50 }, syscall.ETIMEDOUT, 50},
+		{100, func(r *Rules) { r.RetryPercent, r.RetryFloor = 0, 0 }, syscall.ETIMEDOUT, 0},
+		{100, func(r *Rules) { r.Attempts = 1 }, syscall.ETIMEDOUT, 0},
+		// An engine has just died, and the pool did not know it yet.
+		{10, func(*Rules) {}, syscall.ECONNREFUSED, 10},
+		{100, func(r *Rules) { r.Attempts = 1 }, syscall.ECONNREFUSED, 0},
 	} {
 		rules := DefaultRules()
 		tc.change(&rules)
-		t.Run(fmt.Sprintf("%d by %d%%+%d", tc.requests, rules.RetryPercent, rules.RetryFloor), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d by %d%%+%d, %v", tc.requests, rules.RetryPercent, rules.RetryFloor, tc.err), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				all := &herd{need: tc.requests, full: make(chan struct{})}
 				first := funcLease(func(context.Context, *exchange.Exchange, exchange.Sink) error {
 					all.arrive()
-					return &upstream.Failure{Op: upstream.OpDial, Replayable: true, Err: syscall.ECONNREFUSED}
+					return &upstream.Failure{Op: upstream.OpDial, Replayable: true, Err: tc.err}
 				})
 				second := funcLease(func(ctx context.Context, x *exchange.Exchange, sink exchange.Sink) error {
 					time.Sleep(time.Second) // so that all retries are in flight together
