@@ -161,7 +161,7 @@ func TestPoisonKillsTwoWorkersAtMost(t *testing.T) {
 
 // quarantinedOnly fails unless there is exactly one conviction, of that kind,
 // with two crashes, and the log and the command say so.
-func (m *master) quarantinedOnly(kind string) (id string) {
+func (m *master) quarantinedOnly(kind string) {
 	m.t.Helper()
 	type conviction struct {
 		ID     string
@@ -186,7 +186,6 @@ func (m *master) quarantinedOnly(kind string) (id string) {
 	if table := m.mustCommand("quarantine", "list"); !strings.Contains(table, found.ID) {
 		m.t.Errorf("stoker quarantine does not show %s:\n%s", found.ID, table)
 	}
-	return found.ID
 }
 
 // TestSchemaPoison: prompts vary, and what kills is a structured output that has
