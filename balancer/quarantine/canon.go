@@ -227,6 +227,9 @@ func (c *canon) sort(begin int, all []member) {
 // appendText appends a string with the fewest escapes.
 func appendText(dst, text []byte) []byte {
 	dst = append(dst, '"')
+	if bytes.IndexByte(text, '"') < 0 && bytes.IndexByte(text, '\\') < 0 {
+		return append(append(dst, text...), '"')
+	}
 	for _, b := range text {
 		if b == '"' || b == '\\' {
 			dst = append(dst, '\\')
@@ -241,10 +244,9 @@ func appendText(dst, text []byte) []byte {
 func (c *canon) text() ([]byte, bool) {
 	c.at++
 	rest := c.in[c.at:]
-	plain := bytes.IndexAny(rest, "\"\\")
-	if plain >= 0 && rest[plain] == '"' {
-		c.at += plain + 1
-		return rest[:plain], !hasControl(rest[:plain])
+	if end := bytes.IndexByte(rest, '"'); end >= 0 && bytes.IndexByte(rest[:end], '\\') < 0 {
+		c.at += end + 1
+		return rest[:end], !hasControl(rest[:end])
 	}
 	var text []byte
 	for c.at < len(c.in) {
@@ -268,7 +270,12 @@ func (c *canon) text() ([]byte, bool) {
 }
 
 func hasControl(text []byte) bool {
-	return bytes.ContainsFunc(text, func(r rune) bool { return r < ' ' })
+	for _, b := range text {
+		if b < ' ' {
+			return true
+		}
+	}
+	return false
 }
 
 // escaped are the characters after a backslash, and what they stand for.

@@ -27,6 +27,8 @@ type Options struct {
 	Log hclog.Logger
 	// Metrics count what happens; nil: nobody does.
 	Metrics *Metrics
+	// Lift is the command that lifts a conviction, but for its id.
+	Lift string
 }
 
 // Suspect is a request that was in flight on an engine when that died.
@@ -98,13 +100,15 @@ type Court struct {
 	ttl     atomic.Int64
 	log     hclog.Logger
 	metrics *Metrics
+	lift    string
 	file    file
 
 	// alert: somebody is suspected or convicted, so that requests must be looked at.
 	alert atomic.Bool
 
 	mu        sync.Mutex
-	deaths    []*Death // by time
+	deaths    []*Death       // by time
+	suspected map[Print]bool // of all deaths that are not explained
 	convicted map[Print]*Conviction
 	turns     map[Print]*turn
 }
@@ -114,7 +118,7 @@ func New(o Options) *Court {
 	if o.Log == nil {
 		o.Log = hclog.NewNullLogger()
 	}
-	c := &Court{log: o.Log, metrics: o.Metrics, convicted: map[Print]*Conviction{}, turns: map[Print]*turn{}}
+	c := &Court{log: o.Log, metrics: o.Metrics, lift: o.Lift, convicted: map[Print]*Conviction{}, turns: map[Print]*turn{}}
 	c.SetTTL(o.TTL)
 	c.file.init()
 	return c
@@ -153,18 +157,11 @@ func (c *Court) Judge(p Prints) Standing {
 		}
 	}
 	for _, k := range [...]Kind{KindSchema, KindRequest} {
-		if mark := p.of(k); mark != (Print{}) && c.isSuspect(k, mark) {
+		if mark := p.of(k); c.suspected[mark] {
 			return Standing{Suspect: mark}
 		}
 	}
 	return Standing{}
-}
-
-// isSuspect says whether a death that is not explained had it. The lock is held.
-func (c *Court) isSuspect(k Kind, mark Print) bool {
-	return slices.ContainsFunc(c.deaths, func(d *Death) bool {
-		return !d.Explained && d.has(k, mark)
-	})
 }
 
 // Survived says that requests with these prints were answered well: no death
@@ -175,7 +172,7 @@ func (c *Court) Survived(p Prints) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.free(p) {
+	if (c.suspected[p.Request] || c.suspected[p.Schema]) && c.free(p) {
 		c.recount()
 		c.file.change()
 	}
@@ -425,7 +422,7 @@ func (c *Court) Name(pool, worker string, at time.Time, crash string) {
 func (c *Court) announce(v *Conviction) {
 	c.log.Warn("request convicted: it has killed engines and is refused from now on", "quarantine", v.ID, "kind", v.Kind, "pool", v.Pool,
 		"method", v.Method, "path", v.Path, "crashes", strings.Join(v.Crashes(), ","), "until", v.Expires.UTC().Format(time.RFC3339),
-		"lift", "stoker quarantine lift "+v.ID)
+		"lift", c.lift+" "+v.ID)
 }
 
 // Add convicts a print by an operator's word.
@@ -438,7 +435,7 @@ func (c *Court) Add(k Kind, pool, method, path string, p Prints, ttl time.Durati
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	v := c.convict(k, &Suspect{Prints: p, Method: method, Path: path}, nil, pool, ttl, time.Now())
+	v := c.convict(k, &Suspect{Prints: p, Method: method, Path: path}, []DeathRef{}, pool, ttl, time.Now())
 	c.recount()
 	c.file.change()
 	return *v, nil
@@ -532,9 +529,18 @@ func (c *Court) bound() {
 	}
 }
 
-// recount says whether anything is to be judged. The lock is held.
+// recount says who is suspected, and whether anything is to be judged. The lock is held.
 func (c *Court) recount() {
-	alert := slices.ContainsFunc(c.deaths, (*Death).open)
+	c.suspected = map[Print]bool{}
+	for _, d := range c.deaths {
+		if !d.Explained {
+			for i := range d.Suspects {
+				c.suspected[d.Suspects[i].Request], c.suspected[d.Suspects[i].Schema] = true, true
+			}
+		}
+	}
+	delete(c.suspected, Print{})
+	alert := len(c.suspected) > 0
 	held := map[heldLabels]int{}
 	for _, v := range c.convicted {
 		if !v.Lifted {

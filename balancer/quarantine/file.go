@@ -115,10 +115,11 @@ func (c *Court) read() {
 		return
 	case err != nil:
 		aside := f.path + ".bad"
-		c.log.Error("what was quarantined could not be read: it is moved aside and forgotten", "error", err, "file", aside)
+		c.log.Error("what was quarantined could not be read: it is moved aside, and what this master knows is kept", "error", err, "aside", aside)
 		if err := os.Rename(f.path, aside); err != nil {
 			c.log.Error("move it aside", "error", err)
 		}
+		f.change()
 		return
 	}
 	f.seen = info

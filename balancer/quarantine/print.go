@@ -71,24 +71,26 @@ func Of(pool, method, target string, body []byte) Prints {
 		canonical, c.schema = body, nil
 	}
 	var p Prints
-	p.Request = sum(string(KindRequest), pool, method, target, strconv.FormatBool(isJSON), string(canonical))
+	p.Request = sum(canonical, string(KindRequest), pool, method, target, strconv.FormatBool(isJSON))
 	if len(c.schema) > 0 {
 		texts := []string{string(KindSchema), pool}
 		for _, path := range slices.Sorted(maps.Keys(c.schema)) {
 			texts = append(texts, path, c.schema[path])
 		}
-		p.Schema = sum(texts...)
+		p.Schema = sum(nil, texts...)
 	}
 	return p
 }
 
-// sum hashes texts so that none runs into the next.
-func sum(texts ...string) Print {
-	h := sha256.New()
+// sum hashes texts so that none runs into the next, and a body behind them.
+func sum(body []byte, texts ...string) Print {
+	var head []byte
 	for _, t := range texts {
-		_, _ = fmt.Fprintf(h, "%d:", len(t))
-		_, _ = h.Write([]byte(t))
+		head = append(append(strconv.AppendInt(head, int64(len(t)), 10), ':'), t...)
 	}
+	h := sha256.New()
+	_, _ = h.Write(head)
+	_, _ = h.Write(body)
 	return Print(h.Sum(nil)[:len(Print{})])
 }
 

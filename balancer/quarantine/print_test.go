@@ -156,3 +156,12 @@ func FuzzOf(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkOf(b *testing.B) {
+	body := []byte(`{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("once upon a time ", 60) + `"}],"max_tokens":100,"temperature":0.7,"stream":true}`)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		Of("p", "POST", "/v1/chat/completions", body)
+	}
+}

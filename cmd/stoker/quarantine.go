@@ -20,7 +20,13 @@ func newCourt(cfg *config.Config, log hclog.Logger, r prometheus.Registerer) *qu
 	if !cfg.Quarantine.Enabled {
 		return nil
 	}
-	return quarantine.New(quarantine.Options{TTL: cfg.Quarantine.TTL.Std(), Log: log.Named("quarantine"), Metrics: metrics})
+	command := "stoker quarantine lift"
+	if cfg.RunDir != config.DefaultRunDir() {
+		command += " --run-dir " + cfg.RunDir
+	}
+	return quarantine.New(quarantine.Options{
+		TTL: cfg.Quarantine.TTL.Std(), Log: log.Named("quarantine"), Metrics: metrics, Lift: command,
+	})
 }
 
 // quarantined is the document of GET /quarantine and "stoker quarantine --json",
