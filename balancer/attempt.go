@@ -55,6 +55,7 @@ func (a *attempt) Interim(status int, fields http1.Fields) error {
 // may call it.
 func (a *attempt) Head(r *http1.Response, length int64) error {
 	a.begun = true
+	a.journey.begun()
 	a.x.Record.FirstByte = time.Now()
 	a.x.Record.Status = r.Status
 	a.fields = a.fields[:0]

@@ -24,9 +24,11 @@ const (
 	// emptying is how long the requests on a worker may take to finish, for a
 	// suspect that is to be alone there; then it goes beside them.
 	emptying = 3 * time.Second
-	// aloneFor is how long a suspect keeps a worker for itself: who kills does so
-	// at its beginning, and a generation may take minutes.
-	aloneFor = 5 * time.Second
+	// aloneFor is how long a suspect keeps a worker for itself at most: long enough
+	// for one that hangs to be found out. Once its answer has begun that is
+	// aloneBegun: who kills does so at its beginning, and a generation may take minutes.
+	aloneFor   = 15 * time.Second
+	aloneBegun = 2 * time.Second
 )
 
 // poisonError refuses what has killed engines.
@@ -69,6 +71,8 @@ type journey struct {
 	want Want
 	// done ends a suspect's turn; nil: it has none.
 	done func()
+	// alone ends its having a worker for itself; nil: it has not.
+	alone *time.Timer
 }
 
 // admit finds a place: apart from others for who is under suspicion, none for
@@ -135,9 +139,12 @@ func (j *journey) leave() {
 func (j *journey) try(ctx context.Context, lease Lease) verdict {
 	life := lifeOf(lease)
 	j.l.ward.try(j.e, lease.Name())
-	share := j.keepFor(lease)
+	j.keep(lease)
 	v := try(ctx, lease, j.x, j.a)
-	share()
+	if j.alone != nil {
+		j.alone.Stop()
+		j.alone = nil
+	}
 	if j.e == nil {
 		return v
 	}
@@ -165,14 +172,18 @@ func (j *journey) second(v *verdict) {
 	}
 }
 
-// keepFor lets others onto a suspect's worker when it has been alone for long enough.
-func (j *journey) keepFor(lease Lease) (stop func()) {
-	l, ok := lease.(interface{ Share() })
-	if !ok {
-		return func() {}
+// keep has others let onto a suspect's worker when it has been alone for long enough.
+func (j *journey) keep(lease Lease) {
+	if l, ok := lease.(interface{ Share() }); ok && j.want.Alone {
+		j.alone = time.AfterFunc(aloneFor, l.Share)
 	}
-	timer := time.AfterFunc(aloneFor, l.Share)
-	return func() { timer.Stop() }
+}
+
+// begun is told that the answer has begun.
+func (j *journey) begun() {
+	if j.alone != nil {
+		j.alone.Reset(aloneBegun)
+	}
 }
 
 // sent says whether a member had something of the request.

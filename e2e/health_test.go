@@ -61,7 +61,8 @@ func (m *master) replaced(victim workerStatus, began time.Time, limit time.Durat
 // for ever is killed within 15 s, and whoever comes 5 s after that has noticed nothing.
 func TestEventLoopBlocked(t *testing.T) {
 	t.Parallel()
-	m := start(t, fastapi(t, 4)).allReady()
+	// What blocks one worker would block the next: it is not tried again here.
+	m := start(t, fastapi(t, 4)+"on_death = \"fail\"\n").allReady()
 	seen, late := newTally(), newTally()
 	var over atomic.Bool
 	var hung atomic.Int64 // when, 0: not yet
@@ -211,7 +212,7 @@ func TestTokensAreSignsOfLife(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			command := list(binary, "engine", "--socket", "{socket}", "--load-time", "0s", "--slots", "1", "--decode-rate", "10")
-			m := start(t, "[[pools]]\nname = \"one\"\ncommand = "+command+`
+			m := start(t, "[[pools]]\nname = \"one\"\non_death = \"fail\"\ncommand = "+command+`
 [pools.health]
 interval = "200ms"
 stall_timeout = "600ms"

@@ -202,9 +202,9 @@ func TestHalfAnAnswerLooksBroken(t *testing.T) {
 	m.stop()
 }
 
-// TestEngineThatDiesBeforeItsAnswer: that is 502, as JSON.
+// TestEngineThatDiesBeforeItsAnswer: where it is not tried again that is 502, as JSON.
 func TestEngineThatDiesBeforeItsAnswer(t *testing.T) {
-	m := start(t, fakePool(1)).ready()
+	m := start(t, fakePool(1)+"on_death = \"fail\"\n").ready()
 	victim := m.workers()[0].PID
 	answered := make(chan answer, 1)
 	go func() { answered <- (&caller{address: m.address}).get("/hold?id=a") }()
