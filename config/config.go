@@ -314,4 +314,6 @@ type Server struct {
 	Weight int    `toml:"weight"`
 	// Down takes it out of the pool without taking it out of the file.
 	Down bool `toml:"down"`
+	// Backup gets requests only while no server that is none can serve.
+	Backup bool `toml:"backup"`
 }

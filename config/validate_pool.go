@@ -277,10 +277,10 @@ func (v *validator) validateGPUs(i int, p *Pool) {
 // validateServers checks what a pool of servers has.
 func (v *validator) validateServers(i int, p *Pool) {
 	servers := v.poolKey(i, "servers")
-	up := false
+	up, first := false, false
 	for j, server := range p.Servers {
 		key := func(name string) string { return indexPath(servers, j) + "." + name }
-		up = up || !server.Down
+		up, first = up || !server.Down, first || !server.Backup
 		v.number(key("weight"), server.Weight, 1, maxWeight)
 		v.validateServerAddress(key("address"), server.Address)
 		if strings.ContainsFunc(server.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
@@ -299,6 +299,9 @@ func (v *validator) validateServers(i int, p *Pool) {
 	}
 	if !up {
 		v.report(servers, "are all down: leave one up, or take the pool out of the file")
+	}
+	if !first {
+		v.report(servers, "are all backups: leave backup out of those that shall serve first")
 	}
 }
 

@@ -28,8 +28,17 @@ type remote struct {
 // newRemote makes a member for a server, which is not probed yet.
 func (s *Supervisor) newRemote(p *poolWorkers, c config.Server) *remote {
 	m := p.upstream.Add(c.Name, c.Weight)
+	m.SetTier(tierOf(c))
 	m.Reset(c.Address)
 	return &remote{s: s, pool: p, member: m, server: newServer(p.config, c, m, s.log, s.metrics.probeFailed(p.name, c.Name))}
+}
+
+// tierOf says how late a server's turn is.
+func tierOf(c config.Server) int {
+	if c.Backup {
+		return 1
+	}
+	return 0
 }
 
 // start begins to probe. The supervisor's lock is held.
@@ -69,6 +78,7 @@ func (r *remote) change(p *config.Pool, c config.Server, held bool) {
 	r.held = held
 	r.server = newServer(p, c, r.member, r.s.log, r.s.metrics.probeFailed(r.pool.name, c.Name))
 	r.member.SetWeight(c.Weight)
+	r.member.SetTier(tierOf(c))
 	switch {
 	case c.Down:
 	case held:

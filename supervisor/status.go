@@ -50,6 +50,8 @@ type ServerStatus struct {
 	// Health is how it is judged; null before it is probed, and if it is not.
 	Health *Health `json:"health"`
 	Weight int     `json:"weight"`
+	// Tier is 0 for a server that serves first; another serves only while none of a lower tier can.
+	Tier int `json:"tier"`
 	// Wish is "run", or "stop" when an operator has drained it.
 	Wish string `json:"wish"`
 }
@@ -72,7 +74,7 @@ func (s *Supervisor) Status() []PoolStatus {
 		for _, r := range p.remote {
 			status.Servers = append(status.Servers, ServerStatus{
 				Name: r.server.config.Name, Address: r.server.config.Address, State: r.server.State(),
-				InFlight: r.member.InFlight(), Breaker: r.member.Breaker(), Health: r.server.judged.Load(), Weight: r.server.config.Weight, Wish: wishText(r.held),
+				InFlight: r.member.InFlight(), Breaker: r.member.Breaker(), Health: r.server.judged.Load(), Weight: r.server.config.Weight, Tier: tierOf(r.server.config), Wish: wishText(r.held),
 			})
 		}
 		pools = append(pools, status)

@@ -226,6 +226,7 @@ func (p *Pool) quietest(l *loner) *Member {
 			if m.expected {
 				coming++
 			}
+		case !p.hasTurn(m):
 		case m.alone.held && m != l.kept:
 			held++
 		default:

@@ -11,6 +11,7 @@ type Collector struct {
 	queued   *prometheus.Desc
 	breaker  *prometheus.Desc
 	opened   *prometheus.Desc
+	tier     *prometheus.Desc
 }
 
 // NewCollector returns a collector over the pools that there are when it is
@@ -22,6 +23,8 @@ func NewCollector(pools func() []*Pool) *Collector {
 			"Requests that hold a place on an upstream now.", []string{"pool", "worker"}, nil),
 		ready: prometheus.NewDesc("stoker_upstream_ready",
 			"1 if the upstream takes requests, 0 if not.", []string{"pool", "worker"}, nil),
+		tier: prometheus.NewDesc("stoker_upstream_tier",
+			"How late the upstream's turn is: 0 serves first, the others only while nobody before them can.", []string{"pool", "worker"}, nil),
 		queued: prometheus.NewDesc("stoker_queue_length",
 			"Requests that wait because no upstream can serve.", []string{"pool"}, nil),
 		breaker: prometheus.NewDesc("stoker_breaker_state",
@@ -38,6 +41,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.queued
 	ch <- c.breaker
 	ch <- c.opened
+	ch <- c.tier
 }
 
 // Collect implements prometheus.Collector.
@@ -48,6 +52,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		for _, m := range s.Members {
 			ch <- prometheus.MustNewConstMetric(c.inFlight, prometheus.GaugeValue, float64(m.InFlight), s.Name, m.Name)
 			ch <- prometheus.MustNewConstMetric(c.ready, prometheus.GaugeValue, oneIf(m.Ready), s.Name, m.Name)
+			ch <- prometheus.MustNewConstMetric(c.tier, prometheus.GaugeValue, float64(m.Tier), s.Name, m.Name)
 			ch <- prometheus.MustNewConstMetric(c.opened, prometheus.CounterValue, float64(m.BreakerOpened), s.Name, m.Name)
 			for _, state := range breakerStates {
 				ch <- prometheus.MustNewConstMetric(c.breaker, prometheus.GaugeValue, oneIf(m.Breaker == state), s.Name, m.Name, string(state))

@@ -30,6 +30,8 @@ type Member struct {
 	removed  bool
 	fresh    bool // the engine has not been ready yet
 	doubted  bool // see Doubt
+	tier     int  // see SetTier
+	fit      bool // as it was last arranged, see Pool.noteFitness
 	breaker  breaker
 	warm     warm
 	alone    alone // see Pool.AcquireAlone

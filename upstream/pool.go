@@ -48,8 +48,11 @@ type Pool struct {
 	lonely []*loner
 	died   func(member string, since time.Time)
 
-	ready     int       // members that are
-	expected  int       // members that are not, and soon will be
+	ready    int // members that are
+	expected int // members that are not, and soon will be
+	// tier is the highest whose members get requests; tiered: there is one above 0.
+	tier      int
+	tiered    bool
 	noneSince time.Time // since when nobody is ready; means nothing while somebody is
 }
 
@@ -241,7 +244,10 @@ func (p *Pool) claim(m *Member) {
 // arrange lets m be chosen if it can serve now, and only then. It runs at each
 // change of what that depends on. The lock is held.
 func (p *Pool) arrange(m *Member) {
-	if m.ready && !m.doubted && !m.alone.held && m.breaker.admits() && p.hasRoom(m) {
+	if p.noteFitness(m) {
+		return // it was arranged with all the others
+	}
+	if m.ready && p.hasTurn(m) && !m.doubted && !m.alone.held && m.breaker.admits() && p.hasRoom(m) {
 		p.ranking.add(m)
 		p.ranking.fix(m)
 		return

@@ -16,7 +16,9 @@ type MemberStats struct {
 	// Elsewhere is how many of InFlight are another process's.
 	Elsewhere int
 	Weight    int
-	Breaker   BreakerState
+	// Tier is how late its turn is; 0: it serves first. See Member.SetTier.
+	Tier    int
+	Breaker BreakerState
 	// BreakerOpened is how often the breaker has opened.
 	BreakerOpened uint64
 }
@@ -28,7 +30,7 @@ func (p *Pool) Stats() Stats {
 	s := Stats{Name: p.name, Queued: p.queue.length, Members: make([]MemberStats, 0, len(p.members))}
 	for _, m := range p.members {
 		s.Members = append(s.Members, MemberStats{
-			Name: m.name, Ready: m.ready, InFlight: m.load(), Elsewhere: m.elsewhere, Weight: int(m.weight),
+			Name: m.name, Ready: m.ready, InFlight: m.load(), Elsewhere: m.elsewhere, Weight: int(m.weight), Tier: m.tier,
 			Breaker: m.breaker.state, BreakerOpened: m.breaker.opened,
 		})
 	}

@@ -127,7 +127,7 @@ func printStatus(w io.Writer, s *status, now time.Time) error {
 			printWorker(t, pool.Name, &worker, now)
 		}
 		for _, server := range pool.Servers {
-			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%s\t%s\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name, string(server.State)+wishMark(server.Wish, string(server.State)),
+			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%s\t%s\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name+tierMark(server.Tier), string(server.State)+wishMark(server.Wish, string(server.State)),
 				healthText(server.Health), breakerText(server.Breaker), server.InFlight, server.Address)
 		}
 	}
@@ -135,6 +135,14 @@ func printStatus(w io.Writer, s *status, now time.Time) error {
 		return fmt.Errorf("print status: %w", err)
 	}
 	return nil
+}
+
+// tierMark shows who serves only while others cannot.
+func tierMark(tier int) string {
+	if tier > 0 {
+		return " (backup)"
+	}
+	return ""
 }
 
 // wishMark shows a wish that the state does not show yet.
