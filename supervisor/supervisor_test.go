@@ -280,7 +280,7 @@ func TestStatusDocument(t *testing.T) {
 	}
 	want := fmt.Sprintf(`[{"name":"e-0","state":"ready","wish":"run","pid":%d,"keeper_pid":%d,"address":"unix:%s","in_flight":0,"breaker":"closed","health":{"state":"well"},"restarts":0,`+
 		`"since":"2030-01-02T03:04:05Z","last_exit":null},`+
-		`{"name":"r","workers":[],"servers":[{"name":"far","address":"127.0.0.1:1","state":"down","in_flight":0,"breaker":"closed","health":null,"weight":3,"wish":"run"}]}]`,
+		`{"name":"r","workers":[],"servers":[{"name":"far","address":"127.0.0.1:1","state":"down","in_flight":0,"breaker":"closed","health":null,"weight":3,"tier":0,"wish":"run"}]}]`,
 		w.PID, w.KeeperPID, c.EngineSocket("e-0"))
 	if string(text) != want {
 		t.Errorf("\n got %s\nwant %s", text, want)
