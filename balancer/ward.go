@@ -212,7 +212,7 @@ func (w *ward) named(worker, crash string) {
 // verdictWait is how long a connection's break may come before the news that
 // the engine behind it has died: a keeper's word takes a millisecond, on a
 // machine that has just lost an engine perhaps more.
-const verdictWait = time.Second
+const verdictWait = 2 * time.Second
 
 // mortal is a lease on an engine of whose death somebody tells.
 type mortal interface{ Life() *upstream.Life }

