@@ -109,6 +109,11 @@ func (w *worker) adopt() (State, cause) {
 	w.place.Occupy(w.address)
 	w.turns.force()
 	w.turn = true
+	if facts.Phase == keeper.Starting {
+		// Its keeper is about to execute it. An engine that answered before its
+		// keeper had told its pid was shown with none for as long as it ran.
+		return w.executed()
+	}
 	w.occupy()
 	return Loading, progress("adopted from an earlier master")
 }

@@ -440,6 +440,20 @@ func TestLeftovers(t *testing.T) {
 			want:    "loading 0s, ready 0s",
 		},
 		{
+			name: "its keeper has not executed it yet: nobody knows its pid",
+			prepare: func(l *life) {
+				e := leave(l, behaviour{}, "same", 6)
+				e.state.Phase, e.state.EnginePID = keeper.Starting, 0
+				time.AfterFunc(2*time.Second, func() {
+					e.mu.Lock()
+					defer e.mu.Unlock()
+					e.state.Phase, e.state.EnginePID = keeper.Running, 501
+					e.notify()
+				})
+			},
+			want: "loading 2s, ready 2s",
+		},
+		{
 			name: "busy: it answers late, and serves",
 			prepare: func(l *life) {
 				e := leave(l, behaviour{sickFrom: time.Minute, lateBy: 7 * time.Second}, "same", 6)
