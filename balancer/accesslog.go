@@ -16,7 +16,7 @@ const maxLogged = 2048
 
 // AccessLog writes one line for each request, when it has ended:
 //
-//	time=2026-01-02T15:04:05.000Z id=… client=… method=POST path=/v1/chat/completions status=200 bytes=512 pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-
+//	time=2026-01-02T15:04:05.000Z id=… client=… method=POST path=/v1/chat/completions status=200 bytes=512 route=chat pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-
 //
 // or the same as a JSON object. Times are in seconds; ttfb, the time to the
 // answer's head, is "-" (null) when none was sent. Of the target only the path is
@@ -115,6 +115,7 @@ func (f *form) append(b []byte, x *exchange.Exchange) []byte {
 	b = f.appendString(b, "path", cut(path))
 	b = f.appendInt(b, "status", int64(r.Status))
 	b = f.appendInt(b, "bytes", r.BytesOut)
+	b = f.appendString(b, "route", r.Route)
 	b = f.appendString(b, "pool", r.Pool)
 	b = f.appendString(b, "worker", r.Worker)
 	b = f.appendInt(b, "attempts", int64(r.Attempts))

@@ -3,6 +3,7 @@ package balancer
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"stoker/balancer/recorder"
@@ -24,6 +25,11 @@ type attempt struct {
 	body   limitedBody  // of the request, where its length is not known
 
 	journey journey // of the request, here for the room alone
+	table   *table  // by which the request is carried
+	route   *route  // nil until it is found
+	ahead   ahead
+	// target is what the client asked for, where the engine is asked for another.
+	target string
 }
 
 var _ exchange.Sink = (*attempt)(nil)
@@ -36,6 +42,10 @@ func (b *Balancer) newAttempt(x *exchange.Exchange) *attempt {
 
 // free forgets everything but the room for fields.
 func (b *Balancer) free(a *attempt) {
+	a.ahead.end(a.x)
+	if a.target != "" {
+		a.x.Request.Target = a.target
+	}
 	a.record.End(a.x)
 	clear(a.fields)
 	*a = attempt{fields: a.fields[:0]}
@@ -64,6 +74,9 @@ func (a *attempt) Head(r *http1.Response, length int64) error {
 			a.fields = append(a.fields, f)
 		}
 	}
+	if a.route != nil && !a.route.response.empty() {
+		a.fields = a.route.response.apply(a.fields)
+	}
 	a.fields = append(a.fields, http1.Field{Name: requestIDField, Value: a.x.Record.ID})
 	a.head = http1.Response{Status: r.Status, Reason: r.Reason, Fields: a.fields}
 	a.record.Head(&a.head, a.x.Record.FirstByte)
@@ -71,6 +84,20 @@ func (a *attempt) Head(r *http1.Response, length int64) error {
 	a.head.Reason, a.head.Fields = "", nil // the transport lets go of what they view
 	clear(a.fields)
 	return err
+}
+
+// prepare makes of the client's request the one that the engine gets.
+func (a *attempt) prepare(r *route) {
+	x := a.x
+	a.rename(r)
+	if r.rewrite != nil {
+		// A copy: the front may let go of what it has read before the log is written.
+		a.target = strings.Clone(x.Request.Target)
+		x.Request.Target = r.rewritten(a.target)
+	}
+	if !r.request.empty() {
+		x.Request.Fields = r.request.apply(x.Request.Fields)
+	}
 }
 
 // Write implements exchange.Sink.

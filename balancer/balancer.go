@@ -19,8 +19,6 @@ package balancer
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -51,11 +49,17 @@ type Options struct {
 	// EvidenceLimit is the largest body of a request that can be suspected, and
 	// EvidenceMemory what is held of all in flight, both in bytes.
 	EvidenceLimit, EvidenceMemory int64
+	// MaxAhead is how much of a body is held, in bytes, to find the model that it
+	// names, where routes ask for it; 0: DefaultMaxAhead.
+	MaxAhead int64
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
 	Log hclog.Logger
 }
+
+// DefaultMaxAhead is room for a prompt of a million tokens, and for a few images.
+const DefaultMaxAhead = 8 << 20
 
 // Balancer carries requests. It has no state but what it was made with, or told
 // since, and the count of what is under way; it is safe for use by many goroutines.
@@ -96,9 +100,10 @@ const scratchSize = 32 << 10
 
 // table is what a configuration says about requests, for as long as it holds.
 type table struct {
-	routes  routes
-	trusted networks
-	maxBody int64
+	routes   routes
+	trusted  networks
+	maxBody  int64
+	maxAhead int64
 }
 
 // Update goes by other pools, routes, networks and limits from the next request on, or
@@ -108,7 +113,10 @@ func (b *Balancer) Update(o Options) error {
 	if err != nil {
 		return err
 	}
-	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody})
+	if o.MaxAhead <= 0 {
+		o.MaxAhead = DefaultMaxAhead
+	}
+	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead})
 	return nil
 }
 
@@ -126,10 +134,17 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 		return classify(err)
 	}
 	now := b.table.Load()
-	l, err := now.routes.find(&x.Request)
+	a.table = now
+	q := ask(&x.Request, a)
+	r, err := now.routes.find(&q)
 	if err != nil {
 		return classify(err)
 	}
+	a.route, x.Record.Route = r, r.name
+	if r.own != nil {
+		return b.answer(ctx, x, a, r)
+	}
+	l := r.to.next()
 	x.Record.Pool = l.pool.Name()
 	if err := a.limit(x, now.maxBody); err != nil {
 		return classify(err)
@@ -144,6 +159,7 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 	ctx, wait, cancel := d.limit(ctx, rules.MinRemaining)
 	defer cancel()
 
+	a.prepare(r)
 	j := &a.journey
 	*j = journey{b: b, l: l, x: x, a: a, e: l.ward.begin(x), want: Want{Priority: rules.priority(&x.Request)}}
 	var v verdict
@@ -235,37 +251,4 @@ func (b *Balancer) conclude(x *exchange.Exchange, a *attempt, v verdict) {
 			x.Sink.Break(err)
 		}
 	}
-}
-
-// newRoutes links routes to pools.
-func newRoutes(o Options, wardOf func(pool string) *ward) (routes, error) {
-	if len(o.Pools) == 0 {
-		return nil, errors.New("no pool to route to")
-	}
-	lanes := make(map[string]*lane, len(o.Pools))
-	for _, p := range o.Pools {
-		rules, given := o.Rules[p.Name()]
-		if !given {
-			rules = DefaultRules()
-		}
-		lanes[p.Name()] = newLane(p, rules)
-		if rules.OnDeath != "" {
-			lanes[p.Name()].ward = wardOf(p.Name())
-		}
-	}
-	if len(o.Routes) == 0 {
-		if len(o.Pools) > 1 {
-			return nil, fmt.Errorf("%d pools and no route: nobody says which pool a request is for", len(o.Pools))
-		}
-		return routes{{lane: lanes[o.Pools[0].Name()]}}, nil
-	}
-	table := make(routes, 0, len(o.Routes))
-	for i, r := range o.Routes {
-		l, known := lanes[r.Pool]
-		if !known {
-			return nil, fmt.Errorf("route %d leads to pool %q, which does not exist", i+1, r.Pool)
-		}
-		table = append(table, newRoute(r, l))
-	}
-	return table, nil
 }

@@ -122,7 +122,7 @@ func TestRetryBudget(t *testing.T) {
 				if retried != tc.retried {
 					t.Errorf("%d were tried again, want %d", retried, tc.retried)
 				}
-				if l := b.table.Load().routes[0].lane; l.inFlight.Load() != 0 || l.retrying.Load() != 0 {
+				if l := b.table.Load().routes[0].to.one; l.inFlight.Load() != 0 || l.retrying.Load() != 0 {
 					t.Errorf("%d in flight, %d retries are not given back", l.inFlight.Load(), l.retrying.Load())
 				}
 			})

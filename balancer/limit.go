@@ -12,10 +12,11 @@ import (
 var errBodyTooLarge = &requestError{http.StatusRequestEntityTooLarge, "body_too_large", "the request's body is larger than this server takes"}
 
 // limit refuses a body that is declared larger than most bytes (0: any), and
-// lets one that does not say how large it is end with an error there.
+// lets one that does not say how large it is end with an error there. It may be
+// asked twice.
 func (a *attempt) limit(x *exchange.Exchange, most int64) error {
 	switch {
-	case most <= 0:
+	case most <= 0, a.body.from != nil:
 	case x.Length > most:
 		return errBodyTooLarge
 	case x.Length < 0:

@@ -22,6 +22,7 @@ type Metrics struct {
 	outcomes  *prometheus.CounterVec
 	rejected  *prometheus.CounterVec
 	retries   *prometheus.CounterVec
+	routes    *prometheus.CounterVec
 	exhausted *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	queued    *prometheus.HistogramVec
@@ -32,12 +33,18 @@ type Metrics struct {
 	byRequest cache[requestLabels, prometheus.Counter]
 	byOutcome cache[outcomeLabels, prometheus.Counter]
 	byRefusal cache[outcomeLabels, prometheus.Counter]
+	byRoute   cache[routeLabels, prometheus.Counter]
 	byPool    cache[string, poolMetrics]
 }
 
 type requestLabels struct {
 	pool, worker string
 	status       int
+}
+
+type routeLabels struct {
+	route  string
+	status int
 }
 
 type outcomeLabels struct {
@@ -62,6 +69,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stoker_request_outcomes_total",
 			Help: "Requests ended, by why they ended.",
 		}, []string{"pool", "outcome"}),
+		routes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_route_requests_total",
+			Help: "Requests ended that a route with a name led, by the status that the client was sent.",
+		}, []string{"route", "code"}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stoker_request_retries_total",
 			Help: "Attempts after a request's first, by how the attempt before had failed.",
@@ -94,7 +105,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: latencies,
 		}, pool),
 	}
-	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.exhausted, m.refused, m.queued, m.duration, m.firstByte)
+	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.routes, m.exhausted, m.refused, m.queued, m.duration, m.firstByte)
 	return m
 }
 
@@ -106,6 +117,9 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 	if r.Refused != "" {
 		m.refused.WithLabelValues(r.Refused).Inc()
 		return // its times are the client's alone
+	}
+	if r.Route != "" {
+		m.byRoute.get(routeLabels{r.Route, r.Status}, m.route).Inc()
 	}
 	if r.Attempts == 0 && rejects(r.Outcome) {
 		m.byRefusal.get(outcomeLabels{r.Pool, r.Outcome}, m.refusal).Inc()
@@ -135,6 +149,10 @@ func rejects(o exchange.Outcome) bool {
 
 func (m *Metrics) request(l requestLabels) prometheus.Counter {
 	return m.requests.WithLabelValues(l.pool, l.worker, strconv.Itoa(l.status))
+}
+
+func (m *Metrics) route(l routeLabels) prometheus.Counter {
+	return m.routes.WithLabelValues(l.route, strconv.Itoa(l.status))
 }
 
 func (m *Metrics) outcome(l outcomeLabels) prometheus.Counter {

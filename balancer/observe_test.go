@@ -22,7 +22,7 @@ func ended() *exchange.Exchange {
 		Request: http1.Request{Method: "POST", Target: "/v1/chat/completions?api_key=secret"},
 		Record: exchange.Record{
 			ID: "id-1", ClientIP: "192.0.2.7", Start: start, FirstByte: start.Add(21 * time.Millisecond), End: start.Add(1500 * time.Millisecond),
-			Pool: "chat", Worker: "chat-0", Attempts: 1, Status: 200, BytesOut: 512, Outcome: exchange.OutcomeOK,
+			Route: "main", Pool: "chat", Worker: "chat-0", Attempts: 1, Status: 200, BytesOut: 512, Outcome: exchange.OutcomeOK,
 		},
 	}
 }
@@ -36,21 +36,21 @@ func TestAccessLog(t *testing.T) {
 	}{
 		{
 			"whole", func(*exchange.Exchange) {},
-			"time=2026-01-02T15:04:06.500Z id=id-1 client=192.0.2.7 method=POST path=/v1/chat/completions status=200 bytes=512 pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-\n",
-			`{"time":"2026-01-02T15:04:06.500Z","id":"id-1","client":"192.0.2.7","method":"POST","path":"/v1/chat/completions","status":200,"bytes":512,"pool":"chat","worker":"chat-0","attempts":1,"ttfb":0.021000,"duration":1.500000,"outcome":"ok","error":null}` + "\n",
+			"time=2026-01-02T15:04:06.500Z id=id-1 client=192.0.2.7 method=POST path=/v1/chat/completions status=200 bytes=512 route=main pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-\n",
+			`{"time":"2026-01-02T15:04:06.500Z","id":"id-1","client":"192.0.2.7","method":"POST","path":"/v1/chat/completions","status":200,"bytes":512,"route":"main","pool":"chat","worker":"chat-0","attempts":1,"ttfb":0.021000,"duration":1.500000,"outcome":"ok","error":null}` + "\n",
 		},
 		{
 			"nothing but an error", func(x *exchange.Exchange) {
 				start := x.Record.Start
 				x.Record = exchange.Record{ID: "i", Start: start, End: start, Status: 499, Outcome: exchange.OutcomeClientGone, Err: errors.New(`went "away"`)}
 			},
-			"time=2026-01-02T15:04:05.000Z id=i client=- method=POST path=/v1/chat/completions status=499 bytes=0 pool=- worker=- attempts=0 ttfb=- duration=0.000000 outcome=client_gone error=\"went \\\"away\\\"\"\n",
-			`{"time":"2026-01-02T15:04:05.000Z","id":"i","client":"","method":"POST","path":"/v1/chat/completions","status":499,"bytes":0,"pool":"","worker":"","attempts":0,"ttfb":null,"duration":0.000000,"outcome":"client_gone","error":"went \"away\""}` + "\n",
+			"time=2026-01-02T15:04:05.000Z id=i client=- method=POST path=/v1/chat/completions status=499 bytes=0 route=- pool=- worker=- attempts=0 ttfb=- duration=0.000000 outcome=client_gone error=\"went \\\"away\\\"\"\n",
+			`{"time":"2026-01-02T15:04:05.000Z","id":"i","client":"","method":"POST","path":"/v1/chat/completions","status":499,"bytes":0,"route":"","pool":"","worker":"","attempts":0,"ttfb":null,"duration":0.000000,"outcome":"client_gone","error":"went \"away\""}` + "\n",
 		},
 		{
 			"a path that would be a line of its own", func(x *exchange.Exchange) { x.Request.Target = "/a\r\ntime=x status=200\x1b[2J\u009b\u2028\xff" },
-			`time=2026-01-02T15:04:06.500Z id=id-1 client=192.0.2.7 method=POST path="/a\r\ntime=x status=200\x1b[2J\u009b\u2028\xff" status=200 bytes=512 pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-` + "\n",
-			`{"time":"2026-01-02T15:04:06.500Z","id":"id-1","client":"192.0.2.7","method":"POST","path":"/a\u000d\u000atime=x status=200\u001b[2J\u009b\u2028` + "\ufffd" + `","status":200,"bytes":512,"pool":"chat","worker":"chat-0","attempts":1,"ttfb":0.021000,"duration":1.500000,"outcome":"ok","error":null}` + "\n",
+			`time=2026-01-02T15:04:06.500Z id=id-1 client=192.0.2.7 method=POST path="/a\r\ntime=x status=200\x1b[2J\u009b\u2028\xff" status=200 bytes=512 route=main pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-` + "\n",
+			`{"time":"2026-01-02T15:04:06.500Z","id":"id-1","client":"192.0.2.7","method":"POST","path":"/a\u000d\u000atime=x status=200\u001b[2J\u009b\u2028` + "\ufffd" + `","status":200,"bytes":512,"route":"main","pool":"chat","worker":"chat-0","attempts":1,"ttfb":0.021000,"duration":1.500000,"outcome":"ok","error":null}` + "\n",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -95,7 +95,7 @@ func TestRefusalsInTheAccessLog(t *testing.T) {
 	x := refused("bad_request", 400)
 	x.Record.End = x.Record.End.Add(time.Second)
 	l.Observe(x)
-	want := "time=2026-01-02T15:04:06.000Z id=- client=192.0.2.7 method=- path=- status=400 bytes=0 pool=- worker=- attempts=0 ttfb=- duration=1.000000 outcome=client_error " +
+	want := "time=2026-01-02T15:04:06.000Z id=- client=192.0.2.7 method=- path=- status=400 bytes=0 route=- pool=- worker=- attempts=0 ttfb=- duration=1.000000 outcome=client_error " +
 		"error=\"no Host; 90 more refused since the last such line\"\n"
 	if out.String() != want || x.Record.Err.Error() != "no Host" {
 		t.Errorf("got  %s\nwant %s", out.String(), want)
@@ -120,7 +120,7 @@ func FuzzAccessLog(f *testing.F) {
 			t.Fatalf("%d lines", n)
 		}
 		var fields map[string]any
-		if err := json.Unmarshal(object.Bytes(), &fields); err != nil || len(fields) != 14 {
+		if err := json.Unmarshal(object.Bytes(), &fields); err != nil || len(fields) != 15 {
 			t.Fatalf("%v, %d fields: %q", err, len(fields), object.String())
 		}
 	})

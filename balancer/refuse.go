@@ -1,7 +1,6 @@
 package balancer
 
 import (
-	"net/http"
 	"strconv"
 
 	"stoker/exchange"
@@ -19,15 +18,7 @@ func refuse(x *exchange.Exchange, a *attempt, v verdict) error {
 	if v.retryAfter > 0 {
 		fields = append(fields, http1.Field{Name: "Retry-After", Value: strconv.Itoa(v.retryAfter)})
 	}
-	if err := a.Head(&http1.Response{Status: v.status, Fields: fields}, int64(len(body))); err != nil {
-		return err
-	}
-	if x.Request.Method != http.MethodHead {
-		if _, err := a.Write(body); err != nil {
-			return err
-		}
-	}
-	return a.End(nil)
+	return a.reply(x, reply{status: v.status, fields: fields, body: body})
 }
 
 func errorBody(v verdict) []byte {

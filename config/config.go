@@ -75,6 +75,9 @@ type Clients struct {
 	WriteRate    int      `toml:"write_rate"`
 	// BodyMiB is the largest request body; 0: any.
 	BodyMiB int `toml:"body_mib"`
+	// ReadAheadMiB is how much of a body is held in memory to find the model
+	// that it names, where routes ask for it.
+	ReadAheadMiB int `toml:"read_ahead_mib"`
 	// Connections is how many there may be; 0: as many as descriptors allow.
 	Connections int `toml:"connections"`
 	// ConnectionsPerAddress is how many one address may have, a /64 in IPv6; 0: any number.
@@ -128,17 +131,6 @@ type Recorder struct {
 	RedactFields []string `toml:"redact_fields"`
 	// RedactPatterns are regular expressions (RE2) of further secrets.
 	RedactPatterns []string `toml:"redact_patterns"`
-}
-
-// Route sends what it matches to a pool.
-type Route struct {
-	// Host matches the authority's host exactly, without port; empty matches any.
-	Host string `toml:"host"`
-	// Path matches the target's path by whole segments: "/v1" matches /v1 and
-	// /v1/x, not /v10. Empty matches any.
-	Path string `toml:"path"`
-	// Pool is the name of the pool.
-	Pool string `toml:"pool"`
 }
 
 // Pool is a set of interchangeable upstreams: workers that we run (Command) or

@@ -137,6 +137,8 @@ func defaultElement(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(DefaultPool(""))
 	case reflect.TypeFor[Server]():
 		return reflect.ValueOf(DefaultServer(""))
+	case reflect.TypeFor[Share]():
+		return reflect.ValueOf(DefaultShare())
 	}
 	return reflect.Zero(t)
 }

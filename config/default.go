@@ -28,6 +28,7 @@ func Default() *Config {
 			WriteTimeout: Duration(15 * time.Second),
 			WriteRate:    1024,
 			BodyMiB:      64,
+			ReadAheadMiB: 8,
 		},
 		Shutdown: Shutdown{
 			DrainTimeout: Duration(30 * time.Second),

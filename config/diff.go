@@ -123,6 +123,8 @@ func (p *Plan) compare(path string, from, to reflect.Value) {
 			compareNamed(p, at, named(tables), named(now.Interface().([]Pool)))
 		case []Server:
 			compareNamed(p, at, named(tables), named(now.Interface().([]Server)))
+		case []Route:
+			p.compareRoutes(tables, now.Interface().([]Route))
 		default:
 			switch {
 			case tableOf(old.Type()) != nil && old.Kind() == reflect.Struct:
@@ -131,6 +133,23 @@ func (p *Plan) compare(path string, from, to reflect.Value) {
 			case !reflect.DeepEqual(old.Interface(), now.Interface()):
 				p.note(at, show(name, old), show(name, now))
 			}
+		}
+	}
+}
+
+// compareRoutes compares routes by their places, as their order counts. They are
+// shown whole: few of their keys mean anything alone.
+func (p *Plan) compareRoutes(from, to []Route) {
+	for i := range max(len(from), len(to)) {
+		old, now := "", ""
+		if i < len(from) {
+			old = from[i].String()
+		}
+		if i < len(to) {
+			now = to[i].String()
+		}
+		if old == "" || now == "" || !reflect.DeepEqual(from[i], to[i]) {
+			p.note(indexPath("routes", i), old, now)
 		}
 	}
 }
@@ -212,12 +231,6 @@ func show(name string, v reflect.Value) string {
 		}
 		slices.Sort(pairs)
 		return "{" + strings.Join(pairs, ", ") + "}"
-	case []Route:
-		routes := make([]string, len(x))
-		for i, r := range x {
-			routes[i] = r.Host + r.Path + " to " + r.Pool
-		}
-		return "[" + strings.Join(routes, ", ") + "]"
 	}
 	return formatValue(v)
 }

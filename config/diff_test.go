@@ -61,12 +61,20 @@ func TestDiff(t *testing.T) {
 		{
 			"routes and listeners", "path = \"/far\"", "host = \"far.test\"\npath = \"/far\"",
 			"workers: 2 (chat-0 chat-1) kept, none restarted, none added, none removed\n" +
-				"routes: [/far to far,  to chat] → [far.test/far to far,  to chat]\n",
+				`routes[0]: {path = "/far", pool = "far"} → {host = "far.test", path = "/far", pool = "far"}` + "\n",
+		},
+		{
+			"a canary's weight, a secret, and a route more", "path = \"/far\"\npool = \"far\"",
+			"path = \"/near\"\npool = \"far\"\nrequest.set = { X-Api-Key = \"hush\" }\n[[routes]]\npath = \"/v1\"\nsplit = [ { pool = \"chat\", weight = 95 }, { pool = \"far\", weight = 5 } ]",
+			"workers: 2 (chat-0 chat-1) kept, none restarted, none added, none removed\n" +
+				`routes[0]: {path = "/far", pool = "far"} → {path = "/near", pool = "far", request = {set = {X-Api-Key = "***"}}}` + "\n" +
+				`routes[1]: {pool = "chat"} → {path = "/v1", split = [{pool = "chat", weight = 95}, {pool = "far", weight = 5}]}` + "\n" +
+				`routes[2]: added` + "\n",
 		},
 		{
 			"a pool by another name is another pool", "name = \"chat\"", "name = \"talk\"",
 			"workers: none kept, none restarted, 2 (talk-0 talk-1) added, 2 (chat-0 chat-1) removed\n" +
-				"pools.chat: removed\npools.talk: added\nroutes: [/far to far,  to chat] → [/far to far,  to talk]\n",
+				"pools.chat: removed\npools.talk: added\n" + `routes[1]: {pool = "chat"} → {pool = "talk"}` + "\n",
 		},
 		{
 			"what only another master can have", "listen =", "run_dir = \"/other\"\ncrashes.keep = 7\nlisten =",

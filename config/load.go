@@ -175,7 +175,7 @@ func (v *validator) complete(base string) {
 		c.AccessLog = absolute(base, c.AccessLog)
 	}
 	for i := range c.Routes {
-		c.Routes[i].Host = plainHost(c.Routes[i].Host)
+		c.Routes[i].complete()
 	}
 	for i := range c.Pools {
 		p := &c.Pools[i]

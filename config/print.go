@@ -29,9 +29,13 @@ func (c *Config) Marshal() []byte {
 func (c *Config) Print(w io.Writer) error {
 	safe := *c
 	safe.Pools = slices.Clone(c.Pools)
+	safe.Routes = slices.Clone(c.Routes)
 	masked := false
 	for i := range safe.Pools {
 		masked = safe.Pools[i].mask() || masked
+	}
+	for i := range safe.Routes {
+		masked = safe.Routes[i].mask() || masked
 	}
 	text := string(safe.Marshal())
 	if masked {
@@ -79,8 +83,21 @@ func (p *printer) tables(path string, v reflect.Value) {
 		if pool, ok := reflect.TypeAssert[*Pool](v.Index(i).Addr()); ok && pool.Remote() {
 			skip = workerKeys
 		}
+		if _, ok := reflect.TypeAssert[Route](v.Index(i)); ok {
+			skip = emptyKeys(v.Index(i)) // most of what a route may say it does not
+		}
 		p.table(path, v.Index(i), skip)
 	}
+}
+
+func emptyKeys(v reflect.Value) []string {
+	var empty []string
+	for i, name := range keysOf(v.Type()).names {
+		if isEmptyKey(v.Field(i)) {
+			empty = append(empty, name)
+		}
+	}
+	return empty
 }
 
 // key writes one key, unless it is empty where empty means not set.

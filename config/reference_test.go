@@ -61,7 +61,7 @@ func defaultValues(t *testing.T) map[string]string {
 	pool := DefaultPool("")
 	pool.Servers = []Server{DefaultServer("")}
 	c.Pools = []Pool{pool}
-	c.Routes = []Route{{}}
+	c.Routes = []Route{{Split: []Share{DefaultShare()}}}
 	values := map[string]string{}
 	var walk func(path string, v reflect.Value)
 	walk = func(path string, v reflect.Value) {
@@ -82,7 +82,7 @@ func defaultValues(t *testing.T) map[string]string {
 	values["run_dir"] = "see below"
 	values["state_dir"] = "see below"
 	values["pools.servers.name"] = "the address"
-	for _, required := range []string{"pools.name", "pools.command", "pools.servers.address", "routes.pool"} {
+	for _, required := range []string{"pools.name", "pools.command", "pools.servers.address", "routes.split.pool"} {
 		if values[required] != "none" {
 			t.Errorf("%s has the default %s", required, values[required])
 		}

@@ -131,7 +131,7 @@ func header(table string) string {
 	switch table {
 	case "":
 		return "the top of the file, before the first [table]"
-	case "pools", "routes", "pools.servers":
+	case "pools", "routes", "pools.servers", "routes.split":
 		return "[[" + table + "]]"
 	}
 	return "[" + table + "]"

@@ -203,6 +203,7 @@ func (v *validator) validateClients() {
 	v.duration("clients.write_timeout", c.WriteTimeout, briefest)
 	v.number("clients.write_rate", c.WriteRate, 0, 1<<30)
 	v.number("clients.body_mib", c.BodyMiB, 0, 1<<20)
+	v.number("clients.read_ahead_mib", c.ReadAheadMiB, 1, 1<<10)
 	v.number("clients.connections", c.Connections, 0, 1<<30)
 	v.number("clients.connections_per_address", c.ConnectionsPerAddress, 0, 1<<30)
 }

@@ -54,6 +54,8 @@ type Record struct {
 	// neither logged nor counted.
 	Own bool
 
+	// Route is the name of the route that led the request, where it has one.
+	Route    string
 	Pool     string
 	Worker   string
 	Attempts int // upstreams tried, 0 when none was

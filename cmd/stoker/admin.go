@@ -139,6 +139,7 @@ func adminMux(m *master) *http.ServeMux {
 	mux.HandleFunc("GET /quarantine", m.answerQuarantine)
 	mux.HandleFunc("POST /quarantine/lift", m.liftQuarantine)
 	mux.HandleFunc("POST /quarantine/add", m.addQuarantine)
+	mux.HandleFunc("POST /route", m.answerRoute)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.carried, promhttp.HandlerOpts{}))
 	return mux
 }

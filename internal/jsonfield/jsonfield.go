@@ -1,0 +1,214 @@
+// Package jsonfield finds one string in the outermost object of a JSON
+// document, and where it lies, without building the document: a prompt of a
+// megabyte is passed over at the speed of memory. It knows nothing of what the
+// document means.
+//
+// Of a document that is JSON (RFC 8259) it says what encoding/json would. Of
+// others it may say anything but a wrong place: only the structure is looked at
+// (quotes, braces, brackets, commas), since some engines read a little more than
+// JSON (NaN), and what an engine does not read it refuses by itself.
+package jsonfield
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+)
+
+// What is wrong with a document.
+var (
+	// ErrSyntax: it is no JSON object, or breaks off.
+	ErrSyntax = errors.New("no JSON object")
+	// ErrMissing: the object has no such key.
+	ErrMissing = errors.New("key not found")
+	// ErrNotString: the key's value is something else.
+	ErrNotString = errors.New("value is no string")
+	// ErrTwice: the key is there more than once. Most readers take the last, some
+	// the first, some none: what is decided by one must not be done by another.
+	ErrTwice = errors.New("key found twice")
+)
+
+// Value is a string in a document.
+type Value struct {
+	// Text is the string, its escapes resolved.
+	Text string
+	// Start and End are where it lies in the document, quotes included.
+	Start, End int
+}
+
+// Find returns the string that key has in the outermost object of doc. The
+// whole document is looked at: the key may be there again at its end.
+func Find(doc []byte, key string) (Value, error) {
+	s := scanner{doc: doc}
+	if bytes.HasPrefix(doc, []byte("\xef\xbb\xbf")) { // as some editors begin
+		s.at = 3
+	}
+	if !s.accept('{') {
+		return Value{}, ErrSyntax
+	}
+	var found Value
+	count := 0
+	if !s.accept('}') {
+		for {
+			name, start, end, ok := s.member()
+			if !ok {
+				return Value{}, ErrSyntax
+			}
+			if is(name, key) {
+				found = Value{Start: start, End: end}
+				count++
+			}
+			if s.accept(',') {
+				continue
+			}
+			if s.accept('}') {
+				break
+			}
+			return Value{}, ErrSyntax
+		}
+	}
+	if s.space(); s.at != len(doc) {
+		return Value{}, ErrSyntax
+	}
+	switch {
+	case count == 0:
+		return Value{}, ErrMissing
+	case count > 1:
+		return Value{}, ErrTwice
+	case doc[found.Start] != '"':
+		return Value{}, ErrNotString
+	}
+	if err := json.Unmarshal(doc[found.Start:found.End], &found.Text); err != nil {
+		return Value{}, ErrSyntax // a bad escape
+	}
+	return found, nil
+}
+
+// is compares a key as it is written, quotes included.
+func is(written []byte, key string) bool {
+	inner := written[1 : len(written)-1]
+	if bytes.IndexByte(inner, '\\') < 0 {
+		return string(inner) == key
+	}
+	var text string
+	return json.Unmarshal(written, &text) == nil && text == key
+}
+
+// scanner walks a document once.
+type scanner struct {
+	doc []byte
+	at  int
+}
+
+// member reads "key": value, and returns the key as it is written and where
+// the value lies.
+func (s *scanner) member() (name []byte, start, end int, ok bool) {
+	if s.space(); s.at == len(s.doc) || s.doc[s.at] != '"' {
+		return nil, 0, 0, false
+	}
+	start = s.at
+	if !s.text() {
+		return nil, 0, 0, false
+	}
+	name = s.doc[start:s.at]
+	if !s.accept(':') {
+		return nil, 0, 0, false
+	}
+	s.space()
+	start = s.at
+	if !s.value() {
+		return nil, 0, 0, false
+	}
+	return name, start, s.at, true
+}
+
+// space passes over white space.
+func (s *scanner) space() {
+	for s.at < len(s.doc) {
+		switch s.doc[s.at] {
+		case ' ', '\t', '\r', '\n':
+			s.at++
+		default:
+			return
+		}
+	}
+}
+
+// accept passes over white space and c, if that follows.
+func (s *scanner) accept(c byte) bool {
+	if s.space(); s.at == len(s.doc) || s.doc[s.at] != c {
+		return false
+	}
+	s.at++
+	return true
+}
+
+// value passes over one value.
+func (s *scanner) value() bool {
+	if s.at == len(s.doc) {
+		return false
+	}
+	switch s.doc[s.at] {
+	case '"':
+		return s.text()
+	case '{', '[':
+		return s.nested()
+	}
+	start := s.at
+	for s.at < len(s.doc) && !delimits[s.doc[s.at]] {
+		s.at++
+	}
+	return s.at > start
+}
+
+// delimits are the bytes that end a number or a word.
+var delimits = func() (t [256]bool) {
+	for _, c := range " \t\r\n,:\"{}[]" {
+		t[c] = true
+	}
+	return t
+}()
+
+// nested passes over an object or array and all that is in it.
+func (s *scanner) nested() bool {
+	depth := 0
+	for s.at < len(s.doc) {
+		switch s.doc[s.at] {
+		case '"':
+			if !s.text() {
+				return false
+			}
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+		s.at++
+		if depth == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// text passes over a string. A quote ends it unless an odd number of
+// backslashes stands before it.
+func (s *scanner) text() bool {
+	begin := s.at + 1
+	for from := begin; ; {
+		quote := bytes.IndexByte(s.doc[from:], '"')
+		if quote < 0 {
+			return false
+		}
+		from += quote + 1
+		backslashes := 0
+		for i := from - 2; i >= begin && s.doc[i] == '\\'; i-- {
+			backslashes++
+		}
+		if backslashes%2 == 0 {
+			s.at = from
+			return true
+		}
+	}
+}
