@@ -17,6 +17,8 @@ type sample struct {
 	P50      time.Duration `json:"p50_ns"` // of a request, or of an event's way
 	P99      time.Duration `json:"p99_ns"`
 	Resident int64         `json:"resident_bytes"`
+	// Failed says why there are no figures.
+	Failed string `json:"failed,omitempty"`
 }
 
 // report collects the samples: by work, by subject, one for each round.
@@ -90,14 +92,17 @@ func (r *report) markdown(plan []work) string {
 func (r *report) costs(out *strings.Builder, w work) {
 	fmt.Fprintf(out, "\n\n| | CPU per %s, µs | %s/s | p50, ms | p99, ms | stoker's CPU as a share of this (least–greatest) |\n|---|---|---|---|---|---|\n", w.unit, w.unit)
 	for _, name := range r.order {
-		samples := r.Samples[w.name][name]
+		samples := sound(r.Samples[w.name][name])
 		if len(samples) == 0 {
+			if len(r.Samples[w.name][name]) > 0 {
+				fmt.Fprintf(out, "| %s | not done | | | | |\n", name)
+			}
 			continue
 		}
 		cpu, share := "–", "–"
 		if samples[0].CPU > 0 {
 			cpu = fmt.Sprintf("%.1f", median(samples, func(s sample) float64 { return s.CPU.Seconds() * 1e6 }))
-			share = ratios(r.Samples[w.name][stokerName], samples)
+			share = ratios(r.Samples[w.name][stokerName], r.Samples[w.name][name])
 		}
 		fmt.Fprintf(out, "| %s | %s | %.0f | %.2f | %.2f | %s |\n", name, cpu,
 			median(samples, func(s sample) float64 { return s.Rate }),
@@ -110,7 +115,7 @@ func (r *report) costs(out *strings.Builder, w work) {
 func (r *report) memory(out *strings.Builder, w work) {
 	fmt.Fprint(out, "\n\n| | resident, MB | KiB per stream |\n|---|---|---|\n")
 	for _, name := range r.order {
-		samples := r.Samples[w.name][name]
+		samples := sound(r.Samples[w.name][name])
 		if len(samples) == 0 || samples[0].Resident == 0 {
 			continue
 		}
@@ -121,6 +126,11 @@ func (r *report) memory(out *strings.Builder, w work) {
 		}
 		fmt.Fprintf(out, "| %s | %.1f | %s |\n", name, bytes/1e6, each)
 	}
+}
+
+// sound are those that have figures.
+func sound(samples []sample) []sample {
+	return slices.DeleteFunc(slices.Clone(samples), func(s sample) bool { return s.Failed != "" })
 }
 
 func median(samples []sample, of func(sample) float64) float64 {
@@ -136,6 +146,9 @@ func median(samples []sample, of func(sample) float64) float64 {
 func ratios(ours, theirs []sample) string {
 	var r []float64
 	for i := range ours {
+		if theirs[i].Failed != "" {
+			continue
+		}
 		r = append(r, float64(ours[i].CPU)/float64(theirs[i].CPU))
 	}
 	slices.Sort(r)
