@@ -149,7 +149,7 @@ func (j *journey) try(ctx context.Context, lease Lease) verdict {
 		return v
 	}
 	well := v.outcome == exchange.OutcomeOK && j.a.head.Status < http.StatusInternalServerError
-	v.died = broke(v.err) && died(ctx, life)
+	v.died = broke(v.err) && j.isOver(ctx, life)
 	j.l.ward.tried(j.e, !well && !v.died && j.x.Record.Attempts > 0 && sent(v))
 	if well && j.b.court.Alert() {
 		j.b.court.Survived(j.e.prints())
@@ -159,6 +159,21 @@ func (j *journey) try(ctx context.Context, lease Lease) verdict {
 	}
 	j.leave()
 	return v
+}
+
+// isOver says whether a member's engine has died. An answer that has begun is
+// broken at once, without waiting for the news: its request is not tried again,
+// and is among the suspects all the same if a death follows.
+func (j *journey) isOver(ctx context.Context, life *upstream.Life) bool {
+	if life == nil || !j.a.begun {
+		return died(ctx, life)
+	}
+	select {
+	case <-life.Over():
+		return true
+	default:
+		return false
+	}
 }
 
 // second decides whether a suspect is tried once more.

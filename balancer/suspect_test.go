@@ -190,6 +190,24 @@ func TestConnectionThatBreaksIsNoDeath(t *testing.T) {
 	})
 }
 
+// TestAnswerThatBreaksIsBrokenAtOnce: who reads an answer learns at once that
+// there will be no more of it.
+func TestAnswerThatBreaksIsBrokenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newWatched(t, 1<<20, nil)
+		defer p.end()
+		p.engine = func(_ string, _ []byte, sink exchange.Sink) error {
+			_ = sink.Head(&http1.Response{Status: 200}, 10)
+			return &upstream.Failure{Op: upstream.OpRead, Sent: true, Begun: true, Err: io.ErrUnexpectedEOF}
+		}
+		began := time.Now()
+		x, _ := p.send(strings.NewReader("{}"), 2)
+		if x.Record.Outcome != exchange.OutcomeUpstreamBroke || time.Since(began) != 0 {
+			t.Errorf("%s after %s", x.Record.Outcome, time.Since(began))
+		}
+	})
+}
+
 // TestLastGasp: an API server answers 500 and ends a second later.
 func TestLastGasp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
