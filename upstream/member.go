@@ -25,6 +25,8 @@ type Member struct {
 
 	// The rest is guarded by pool.mu.
 	weight   uint64
+	seed     uint64 // of its name, see affinity
+	counted  counted
 	ready    bool
 	expected bool
 	removed  bool
@@ -40,12 +42,13 @@ type Member struct {
 	elsewhere int
 	idle      chan struct{} // closed when both become 0; nil while nobody waits for that
 	pass      uint64        // see ranking
+	turn      uint64        // when it was picked last, among those of equal pass the earliest is next
 	rank      int           // index in ranking.heap, -1 outside
 }
 
 func newMember(p *Pool, name string, weight int) *Member {
 	return &Member{
-		pool: p, name: name, weight: uint64(max(weight, 1)), rank: -1, kick: make(chan struct{}, 1),
+		pool: p, name: name, weight: uint64(max(weight, 1)), seed: hash(name), rank: -1, kick: make(chan struct{}, 1),
 		breaker: breaker{state: BreakerClosed}, warm: warm{parts: fullShare},
 	}
 }

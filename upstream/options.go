@@ -18,6 +18,10 @@ const (
 // PoolOptions are what a pool is made with, and may be changed to later.
 type PoolOptions struct {
 	Policy Policy
+	// AffinityLoad is how much of the load, in percent of what is its share, a
+	// member may have for requests to come to it by their key (see Want.Affinity),
+	// at least 100; 0: any load.
+	AffinityLoad int
 	// MaxConcurrency is how many requests may be in flight on one member; 0: any
 	// number. The others wait in the queue, which keeps their order, while an
 	// engine's own queue would keep them from the member that is free first.

@@ -48,6 +48,8 @@ type Pool struct {
 	lonely []*loner
 	died   func(member string, since time.Time)
 
+	affinity affinity
+
 	ready    int // members that are
 	expected int // members that are not, and soon will be
 	// tier is the highest whose members get requests; tiered: there is one above 0.
@@ -62,6 +64,8 @@ type Want struct {
 	Avoid *Member
 	// Priority in the queue, -MaxPriority to MaxPriority: higher goes first.
 	Priority int
+	// Affinity is the AffinityKey of what the request has in common with others; 0: nothing.
+	Affinity uint64
 	// Queued, where not nil, is lengthened by the time that was spent in the queue.
 	Queued *time.Duration
 }
@@ -81,6 +85,7 @@ func (p *Pool) Add(name string, weight int) *Member {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.members = append(p.members, m)
+	p.reshaped()
 	return m
 }
 
@@ -93,6 +98,7 @@ func (p *Pool) Remove(m *Member) {
 	p.setExpected(m, false)
 	p.stopTimers(m)
 	m.removed = true
+	p.reshaped()
 	for i, other := range p.members {
 		if other == m {
 			p.members = append(p.members[:i:i], p.members[i+1:]...)
@@ -153,7 +159,7 @@ func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
 	}
 	// Nobody overtakes the queue: it is empty whenever somebody can serve,
 	// since grant runs at each change that could let anyone serve.
-	if m := p.ranking.best(want.Avoid); m != nil {
+	if m := p.choose(want.Affinity, want.Avoid); m != nil {
 		p.claim(m)
 		return m, nil, nil
 	}
@@ -164,7 +170,7 @@ func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
 	if !p.makeRoom(priority) {
 		return nil, nil, p.blame(ErrQueueFull, errFullNoneReady)
 	}
-	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout, priority: priority}
+	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout, priority: priority, affinity: want.Affinity}
 	p.queue.push(w)
 	return nil, w, nil
 }
@@ -247,7 +253,9 @@ func (p *Pool) arrange(m *Member) {
 	if p.noteFitness(m) {
 		return // it was arranged with all the others
 	}
-	if m.ready && p.hasTurn(m) && !m.doubted && !m.alone.held && m.breaker.admits() && p.hasRoom(m) {
+	serves := m.ready && p.hasTurn(m) && !m.doubted && !m.alone.held && m.breaker.admits()
+	p.tally(m, serves)
+	if serves && p.hasRoom(m) {
 		p.ranking.add(m)
 		p.ranking.fix(m)
 		return
@@ -258,12 +266,14 @@ func (p *Pool) arrange(m *Member) {
 // grant serves the queue as far as there are members. The lock is held.
 func (p *Pool) grant() {
 	for p.queue.length > 0 {
-		m := p.ranking.best(nil)
+		w := p.queue.next()
+		m := p.choose(w.affinity, nil)
 		if m == nil {
 			return
 		}
 		p.claim(m)
-		p.queue.pop().granted <- m
+		p.queue.remove(w)
+		w.granted <- m
 	}
 }
 

@@ -15,6 +15,7 @@ type waiter struct {
 	refused    error // written before granted is closed
 	timeout    time.Duration
 	priority   int // within its bounds
+	affinity   uint64
 	prev, next *waiter
 	queued     bool
 }
@@ -51,15 +52,23 @@ func (q *queue) push(w *waiter) {
 	q.length++
 }
 
-// pop takes out who is next; nil when nobody waits.
-func (q *queue) pop() *waiter {
+// next is who is to be served first; nil when nobody waits.
+func (q *queue) next() *waiter {
 	for i := len(q.lines) - 1; i >= 0; i-- {
 		if w := q.lines[i].head; w != nil {
-			q.remove(w)
 			return w
 		}
 	}
 	return nil
+}
+
+// pop takes out who is next; nil when nobody waits.
+func (q *queue) pop() *waiter {
+	w := q.next()
+	if w != nil {
+		q.remove(w)
+	}
+	return w
 }
 
 // popBelow takes out who came last of those with the lowest priority, where

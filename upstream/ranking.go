@@ -16,6 +16,7 @@ type ranking struct {
 	// pass of the latest pick: a member that joins starts here, so that it
 	// does not make up for the turns it was away.
 	pass uint64
+	turn uint64 // of the latest pick
 }
 
 // before says whether a is preferred to b.
@@ -27,7 +28,10 @@ func (r *ranking) before(a, b *Member) bool {
 			return loadA < loadB
 		}
 	}
-	return a.pass < b.pass
+	if a.pass != b.pass {
+		return a.pass < b.pass
+	}
+	return a.turn < b.turn
 }
 
 // best returns the member that is next, and another than avoid where there is one.
@@ -47,6 +51,8 @@ func (r *ranking) best(avoid *Member) *Member {
 // picked moves m on after it has been given one more request.
 func (r *ranking) picked(m *Member) {
 	r.pass = max(r.pass, m.pass)
+	r.turn++
+	m.turn = r.turn
 	m.pass += strideUnit * fullShare / m.share()
 	r.fix(m)
 }

@@ -37,7 +37,8 @@ func (m *Member) SetWeight(weight int) {
 	m.pool.mu.Lock()
 	defer m.pool.mu.Unlock()
 	m.weight = uint64(max(weight, 1))
-	m.pool.ranking.fix(m)
+	m.pool.reshared(m)
+	m.pool.reshaped()
 }
 
 // follow changes the policy, and with it the order.

@@ -34,7 +34,7 @@ func (p *Pool) warmUp(m *Member) {
 			return
 		}
 		m.warm.parts++
-		p.ranking.fix(m)
+		p.reshared(m)
 		if m.warm.parts < fullShare {
 			timer.Reset(step)
 		}
@@ -48,5 +48,11 @@ func (p *Pool) stopWarming(m *Member) {
 		m.warm.timer.Stop()
 	}
 	m.warm = warm{parts: fullShare}
+	p.reshared(m)
+}
+
+// reshared is to be told when m's share has changed. The lock is held.
+func (p *Pool) reshared(m *Member) {
 	p.ranking.fix(m)
+	p.tally(m, m.counted.serves)
 }

@@ -4,8 +4,10 @@ package upstream
 type Stats struct {
 	Name string
 	// Queued is how many requests wait for a member.
-	Queued  int
-	Members []MemberStats
+	Queued int
+	// Affinity is how many requests that had a key went where.
+	Affinity AffinityCounts
+	Members  []MemberStats
 }
 
 // MemberStats is what a member looked like at that moment.
@@ -27,7 +29,7 @@ type MemberStats struct {
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Name: p.name, Queued: p.queue.length, Members: make([]MemberStats, 0, len(p.members))}
+	s := Stats{Name: p.name, Queued: p.queue.length, Affinity: p.affinity.counts, Members: make([]MemberStats, 0, len(p.members))}
 	for _, m := range p.members {
 		s.Members = append(s.Members, MemberStats{
 			Name: m.name, Ready: m.ready, InFlight: m.load(), Elsewhere: m.elsewhere, Weight: int(m.weight), Tier: m.tier,

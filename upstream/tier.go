@@ -17,6 +17,7 @@ func (m *Member) SetTier(tier int) {
 	defer p.mu.Unlock()
 	m.tier = max(tier, 0)
 	p.tiered = p.tiered || m.tier > 0
+	p.reshaped()
 	if !p.retier() {
 		p.arrange(m)
 		p.grantAlone()
