@@ -9,7 +9,7 @@ E2E_FLAGS ?=
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
 
-.PHONY: build run test lint e2e bench fuzz chaos
+.PHONY: build run test lint e2e bench bench-policy fuzz chaos
 
 build: ; CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/stoker ./cmd/stoker
 
@@ -23,6 +23,8 @@ lint: ; command -v golangci-lint >/dev/null || $(GO) install $(LINTER); golangci
 e2e: ; $(GO) test -tags e2e -count 1 -timeout 15m $(E2E_FLAGS) ./e2e
 
 bench: build ; $(GO) run ./scripts/bench $(BENCH_FLAGS)
+
+bench-policy: ; $(GO) run ./scripts/bench-policy $(BENCH_FLAGS)
 
 chaos: ; $(GO) run ./scripts/chaos $(CHAOS_FLAGS)
 

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"strconv"
+	"time"
+
+	"stoker/scripts/bench-policy/traffic"
+	"stoker/upstream"
+)
+
+// pooled chooses with the balancer's own pool. What it does by timers is not
+// used here (slow start, breakers, the queue's time-out): the traffic has a clock
+// of its own, and the pool the world's.
+type pooled struct {
+	pool    *upstream.Pool
+	index   map[*upstream.Member]int
+	members []*upstream.Member
+	key     func(*traffic.Request) string
+	limit   int // in flight per member
+	flying  int
+	waiting int
+	granted chan grant
+}
+
+// grant is the end of a request's wait.
+type grant struct {
+	request *traffic.Request
+	member  *upstream.Member
+}
+
+// never is longer than a run.
+const never = time.Hour
+
+func newPooled(n int, o upstream.PoolOptions, key func(*traffic.Request) string) *pooled {
+	o.QueueLength, o.QueueTimeout = 1<<20, never
+	p := &pooled{
+		pool: upstream.NewPool("sim", o), index: map[*upstream.Member]int{}, key: key, limit: o.MaxConcurrency,
+		granted: make(chan grant),
+	}
+	for i := range n {
+		m := p.pool.Add("sim-"+strconv.Itoa(i), 1)
+		m.SetReady(true)
+		p.members = append(p.members, m)
+		p.index[m] = i
+	}
+	return p
+}
+
+// Acquire implements traffic.Chooser. Who has to wait does so in a goroutine, as
+// in the balancer, and is in the queue before anything else happens.
+func (p *pooled) Acquire(r *traffic.Request) (int, bool) {
+	want := upstream.Want{Affinity: upstream.AffinityKey(p.key(r))}
+	if p.limit == 0 || p.flying < p.limit*len(p.members) {
+		p.flying++
+		return p.index[p.acquire(want)], true
+	}
+	go func() { p.granted <- grant{r, p.acquire(want)} }()
+	for p.waiting++; p.pool.Stats().Queued < p.waiting; {
+		runtime.Gosched()
+	}
+	return 0, false
+}
+
+func (p *pooled) acquire(want upstream.Want) *upstream.Member {
+	m, err := p.pool.Acquire(context.Background(), want)
+	if err != nil {
+		panic(err) // all are ready, and the queue is long enough
+	}
+	return m
+}
+
+// Release implements traffic.Chooser.
+func (p *pooled) Release(engine int) (*traffic.Request, int, bool) {
+	p.members[engine].Release()
+	if p.waiting == 0 {
+		p.flying--
+		return nil, 0, false
+	}
+	p.waiting--
+	g := <-p.granted
+	return g.request, p.index[g.member], true
+}
+
+// nginx chooses as nginx does, with a zone in shared memory: without one each of
+// its processes has counts of its own.
+type nginx struct {
+	leastConn bool
+	peers     []peer
+}
+
+// peer of weight 1, which never fails.
+type peer struct{ conns, current int }
+
+// Acquire implements traffic.Chooser: round robin is its smooth weighted one;
+// least_conn takes the fewest connections, and among equals that round robin.
+func (n *nginx) Acquire(*traffic.Request) (int, bool) {
+	fewest := n.peers[0].conns
+	for i := range n.peers {
+		fewest = min(fewest, n.peers[i].conns)
+	}
+	best, total := -1, 0
+	for i := range n.peers {
+		p := &n.peers[i]
+		if n.leastConn && p.conns != fewest {
+			continue
+		}
+		p.current++
+		total++
+		if best < 0 || p.current > n.peers[best].current {
+			best = i
+		}
+	}
+	if n.leastConn && total == 1 {
+		n.peers[best].current-- // who is alone takes no turn
+		total = 0
+	}
+	n.peers[best].current -= total
+	n.peers[best].conns++
+	return best, true
+}
+
+// Release implements traffic.Chooser.
+func (n *nginx) Release(engine int) (*traffic.Request, int, bool) {
+	n.peers[engine].conns--
+	return nil, 0, false
+}
