@@ -42,7 +42,7 @@ type Member struct {
 	elsewhere int
 	idle      chan struct{} // closed when both become 0; nil while nobody waits for that
 	pass      uint64        // see ranking
-	turn      uint64        // when it was picked last, among those of equal pass the earliest is next
+	turn      uint64        // when it was picked last
 	rank      int           // index in ranking.heap, -1 outside
 }
 

@@ -16,7 +16,7 @@ type ranking struct {
 	// pass of the latest pick: a member that joins starts here, so that it
 	// does not make up for the turns it was away.
 	pass uint64
-	turn uint64 // of the latest pick
+	turn uint64 // of the latest pick, counted
 }
 
 // before says whether a is preferred to b.
@@ -28,10 +28,10 @@ func (r *ranking) before(a, b *Member) bool {
 			return loadA < loadB
 		}
 	}
-	if a.pass != b.pass {
-		return a.pass < b.pass
+	if a.pass == b.pass && r.policy == RoundRobin {
+		return a.turn < b.turn // in the same order each time: evenly apart
 	}
-	return a.turn < b.turn
+	return a.pass < b.pass
 }
 
 // best returns the member that is next, and another than avoid where there is one.

@@ -2,24 +2,22 @@ package main
 
 import (
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"stoker/scripts/bench-policy/traffic"
 )
 
 // TestWhatTheDocumentationClaims holds what docs/performance.md and
-// docs/affinity.md say of the policies, with other figures than theirs (fewer
-// seeds) and so with some room.
+// docs/affinity.md say of the policies.
 func TestWhatTheDocumentationClaims(t *testing.T) {
 	if raceEnabled {
 		t.Skip("a minute under the race detector, and no goroutine that TestTheSameSeedsGiveTheSameFigures has not")
 	}
-	sum := 0.0
-	for _, table := range runAll(scenarios(), 2) {
+	for _, table := range runAll(scenarios(), published) {
 		rows := map[string]Row{}
 		for _, r := range table.Rows {
 			rows[r.Policy] = r
@@ -31,15 +29,14 @@ func TestWhatTheDocumentationClaims(t *testing.T) {
 			}
 		}
 		ours, theirs := rows[byDefault], rows[nginxLeastConn]
-		atMost("p50 of the default to least_conn's", ours.P50/theirs.P50, 1.01)
-		atMost("p99 of the default to least_conn's", ours.P99/theirs.P99, 1.1)
-		sum += math.Log(ours.P99 / theirs.P99)
+		atMost("p50 of the default to least_conn's", ours.P50/theirs.P50, 1)
+		atMost("p99 of the default to least_conn's", ours.P99/theirs.P99, 1)
 		one, other := rows[roundRobin], rows[nginxRoundRobin]
 		one.Policy = other.Policy
 		if one != other {
 			t.Errorf("%s: going round is going round, but %+v is not %+v", table.Scenario, one, other)
 		}
-		if slow := table.Scenario == "single, one slow" || table.Scenario == "chat, one slow"; slow {
+		if strings.HasSuffix(table.Scenario, "one slow") {
 			atMost("p99 of the default to round robin's", ours.P99/other.P99, 0.1)
 		}
 		affine, hash := rows[byConversation], rows[nginxHash]
@@ -48,13 +45,10 @@ func TestWhatTheDocumentationClaims(t *testing.T) {
 			continue
 		}
 		atMost("p50 of affinity to the default's", affine.P50/ours.P50, 0.5)
-		atMost("p99 of affinity to the default's", affine.P99/ours.P99, 1.1)
+		atMost("p99 of affinity to the default's", affine.P99/ours.P99, 1)
 		atMost("prompts reused by the default, to affinity", ours.Cached/affine.Cached, 0.55)
 		atMost("p50 of affinity at 150 % to that at 125 %", rows[byConversation2].P50/affine.P50, 0.8)
 		atMost("p99 of affinity to that without a bound, by application", rows[byApplication].P99/rows[nginxHashApp].P99, 0.1)
-	}
-	if sum > 0 {
-		t.Errorf("p99 of the default is %.3f of least_conn's over all", math.Exp(sum/float64(len(scenarios()))))
 	}
 }
 

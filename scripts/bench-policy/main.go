@@ -21,8 +21,11 @@ import (
 	"stoker/scripts/bench-policy/traffic"
 )
 
+// published is how many seeds the figures in the documentation are over.
+const published = 5
+
 func main() {
-	seeds := flag.Int("seeds", 5, "how many runs of each, with traffic of their own; figures are over all of them")
+	seeds := flag.Int("seeds", published, "how many runs of each, with traffic of their own; figures are over all of them")
 	asJSON := flag.String("json", "", "also write the figures to this file")
 	flag.Parse()
 	if err := bench(os.Stdout, *seeds, *asJSON); err != nil {
