@@ -3,6 +3,7 @@ package balancer
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +20,8 @@ const maxLogged = 2048
 //	time=2026-01-02T15:04:05.000Z id=… client=… method=POST path=/v1/chat/completions status=200 bytes=512 route=chat pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-
 //
 // or the same as a JSON object. Times are in seconds; ttfb, the time to the
-// answer's head, is "-" (null) when none was sent. Of the target only the path is
+// answer's head, is "-" (null) when none was sent. That of a WebSocket (status 101)
+// also has bytes_in, behind bytes. Of the target only the path is
 // logged: queries may hold secrets.
 //
 // What was refused before it was a request has a line of its own, without
@@ -115,6 +117,9 @@ func (f *form) append(b []byte, x *exchange.Exchange) []byte {
 	b = f.appendString(b, "path", cut(path))
 	b = f.appendInt(b, "status", int64(r.Status))
 	b = f.appendInt(b, "bytes", r.BytesOut)
+	if r.Status == http.StatusSwitchingProtocols {
+		b = f.appendInt(b, "bytes_in", r.BytesIn)
+	}
 	b = f.appendString(b, "route", r.Route)
 	b = f.appendString(b, "pool", r.Pool)
 	b = f.appendString(b, "worker", r.Worker)

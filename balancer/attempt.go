@@ -32,7 +32,7 @@ type attempt struct {
 	target string
 }
 
-var _ exchange.Sink = (*attempt)(nil)
+var _ exchange.Upgrader = (*attempt)(nil)
 
 func (b *Balancer) newAttempt(x *exchange.Exchange) *attempt {
 	a := b.attempts.Get().(*attempt)
@@ -64,6 +64,14 @@ func (a *attempt) Interim(status int, fields http1.Fields) error {
 // Head implements exchange.Sink. The request's id is ours, whatever the engine
 // may call it.
 func (a *attempt) Head(r *http1.Response, length int64) error {
+	a.note(r)
+	err := a.x.Sink.Head(&a.head, length)
+	a.forget()
+	return err
+}
+
+// note makes the answer's head of an upstream's.
+func (a *attempt) note(r *http1.Response) {
 	a.begun = true
 	a.journey.begun()
 	a.x.Record.FirstByte = time.Now()
@@ -80,10 +88,27 @@ func (a *attempt) Head(r *http1.Response, length int64) error {
 	a.fields = append(a.fields, http1.Field{Name: requestIDField, Value: a.x.Record.ID})
 	a.head = http1.Response{Status: r.Status, Reason: r.Reason, Fields: a.fields}
 	a.record.Head(&a.head, a.x.Record.FirstByte)
-	err := a.x.Sink.Head(&a.head, length)
-	a.head.Reason, a.head.Fields = "", nil // the transport lets go of what they view
+}
+
+// forget keeps the status alone: the transport lets go of what the rest views.
+func (a *attempt) forget() {
+	a.head.Reason, a.head.Fields = "", nil
 	clear(a.fields)
-	return err
+}
+
+// Upgrade implements exchange.Upgrader.
+func (a *attempt) Upgrade(r *http1.Response) (exchange.Tunnel, error) {
+	up, able := a.x.Sink.(exchange.Upgrader)
+	if !able {
+		return nil, errNoUpgrade
+	}
+	a.note(r)
+	t, err := up.Upgrade(&a.head)
+	a.forget()
+	if err != nil {
+		return nil, err
+	}
+	return &tunnel{t, a}, nil
 }
 
 // prepare makes of the client's request the one that the engine gets.

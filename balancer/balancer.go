@@ -11,7 +11,7 @@
 // our own or removed.
 //
 // Expect, Upgrade, TE and the other fields that concern one connection are not
-// passed on in either direction; nor is Proxy, which CGI programs take for a
+// passed on in either direction, but for an Upgrade to websocket; nor is Proxy, which CGI programs take for a
 // setting of theirs; nor are fields that such a program would take for one of
 // those above, since they have underscores for hyphens (X_Forwarded_For). Host,
 // target and query pass byte for byte.
@@ -133,6 +133,9 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 	if err := check(&x.Request); err != nil {
 		return classify(err)
 	}
+	if err := checkWebSocket(x); err != nil {
+		return classify(err)
+	}
 	now := b.table.Load()
 	a.table = now
 	q := ask(&x.Request, a)
@@ -161,7 +164,10 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 
 	a.prepare(r)
 	j := &a.journey
-	*j = journey{b: b, l: l, x: x, a: a, e: l.ward.begin(x), want: Want{Priority: rules.priority(&x.Request)}}
+	*j = journey{b: b, l: l, x: x, a: a, want: Want{Priority: rules.priority(&x.Request)}}
+	if !x.WebSocket { // what kills an engine through one is not in its request, which is everybody's
+		j.e = l.ward.begin(x)
+	}
 	var v verdict
 	defer func() {
 		j.leave()

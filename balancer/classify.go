@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"stoker/exchange"
+	"stoker/internal/http1"
 	"stoker/upstream"
 )
 
@@ -33,11 +34,12 @@ type verdict struct {
 	status     int
 	kind, code string
 	message    string
-	retryAfter int  // seconds; 0: says nothing
-	retry      bool // another member may be tried: this one had nothing of the request
-	refused    bool // nobody listens there: the member leaves the pool at once
-	blame      bool // the member's fault
-	died       bool // the member's engine died with the request on it
+	retryAfter int          // seconds; 0: says nothing
+	fields     http1.Fields // further ones of the answer
+	retry      bool         // another member may be tried: this one had nothing of the request
+	refused    bool         // nobody listens there: the member leaves the pool at once
+	blame      bool         // the member's fault
+	died       bool         // the member's engine died with the request on it
 	err        error
 }
 
@@ -53,6 +55,7 @@ type verdict struct {
 //	a pool not ready   503                         -                nobody
 //	a drain            503                         drained          nobody
 //	the deadline       504                         deadline         nobody
+//	an idle tunnel     -                           idle             nobody
 //	an unmade request  404, 400, 501               -                nobody
 //	too large a body   413                         client_error     nobody
 //	dial               502, retried                -                the member
@@ -95,6 +98,8 @@ func judge(err error) verdict {
 			outcome: exchange.OutcomeQueueTimeout, status: http.StatusTooManyRequests, kind: typeOverloaded, code: "queue_timeout",
 			message: "all workers are busy and none became free in time; try again later", retryAfter: 1,
 		}
+	case errors.Is(err, exchange.ErrIdle):
+		return verdict{outcome: exchange.OutcomeIdle} // whatever is to be told has been
 	case errors.Is(err, exchange.ErrDrained):
 		return verdict{
 			outcome: exchange.OutcomeDrained, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "worker_stopped",
@@ -119,6 +124,9 @@ func judge(err error) verdict {
 
 func judgeRequest(e *requestError) verdict {
 	v := verdict{outcome: exchange.OutcomeClientError, status: e.status, kind: typeBadRequest, code: e.code, message: e.text}
+	if e.status == http.StatusUpgradeRequired {
+		v.fields = versionFields
+	}
 	if e.status == http.StatusNotFound {
 		v.outcome, v.kind = exchange.OutcomeNoRoute, typeNotFound
 	}

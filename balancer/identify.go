@@ -71,6 +71,9 @@ func (b *Balancer) identify(x *exchange.Exchange) {
 	if !said.host && x.Request.Authority != "" {
 		fields = append(fields, http1.Field{Name: forwardedHostField, Value: x.Request.Authority})
 	}
+	if x.WebSocket { // of what concerns this connection, the one thing that is asked of the next as well
+		fields = append(fields, http1.Field{Name: "Connection", Value: "Upgrade"}, http1.Field{Name: "Upgrade", Value: "websocket"})
+	}
 	x.Request.Fields = fields
 }
 

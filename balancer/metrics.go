@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"maps"
+	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -125,7 +126,9 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 		m.byRefusal.get(outcomeLabels{r.Pool, r.Outcome}, m.refusal).Inc()
 	}
 	p := m.byPool.get(r.Pool, m.pool)
-	p.duration.Observe(r.End.Sub(r.Start).Seconds())
+	if r.Status != http.StatusSwitchingProtocols { // a tunnel lasts as long as its client likes
+		p.duration.Observe(r.End.Sub(r.Start).Seconds())
+	}
 	if !r.FirstByte.IsZero() {
 		p.firstByte.Observe(r.FirstByte.Sub(r.Start).Seconds())
 	}

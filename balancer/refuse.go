@@ -15,6 +15,7 @@ func refuse(x *exchange.Exchange, a *attempt, v verdict) error {
 		{Name: "Content-Type", Value: "application/json"},
 		{Name: "Cache-Control", Value: "no-store"},
 	}
+	fields = append(fields, v.fields...)
 	if v.retryAfter > 0 {
 		fields = append(fields, http1.Field{Name: "Retry-After", Value: strconv.Itoa(v.retryAfter)})
 	}

@@ -73,6 +73,8 @@ type Clients struct {
 	// there for it; after it, it must take WriteRate bytes per second, 0: any number.
 	WriteTimeout Duration `toml:"write_timeout"`
 	WriteRate    int      `toml:"write_rate"`
+	// TunnelIdle is how long nothing may pass through a WebSocket; 0: any time.
+	TunnelIdle Duration `toml:"tunnel_idle"`
 	// BodyMiB is the largest request body; 0: any.
 	BodyMiB int `toml:"body_mib"`
 	// ReadAheadMiB is how much of a body is held in memory to find the model

@@ -202,6 +202,7 @@ func (v *validator) validateClients() {
 	v.number("clients.body_rate", c.BodyRate, 0, 1<<30)
 	v.duration("clients.write_timeout", c.WriteTimeout, briefest)
 	v.number("clients.write_rate", c.WriteRate, 0, 1<<30)
+	v.duration("clients.tunnel_idle", c.TunnelIdle, 0)
 	v.number("clients.body_mib", c.BodyMiB, 0, 1<<20)
 	v.number("clients.read_ahead_mib", c.ReadAheadMiB, 1, 1<<10)
 	v.number("clients.connections", c.Connections, 0, 1<<30)

@@ -27,6 +27,8 @@ var (
 	// ErrDrained: its worker has left the pool, and the pool's drain policy does
 	// not let requests finish.
 	ErrDrained = errors.New("cut since its worker leaves the pool")
+	// ErrIdle: nothing has passed through a tunnel for as long as may be.
+	ErrIdle = errors.New("nothing passed through the tunnel for too long")
 	// ErrDeadline: the time that the client has given us is over, or too little
 	// of it is left for an answer.
 	ErrDeadline = errors.New("the request's deadline")
@@ -38,6 +40,9 @@ type Exchange struct {
 	// Request is the head as parsed. The balancer may replace Fields with what
 	// is to be sent on; Method, Target and Authority stay as the client sent them.
 	Request http1.Request
+	// WebSocket: the client asks for its connection to become one, and Sink is an
+	// Upgrader.
+	WebSocket bool
 	// Length of the body in bytes: 0 for none, -1 when not known beforehand
 	// (chunked, or an HTTP/2 stream).
 	Length int64

@@ -36,6 +36,8 @@ const (
 	OutcomeLimited Outcome = "limited"
 	// OutcomePoison: refused because it, or its schema, has killed engines (422).
 	OutcomePoison Outcome = "poison_request"
+	// OutcomeIdle: a tunnel was ended since nothing had passed for clients.tunnel_idle.
+	OutcomeIdle Outcome = "idle"
 	// OutcomeShutdown: refused or cut because the master is shutting down.
 	OutcomeShutdown Outcome = "shutdown"
 )
@@ -74,8 +76,8 @@ type Record struct {
 	Refused string
 
 	Status   int   // as sent to the client; 499 when it went away before an answer
-	BytesIn  int64 // request body bytes read from the client
-	BytesOut int64 // answer body bytes handed to the sink
+	BytesIn  int64 // request body bytes read from the client, or what it sent through a tunnel
+	BytesOut int64 // answer body bytes handed to the sink, or to a tunnel
 	Outcome  Outcome
 	// Err is the error behind any outcome but ok, for the log; it holds no
 	// content of the request.

@@ -348,6 +348,8 @@ func newFakeMember() *fakeMember {
 }
 
 func (m *fakeMember) Reset(string) {}
+
+func (m *fakeMember) Dismiss() {}
 func (m *fakeMember) Died(time.Time) {
 	m.mu.Lock()
 	m.deaths++

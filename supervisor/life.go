@@ -264,6 +264,9 @@ func (w *worker) draining() (State, cause) {
 		w.cut = w.member.Cut()
 		return Stopping, cause{reason: reasonWish, text: "its requests were cut, as drain = stop wants", details: []any{"requests_cut", w.cut}}
 	}
+	if w.wish != wishRelease && w.wish != wishHandOver {
+		w.member.Dismiss()
+	}
 	limit := w.drainTime()
 	idle := beside(limit, w.member.WaitIdle)
 	defer func() { idle.abandon() }()

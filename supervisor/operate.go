@@ -241,6 +241,7 @@ func (r *remote) drain(ctx context.Context, ask request) MemberReport {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	r.member.Dismiss()
 	err := r.member.WaitIdle(ctx)
 	m.DrainSeconds = time.Since(began).Seconds()
 	if left := r.member.InFlight(); err != nil && left > 0 {

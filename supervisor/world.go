@@ -85,6 +85,8 @@ type member interface {
 	Died(since time.Time)
 	// Cut ends its requests at once, and returns how many there were.
 	Cut() int
+	// Dismiss asks the clients of its WebSockets to go.
+	Dismiss()
 	// Breaker is how its breaker is.
 	Breaker() upstream.BreakerState
 	InFlight() int

@@ -7,6 +7,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type Collector struct {
 	pools    func() []*Pool
 	inFlight *prometheus.Desc
+	tunnels  *prometheus.Desc
 	ready    *prometheus.Desc
 	queued   *prometheus.Desc
 	breaker  *prometheus.Desc
@@ -21,6 +22,8 @@ func NewCollector(pools func() []*Pool) *Collector {
 		pools: pools,
 		inFlight: prometheus.NewDesc("stoker_requests_in_flight",
 			"Requests that hold a place on an upstream now.", []string{"pool", "worker"}, nil),
+		tunnels: prometheus.NewDesc("stoker_tunnels",
+			"WebSockets that are open; each is a request in flight, too.", []string{"pool", "worker"}, nil),
 		ready: prometheus.NewDesc("stoker_upstream_ready",
 			"1 if the upstream takes requests, 0 if not.", []string{"pool", "worker"}, nil),
 		tier: prometheus.NewDesc("stoker_upstream_tier",
@@ -37,6 +40,7 @@ func NewCollector(pools func() []*Pool) *Collector {
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.inFlight
+	ch <- c.tunnels
 	ch <- c.ready
 	ch <- c.queued
 	ch <- c.breaker
@@ -51,6 +55,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.queued, prometheus.GaugeValue, float64(s.Queued), s.Name)
 		for _, m := range s.Members {
 			ch <- prometheus.MustNewConstMetric(c.inFlight, prometheus.GaugeValue, float64(m.InFlight), s.Name, m.Name)
+			ch <- prometheus.MustNewConstMetric(c.tunnels, prometheus.GaugeValue, float64(m.Tunnels), s.Name, m.Name)
 			ch <- prometheus.MustNewConstMetric(c.ready, prometheus.GaugeValue, oneIf(m.Ready), s.Name, m.Name)
 			ch <- prometheus.MustNewConstMetric(c.tier, prometheus.GaugeValue, float64(m.Tier), s.Name, m.Name)
 			ch <- prometheus.MustNewConstMetric(c.opened, prometheus.CounterValue, float64(m.BreakerOpened), s.Name, m.Name)

@@ -89,6 +89,9 @@ func (m *Member) SetReady(ready bool) {
 	p := m.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if t := m.transport.Load(); ready && t != nil && !p.leaving {
+		t.Welcome()
+	}
 	if ready && m.fresh && !m.removed {
 		m.fresh = false
 		p.warmUp(m)
@@ -213,6 +216,26 @@ func (m *Member) whenIdle() <-chan struct{} {
 func (m *Member) Cut() int {
 	if t := m.transport.Load(); t != nil {
 		return t.Cut(exchange.ErrDrained)
+	}
+	return 0
+}
+
+// Dismiss asks the clients of WebSockets on m to go, as they would stay for ever
+// while others are waited for: see Transport.Dismiss. Until m is ready again, new
+// ones are asked at once.
+func (m *Member) Dismiss() { m.dismiss(exchange.ErrDrained) }
+
+func (m *Member) dismiss(cause error) int {
+	if t := m.transport.Load(); t != nil {
+		return t.Dismiss(cause)
+	}
+	return 0
+}
+
+// Tunnels is how many of the requests on m are WebSockets that are open.
+func (m *Member) Tunnels() int {
+	if t := m.transport.Load(); t != nil {
+		return t.Tunnels()
 	}
 	return 0
 }

@@ -42,6 +42,7 @@ type Pool struct {
 	members []*Member
 	ranking ranking
 	queue   queue
+	leaving bool // see Dismiss
 	closed  bool
 
 	// lonely are those who wait for a member of their own, in order; died is told of deaths.
@@ -99,6 +100,7 @@ func (p *Pool) Remove(m *Member) {
 	p.stopTimers(m)
 	m.removed = true
 	p.reshaped()
+	m.Dismiss()
 	for i, other := range p.members {
 		if other == m {
 			p.members = append(p.members[:i:i], p.members[i+1:]...)
@@ -130,6 +132,20 @@ func (p *Pool) Cut() int {
 	n := 0
 	for _, m := range members {
 		n += m.Cut()
+	}
+	return n
+}
+
+// Dismiss asks the clients of all WebSockets to go, now and from now on, and
+// returns how many there were; see Transport.Dismiss.
+func (p *Pool) Dismiss(cause error) int {
+	p.mu.Lock()
+	p.leaving = true
+	members := slices.Clone(p.members)
+	p.mu.Unlock()
+	n := 0
+	for _, m := range members {
+		n += m.dismiss(cause)
 	}
 	return n
 }

@@ -17,7 +17,9 @@ type MemberStats struct {
 	InFlight int
 	// Elsewhere is how many of InFlight are another process's.
 	Elsewhere int
-	Weight    int
+	// Tunnels is how many of InFlight are open WebSockets of this process.
+	Tunnels int
+	Weight  int
 	// Tier is how late its turn is; 0: it serves first. See Member.SetTier.
 	Tier    int
 	Breaker BreakerState
@@ -33,6 +35,7 @@ func (p *Pool) Stats() Stats {
 	for _, m := range p.members {
 		s.Members = append(s.Members, MemberStats{
 			Name: m.name, Ready: m.ready, InFlight: m.load(), Elsewhere: m.elsewhere, Weight: int(m.weight), Tier: m.tier,
+			Tunnels: m.Tunnels(),
 			Breaker: m.breaker.state, BreakerOpened: m.breaker.opened,
 		})
 	}

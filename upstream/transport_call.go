@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"sync"
@@ -214,6 +215,9 @@ func (c *call) talk() *Failure {
 	if failure := c.receiveHead(); failure != nil {
 		return failure
 	}
+	if c.head.Status == http.StatusSwitchingProtocols {
+		return c.dig()
+	}
 	if failure := c.relayHead(); failure != nil {
 		return failure
 	}
@@ -271,7 +275,7 @@ func (c *call) headCame() {
 	}
 }
 
-// receiveHead reads up to the final head, passing on interim ones.
+// receiveHead reads up to the final head, or that of a 101, passing on interim ones.
 func (c *call) receiveHead() *Failure {
 	for seen := 0; ; {
 		n, err := http1.ParseResponse(c.in.unread(), seen, c.x.Request.Method, &c.head)
@@ -290,8 +294,8 @@ func (c *call) receiveHead() *Failure {
 			c.headCame()
 			return nil
 		}
-		if c.head.Status == 101 {
-			return c.fail(OpMalformed, errSwitch)
+		if c.head.Status == http.StatusSwitchingProtocols {
+			return nil // see talk
 		}
 		if err := c.sink.Interim(c.head.Status, c.head.Fields); err != nil {
 			return c.fail(OpClientWrite, err)

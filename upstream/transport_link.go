@@ -24,6 +24,8 @@ type link struct {
 	idled time.Duration
 	// cut is why somebody else has aborted it; nil: nobody has.
 	cut atomic.Pointer[error]
+	// tunnel is what it carries, if it carries one; the lock of idleLinks guards it.
+	tunnel *tunnel
 	// prev and next are those in use beside it, see idleLinks.busy.
 	prev, next *link
 }
@@ -71,10 +73,12 @@ type idleLinks struct {
 	max     int
 	timeout time.Duration
 
-	mu     sync.Mutex
-	links  []*link // by age, oldest first
-	busy   *link   // the first of the list of those in use
-	closed bool
+	mu    sync.Mutex
+	links []*link // by age, oldest first
+	busy  *link   // the first of the list of those in use
+	// leaving is why tunnels are not to stay; nil: they may.
+	leaving error
+	closed  bool
 	// sooner is when the upstream closes idle connections, as far as is known,
 	// which is until forget.
 	sooner time.Duration

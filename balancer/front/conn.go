@@ -67,6 +67,7 @@ type conn struct {
 	// handing: on its way to the HTTP/2 server.
 	handing bool
 	now     *flight // HTTP/1.1: being served
+	tunnel  bool    // now has taken it over for good
 }
 
 func newConn(f *Front, nc net.Conn) (*conn, error) {

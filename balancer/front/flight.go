@@ -49,7 +49,9 @@ func (f *Front) observe(q *flight) {
 // left ends a request of HTTP/1.1 whose client has gone.
 func (q *flight) left() {
 	q.life.end(exchange.ErrClientGone)
-	q.conn.hurry()
+	if !q.conn.tunnel { // whose last bytes are still to be read
+		q.conn.hurry()
+	}
 }
 
 // enter registers q, unless its connection is gone. A client that hung up

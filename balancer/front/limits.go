@@ -7,7 +7,7 @@ import (
 )
 
 // Limits bound what clients may take. The zero value of a number is no bound;
-// times must be more than 0.
+// times but Tunnel must be more than 0.
 type Limits struct {
 	// Head is how long a request's head may take, from its first byte.
 	Head time.Duration
@@ -21,6 +21,9 @@ type Limits struct {
 	// less than WriteRate bytes per second.
 	Write     time.Duration
 	WriteRate int64
+
+	// Tunnel is how long nothing may pass through one; 0: any time.
+	Tunnel time.Duration
 
 	// Conns is how many connections there may be, ConnsPerAddress how many of
 	// one address, a /64 in IPv6, but for those of Exempt and unix sockets.

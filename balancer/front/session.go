@@ -172,6 +172,7 @@ func (s *session) begin() {
 	s.Request = s.head.Request
 	s.Request.Scheme = "http"
 	s.Length = s.head.Length
+	s.WebSocket = s.head.WebSocket
 	s.Body, s.Trailers = nil, nil
 	s.body.reset()
 	if s.Length != 0 {

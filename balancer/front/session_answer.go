@@ -144,6 +144,8 @@ func (a *answer) Head(r *http1.Response, length int64) error {
 	switch {
 	case a.close:
 		own = append(own, "Connection: close\r\n"...)
+	case r.Status == http.StatusUpgradeRequired && r.Fields.Has("Upgrade"): // ours: an engine's is its connection's
+		own = append(own, "Connection: Upgrade\r\n"...)
 	case old:
 		own = append(own, "Connection: keep-alive\r\n"...)
 	}

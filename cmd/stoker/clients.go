@@ -24,7 +24,8 @@ func frontLimits(cfg *config.Config) front.Limits {
 		Head: c.HeadTimeout.Std(), Idle: c.IdleTimeout.Std(),
 		Body: c.BodyTimeout.Std(), BodyRate: int64(c.BodyRate),
 		Write: c.WriteTimeout.Std(), WriteRate: int64(c.WriteRate),
-		Conns: c.Connections, ConnsPerAddress: c.ConnectionsPerAddress, Exempt: cfg.TrustedProxies,
+		Tunnel: c.TunnelIdle.Std(),
+		Conns:  c.Connections, ConnsPerAddress: c.ConnectionsPerAddress, Exempt: cfg.TrustedProxies,
 	}
 	if l.Conns == 0 {
 		l.Conns = roomForConnections()

@@ -144,10 +144,16 @@ func (m *master) lostSuccessor(a *attempt, err error) error {
 	return err
 }
 
+// goodbyeTime is how long before the limit the clients of WebSockets are asked to go.
+const goodbyeTime = 2 * time.Second
+
 // finish lets requests finish, and cuts what is left at the limit.
 func (m *master) finish(ctx, patient context.Context) (cut int) {
-	limited, cancel := context.WithTimeout(patient, m.current.Load().Shutdown.DrainTimeout.Std())
+	limit := m.current.Load().Shutdown.DrainTimeout.Std()
+	limited, cancel := context.WithTimeout(patient, limit)
 	defer cancel()
+	goodbye := time.AfterFunc(max(limit-goodbyeTime, limit/2), m.dismiss)
+	defer goodbye.Stop()
 	if m.front.CloseIdle(limited, m.current.Load().Shutdown.IdleGrace.Std()) == nil {
 		return 0
 	}

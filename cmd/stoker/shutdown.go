@@ -39,6 +39,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 		m.log.Warn("close door", "error", err)
 	}
 	m.cutImpatient()
+	m.dismiss()
 	dropped := m.drain(ctx, patient)
 	m.elder.outlast(patient)
 
@@ -74,6 +75,17 @@ func (m *master) cutImpatient() {
 	if dropped > 0 {
 		m.metrics.dropped.Add(float64(dropped))
 		m.log.Info("requests cut, as drain = stop wants", "requests", dropped)
+	}
+}
+
+// dismiss asks the clients of WebSockets to go: they end none by themselves.
+func (m *master) dismiss() {
+	n := 0
+	for _, pool := range m.pools.all() {
+		n += pool.Dismiss(exchange.ErrShutdown)
+	}
+	if n > 0 {
+		m.log.Info("clients of WebSockets are asked to go", "websockets", n)
 	}
 }
 

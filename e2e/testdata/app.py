@@ -7,7 +7,7 @@ import os
 import time
 import zlib
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 
 app = FastAPI()
@@ -137,3 +137,33 @@ async def chat(request: Request):
 @app.get("/exit")
 async def leave():
     os._exit(0)
+
+
+@app.websocket("/ws/echo")
+async def ws_echo(socket: WebSocket):
+    """Says who it is, then echoes until the client closes; notes how that was."""
+    await socket.accept(subprotocol="echo" if "echo" in socket.scope["subprotocols"] else None, headers=[(b"x-engine", worker["X-Engine"].encode())])
+    await socket.send_text("hello from %s" % worker["X-Engine"])
+    try:
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                note("websocket closed %d" % message.get("code", 0))
+                return
+            if message.get("text", "").startswith("close "):
+                await socket.close(int(message["text"][6:]))
+                note("websocket closed by the application")
+                return
+            if message.get("text", "").startswith("send "):
+                await socket.send_bytes(hashlib.shake_128(message["text"].encode()).digest(int(message["text"][5:])))
+            elif message.get("bytes") is not None:
+                await socket.send_bytes(message["bytes"])
+            else:
+                await socket.send_text(message["text"])
+    except Exception as e:
+        note("websocket broke: %r" % e)
+
+
+@app.websocket("/ws/refuse")
+async def ws_refuse(socket: WebSocket):
+    await socket.close(4000)  # before it was accepted: 403

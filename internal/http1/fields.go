@@ -75,6 +75,19 @@ func tokens(value string) iter.Seq[string] {
 	}
 }
 
+// webSocket is what Upgrade calls it.
+const webSocket = "websocket"
+
+// names says whether the list has an element, in any case.
+func names(list, element string) bool {
+	for t := range tokens(list) {
+		if same(t, element) {
+			return true
+		}
+	}
+	return false
+}
+
 // Without removes, in place, every field called name.
 func (f Fields) Without(name string) Fields {
 	return slices.DeleteFunc(f, func(f Field) bool { return same(f.Name, name) })

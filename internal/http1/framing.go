@@ -8,6 +8,7 @@ type framing struct {
 	chunked   bool
 	close     bool
 	keepAlive bool
+	upgrade   bool // asks for what an Upgrade field names
 }
 
 // frame reads the framing out of a head's fields.
@@ -46,6 +47,7 @@ func (f *framing) noteConnection(value string) {
 	for token := range tokens(value) {
 		f.close = f.close || same(token, "close")
 		f.keepAlive = f.keepAlive || same(token, "keep-alive")
+		f.upgrade = f.upgrade || same(token, "upgrade")
 	}
 }
 

@@ -30,6 +30,9 @@ type RequestHead struct {
 	Length int64
 	// Close: the client sends no other request on this connection, or must not.
 	Close bool
+	// WebSocket: the client asks for the connection to become one (RFC 9110 7.8).
+	// Whether it does so as it should, another has to say.
+	WebSocket bool
 	// Continue: the client waits for a 100 (Continue) before it sends the body.
 	Continue bool
 }
@@ -163,6 +166,10 @@ func (h *RequestHead) takeFields() (host string, err error) {
 				hosts++
 				continue
 			}
+		case len("Upgrade"):
+			if same(field.Name, "Upgrade") {
+				h.WebSocket = h.WebSocket || names(field.Value, webSocket)
+			}
 		case len("Expect"):
 			if same(field.Name, "Expect") {
 				if !same(field.Value, "100-continue") {
@@ -229,6 +236,7 @@ func (h *RequestHead) frame(f framing) error {
 	case f.length > 0:
 		h.Framing, h.Length = Sized, f.length
 	}
+	h.WebSocket = h.WebSocket && f.upgrade && h.Proto == 11
 	h.Close = f.close || h.Proto < 11 && !f.keepAlive
 	h.Continue = h.Continue && h.Proto == 11 && h.Length != 0
 	return nil

@@ -26,6 +26,8 @@ type ResponseHead struct {
 	// Length is the body's declared length, -1 when none is declared. With
 	// NoBody it is what a GET would have had.
 	Length int64
+	// WebSocket: it is a 101 (Switching Protocols) to that.
+	WebSocket bool
 	// Close: the connection must not carry another exchange.
 	Close bool
 }
@@ -59,6 +61,7 @@ func ParseResponse(buf []byte, seen int, method string, h *ResponseHead) (int, e
 	if err := h.frame(method); err != nil {
 		return 0, err
 	}
+	h.WebSocket = h.Status == 101 && h.Proto == 11 && h.Fields.HasToken("Connection", "upgrade") && h.Fields.HasToken("Upgrade", webSocket)
 	h.Fields = StripHopByHop(h.Fields)
 	return n, nil
 }

@@ -1,0 +1,463 @@
+package front_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"stoker/balancer/front"
+	"stoker/exchange"
+	"stoker/internal/websocket"
+)
+
+// opening is the RFC's handshake with what a case adds to it.
+func opening(line string, fields ...string) string {
+	return line + "\r\nHost: a\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n"
+}
+
+const (
+	wsKey     = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+	wsVersion = "Sec-WebSocket-Version: 13"
+	wsUpgrade = "Upgrade: websocket"
+	wsConn    = "Connection: Upgrade"
+	wsAccept  = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+	switching = "HTTP/1.1 101 Switching Protocols\r\n"
+)
+
+var goodOpening = opening("GET /ws?q=1 HTTP/1.1", wsUpgrade, wsConn, wsKey, wsVersion, "Sec-WebSocket-Protocol: chat")
+
+// text is a frame, a client's where it is masked.
+func text(s string, masked bool) []byte {
+	f := []byte{0x81}
+	mask := byte(0)
+	if masked {
+		mask = 0x80
+	}
+	switch {
+	case len(s) < 126:
+		f = append(f, mask|byte(len(s)))
+	case len(s) < 1<<16:
+		f = binary.BigEndian.AppendUint16(append(f, mask|126), uint16(len(s)))
+	default:
+		f = binary.BigEndian.AppendUint64(append(f, mask|127), uint64(len(s)))
+	}
+	if masked {
+		f = append(f, 0, 0, 0, 0)
+	}
+	return append(f, s...)
+}
+
+func closing(code uint16, masked bool) []byte {
+	f := []byte{0x88, 2}
+	if masked {
+		f = []byte{0x88, 0x82, 0, 0, 0, 0}
+	}
+	return binary.BigEndian.AppendUint16(f, code)
+}
+
+// socket is an engine that opens a WebSocket and lends it to a test.
+type socket struct {
+	net.Conn
+	in      *bufio.Reader
+	request *http.Request
+	done    chan struct{}
+}
+
+// sockets gives each connection that asks for a WebSocket to the test, when it has
+// said 101. With behind, that follows in the same write.
+func sockets(behind string) (engine func(net.Conn), opened chan *socket) {
+	opened = make(chan *socket, 10)
+	return func(c net.Conn) {
+		in := bufio.NewReader(c)
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, switching+"upgrade: WebSocket\r\nconnection: keep-alive, UPGRADE\r\n"+
+			"Sec-WebSocket-Accept: "+websocket.Accept(r.Header.Get("Sec-WebSocket-Key"))+"\r\nSec-WebSocket-Protocol: chat\r\n\r\n"+behind)
+		s := &socket{Conn: c, in: in, request: r, done: make(chan struct{})}
+		opened <- s
+		<-s.done
+	}, opened
+}
+
+// open makes a tunnel, and returns both of its ends.
+func open(t *testing.T, m *machine, opened chan *socket) (client net.Conn, in *bufio.Reader, engine *socket) {
+	t.Helper()
+	client, in = m.dial(t)
+	_, _ = io.WriteString(client, goodOpening)
+	r, err := http.ReadResponse(in, nil) //nolint:bodyclose // 101 has none
+	if err != nil || r.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(r, err)
+	}
+	engine = <-opened
+	t.Cleanup(func() { close(engine.done) })
+	_ = engine.SetDeadline(time.Now().Add(patience))
+	return client, in, engine
+}
+
+func expect(t *testing.T, in io.Reader, want []byte) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(in, got); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%.80q, %v, want %.80q", got[:n], err, want)
+	}
+}
+
+// ends fails unless nothing more comes.
+func ends(t *testing.T, in io.Reader) {
+	t.Helper()
+	rest, err := io.ReadAll(in)
+	if len(rest) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%.80q, %v", rest, err)
+	}
+}
+
+// What asks for a WebSocket and does not do so as it should is refused; what asks
+// for something else, or not at all, is answered as if it had not.
+func TestOpeningHandshakes(t *testing.T) {
+	const get = "GET / HTTP/1.1"
+	for _, tc := range []struct {
+		name   string
+		raw    string
+		status int
+		code   string // of the refusal; empty: the engine's answer
+		heard  string
+	}{
+		{"POST", opening("POST / HTTP/1.1", wsUpgrade, wsConn, wsKey, wsVersion), 400, "bad_websocket", ""},
+		{"a body", opening(get, wsUpgrade, wsConn, wsKey, wsVersion, "Content-Length: 2") + "{}", 400, "bad_websocket", ""},
+		{"a chunked body", opening(get, wsUpgrade, wsConn, wsKey, wsVersion, "Transfer-Encoding: chunked") + "0\r\n\r\n", 400, "bad_websocket", ""},
+		{"no key", opening(get, wsUpgrade, wsConn, wsVersion), 400, "bad_websocket", ""},
+		{"two keys", opening(get, wsUpgrade, wsConn, wsKey, wsKey, wsVersion), 400, "bad_websocket", ""},
+		{"a short key", opening(get, wsUpgrade, wsConn, "Sec-WebSocket-Key: AAAA", wsVersion), 400, "bad_websocket", ""},
+		{"a key that is nominated", opening(get, wsUpgrade, wsConn+", Sec-WebSocket-Key", wsKey, wsVersion), 400, "bad_websocket", ""},
+		{"no version", opening(get, wsUpgrade, wsConn, wsKey), 400, "bad_websocket", ""},
+		{"another version", opening(get, wsUpgrade, wsConn, wsKey, "Sec-WebSocket-Version: 8"), 426, "websocket_version", ""},
+		{"HTTP/1.0", opening("GET / HTTP/1.0", wsUpgrade, wsConn+", keep-alive", wsKey, wsVersion), 200, "", `GET / a ""`},
+		{"no Connection", opening(get, wsUpgrade, wsKey, wsVersion), 200, "", `GET / a ""`},
+		{"another Connection", opening(get, wsUpgrade, "Connection: keep-alive", wsKey, wsVersion), 200, "", `GET / a ""`},
+		{"no Upgrade", opening(get, wsConn, wsKey, wsVersion), 200, "", `GET / a ""`},
+		{"h2c", opening(get, "Upgrade: h2c", wsConn+", HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQAAP__"), 200, "", `GET / a ""`},
+		{"another protocol", opening(get, "Upgrade: TLS/1.0, foo", wsConn), 200, "", `GET / a ""`},
+		{"one of several, which the engine does not take", opening(get, "Upgrade: foo, WebSocket", "Connection: close-not, upgrade", wsKey, wsVersion), 200, "", `GET / a "" Connection=["Upgrade"] Upgrade=["websocket"]`},
+	} {
+		for how, write := range writers {
+			t.Run(tc.name+", "+how, func(t *testing.T) {
+				var engine listener
+				m := start(t, engine.serve)
+				c, in := m.dial(t)
+				write.send(t, c, tc.raw+"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+				r, body := status(t, in, tc.status)
+				if tc.code != "" && !strings.Contains(body, `"code":"`+tc.code+`"`) {
+					t.Errorf("%s, want %s", body, tc.code)
+				}
+				if tc.status == http.StatusUpgradeRequired && (r.Header.Get("Sec-WebSocket-Version") != "13" || r.Header.Get("Upgrade") != "websocket" || !strings.EqualFold(r.Header.Get("Connection"), "upgrade")) {
+					t.Errorf("426 with %v", r.Header)
+				}
+				status(t, in, http.StatusOK) // what follows is another request
+				want := []string{`GET /next a ""`}
+				if tc.heard != "" {
+					want = []string{tc.heard, want[0]}
+				}
+				if heard := engine.told(); fmt.Sprint(heard) != fmt.Sprint(want) {
+					t.Errorf("the engine was told %q, want %q", heard, want)
+				}
+			})
+		}
+	}
+}
+
+// What is no acceptance is a 502, and none of what follows it reaches the client.
+func TestBadAcceptances(t *testing.T) {
+	for _, tc := range []struct{ name, request, answer, why string }{
+		{"not asked for", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", switching + wsUpgrade + "\r\n" + wsConn + "\r\n" + wsAccept, "nobody asked for"},
+		{"to something else", goodOpening, switching + "Upgrade: foo\r\n" + wsConn + "\r\n" + wsAccept, "something else"},
+		{"no Upgrade", goodOpening, switching + wsConn + "\r\n" + wsAccept, "something else"},
+		{"no Connection", goodOpening, switching + wsUpgrade + "\r\n" + wsAccept, "something else"},
+		{"in HTTP/1.0", goodOpening, "HTTP/1.0 101 Switching Protocols\r\n" + wsUpgrade + "\r\n" + wsConn + "\r\n" + wsAccept, "something else"},
+		{"no Accept", goodOpening, switching + wsUpgrade + "\r\n" + wsConn, "Sec-WebSocket-Accept"},
+		{"a wrong Accept", goodOpening, switching + wsUpgrade + "\r\n" + wsConn + "\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=", "Sec-WebSocket-Accept"},
+		{"two Accepts", goodOpening, switching + wsUpgrade + "\r\n" + wsConn + "\r\n" + wsAccept + "\r\n" + wsAccept, "Sec-WebSocket-Accept"},
+		{"a body", goodOpening, switching + wsUpgrade + "\r\n" + wsConn + "\r\n" + wsAccept + "\r\nContent-Length: 5", "interim answer with a body"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := start(t, func(c net.Conn) {
+				if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+					_, _ = io.WriteString(c, tc.answer+"\r\n\r\nsecret")
+				}
+			})
+			c, in := m.dial(t)
+			_, _ = io.WriteString(c, tc.request)
+			if _, body := status(t, in, http.StatusBadGateway); strings.Contains(body, "secret") {
+				t.Error(body)
+			}
+			if r := m.record(t); r.Err == nil || !strings.Contains(r.Err.Error(), tc.why) || r.Outcome != exchange.OutcomeUpstreamError {
+				t.Errorf("%s: %v, want %s", r.Outcome, r.Err, tc.why)
+			}
+		})
+	}
+}
+
+// Bytes that a client sends behind its request are the tunnel's if it becomes one,
+// and come after it has; so are those that the engine sends behind its 101.
+func TestTunnelBothWays(t *testing.T) {
+	engine, opened := sockets(string(text("welcome", false)))
+	m := start(t, engine)
+	c, in := m.dial(t)
+	early := text("too early", true)
+	_, _ = c.Write(append([]byte(goodOpening), early...))
+	r, err := http.ReadResponse(in, nil) //nolint:bodyclose // 101 has none
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.StatusCode != http.StatusSwitchingProtocols || r.Header.Get("Upgrade") != "websocket" || !strings.EqualFold(r.Header.Get("Connection"), "upgrade") ||
+		"Sec-WebSocket-Accept: "+r.Header.Get("Sec-WebSocket-Accept") != wsAccept || r.Header.Get("Sec-WebSocket-Protocol") != "chat" || r.Header.Get("X-Request-Id") == "" {
+		t.Errorf("%s %v", r.Status, r.Header)
+	}
+	e := <-opened
+	defer close(e.done)
+	_ = e.SetDeadline(time.Now().Add(patience))
+	if h := e.request.Header; h.Get("Connection") != "Upgrade" || h.Get("Upgrade") != "websocket" || "Sec-WebSocket-Key: "+h.Get("Sec-WebSocket-Key") != wsKey || h.Get("Sec-WebSocket-Protocol") != "chat" || e.request.RequestURI != "/ws?q=1" {
+		t.Errorf("the engine was asked %s %v", e.request.RequestURI, h)
+	}
+	expect(t, in, text("welcome", false))
+	expect(t, e.in, early)
+	if n := m.member.Tunnels(); n != 1 || m.member.InFlight() != 1 {
+		t.Errorf("%d tunnels, %d in flight", n, m.member.InFlight())
+	}
+	in0, out0 := len(early), len(text("welcome", false))
+	for _, size := range []int{0, 1, 125, 126, 5000, 64 << 10, 70000, 3 << 20} {
+		down, up := text(strings.Repeat("d", size), false), text(strings.Repeat("u", size), true)
+		go func() { _, _ = e.Write(down) }()
+		go func() { _, _ = c.Write(up) }()
+		expect(t, in, down)
+		expect(t, e.in, up)
+		in0, out0 = in0+len(up), out0+len(down)
+	}
+	_, _ = c.Write(closing(1000, true))
+	expect(t, e.in, closing(1000, true))
+	_, _ = e.Write(closing(1000, false))
+	_ = e.Close()
+	expect(t, in, closing(1000, false))
+	ends(t, in)
+	rec := m.record(t)
+	if rec.Status != 101 || rec.Outcome != exchange.OutcomeOK || rec.BytesIn != int64(in0+8) || rec.BytesOut != int64(out0+4) {
+		t.Errorf("%d %s, %d in (want %d), %d out (want %d): %v", rec.Status, rec.Outcome, rec.BytesIn, in0+8, rec.BytesOut, out0+4, rec.Err)
+	}
+	if n := m.member.Tunnels(); n != 0 || m.member.InFlight() != 0 {
+		t.Errorf("%d tunnels, %d in flight after the end", n, m.member.InFlight())
+	}
+}
+
+// How either side ends is seen by the other at once, and counted right.
+func TestTunnelEnds(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		end  func(c net.Conn, e *socket)
+		// What the other end reads before its end.
+		client, engine []byte
+		want           exchange.Outcome
+	}{
+		{"the client vanishes", func(c net.Conn, _ *socket) { _ = c.Close() }, nil, nil, exchange.OutcomeClientGone},
+		{"the client resets", func(c net.Conn, _ *socket) {
+			_ = c.(*net.TCPConn).SetLinger(0)
+			_ = c.Close()
+		}, nil, nil, exchange.OutcomeClientGone},
+		{"the client says Close and leaves", func(c net.Conn, _ *socket) {
+			_, _ = c.Write(closing(1000, true))
+			_ = c.Close()
+		}, nil, closing(1000, true), exchange.OutcomeOK},
+		{"the engine dies", func(_ net.Conn, e *socket) { _ = e.Close() }, nil, nil, exchange.OutcomeUpstreamBroke},
+		{"the engine resets", func(_ net.Conn, e *socket) {
+			_ = e.Conn.(*net.TCPConn).SetLinger(0)
+			_ = e.Close()
+		}, nil, nil, exchange.OutcomeUpstreamBroke},
+		{"the engine dies within a frame", func(_ net.Conn, e *socket) {
+			_, _ = e.Write(text("half", false)[:4])
+			_ = e.Close()
+		}, text("half", false)[:4], nil, exchange.OutcomeUpstreamBroke},
+		{"the engine says Close and leaves", func(_ net.Conn, e *socket) {
+			_, _ = e.Write(closing(1011, false))
+			_ = e.Close()
+		}, closing(1011, false), nil, exchange.OutcomeOK},
+		{"the engine says Close and waits for the client's", func(c net.Conn, e *socket) {
+			_, _ = e.Write(closing(1011, false))
+			_ = e.Conn.(*net.TCPConn).CloseWrite()
+			_, _ = c.Write(closing(1011, true))
+			_ = c.(*net.TCPConn).CloseWrite()
+		}, closing(1011, false), closing(1011, true), exchange.OutcomeOK},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			engine, opened := sockets("")
+			m := start(t, engine)
+			c, in, e := open(t, m, opened)
+			tc.end(c, e)
+			if strings.HasPrefix(tc.name, "the client") {
+				expect(t, e.in, tc.engine)
+				ends(t, e.in)
+			} else {
+				expect(t, in, tc.client)
+				ends(t, in)
+				expect(t, e.in, tc.engine)
+			}
+			if rec := m.record(t); rec.Outcome != tc.want || rec.Status != 101 {
+				t.Errorf("%d %s: %v, want %s", rec.Status, rec.Outcome, rec.Err, tc.want)
+			}
+		})
+	}
+}
+
+// A client that is asked to go hears so between two frames, once, and its own
+// Close reaches the engine; nothing that the engine says later reaches the client.
+func TestTunnelDismissed(t *testing.T) {
+	goodbye := websocket.GoingAway("worker is being stopped")
+	for _, half := range []bool{false, true} {
+		t.Run(fmt.Sprintf("within a frame: %v", half), func(t *testing.T) {
+			engine, opened := sockets("")
+			m := start(t, engine)
+			c, in, e := open(t, m, opened)
+			frame := text("whole", false)
+			if half {
+				_, _ = e.Write(frame[:3])
+				expect(t, in, frame[:3])
+			}
+			m.member.Dismiss()
+			if half {
+				_, _ = e.Write(append(frame[3:], text("late", false)...))
+				expect(t, in, frame[3:])
+			}
+			expect(t, in, goodbye)
+			_, _ = e.Write(text("later", false))
+			_, _ = c.Write(closing(1001, true))
+			expect(t, e.in, closing(1001, true))
+			_, _ = e.Write(closing(1001, false))
+			_ = e.Close()
+			ends(t, in)
+			if rec := m.record(t); rec.Outcome != exchange.OutcomeDrained {
+				t.Errorf("%s: %v", rec.Outcome, rec.Err)
+			}
+			// While it is out, another is told at once; then it may stay.
+			_, in, e = open(t, m, opened)
+			expect(t, in, goodbye)
+			_ = e.Close()
+			m.member.SetReady(true)
+			_, in, e = open(t, m, opened)
+			_, _ = e.Write(frame)
+			expect(t, in, frame)
+		})
+	}
+}
+
+// A client that is cut hears so too, where no frame is half written.
+func TestTunnelCut(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		cut  func(m *machine)
+		half bool
+		want []byte
+		out  exchange.Outcome
+	}{
+		{"by the front", func(m *machine) { m.front.Cut(exchange.ErrShutdown) }, false, websocket.GoingAway("server is shutting down"), exchange.OutcomeShutdown},
+		{"by the pool", func(m *machine) { m.pool.Cut() }, false, websocket.GoingAway("worker is being stopped"), exchange.OutcomeDrained},
+		{"within a frame", func(m *machine) { m.front.Cut(exchange.ErrShutdown) }, true, nil, exchange.OutcomeShutdown},
+		{"when the front is closed", func(m *machine) { m.front.Close() }, true, nil, exchange.OutcomeShutdown},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			engine, opened := sockets("")
+			m := start(t, engine)
+			_, in, e := open(t, m, opened)
+			if tc.half {
+				_, _ = e.Write(text("x", false)[:2])
+				expect(t, in, text("x", false)[:2])
+			}
+			tc.cut(m)
+			expect(t, in, tc.want)
+			ends(t, in)
+			ends(t, e.in)
+			if rec := m.record(t); rec.Outcome != tc.out {
+				t.Errorf("%s: %v", rec.Outcome, rec.Err)
+			}
+		})
+	}
+}
+
+// Who sends nothing for as long as may be is asked to go; bytes in either
+// direction count.
+func TestTunnelIdle(t *testing.T) {
+	engine, opened := sockets("")
+	m := start(t, engine)
+	l := front.DefaultLimits()
+	l.Tunnel = 300 * time.Millisecond
+	m.front.SetLimits(l)
+	c, in, e := open(t, m, opened)
+	began := time.Now()
+	for time.Since(began) < 3*l.Tunnel { // by turns, each time before it is over
+		_, _ = c.Write(text("u", true))
+		expect(t, e.in, text("u", true))
+		time.Sleep(l.Tunnel / 10)
+		_, _ = e.Write(text("d", false))
+		expect(t, in, text("d", false))
+	}
+	last := time.Now()
+	expect(t, in, websocket.GoingAway("idle for too long"))
+	if waited := time.Since(last); waited < l.Tunnel/2 {
+		t.Errorf("gone after %s", waited)
+	}
+	_ = c.Close()
+	ends(t, e.in)
+	_ = e.Close()
+	if rec := m.record(t); rec.Outcome != exchange.OutcomeIdle {
+		t.Errorf("%s: %v", rec.Outcome, rec.Err)
+	}
+}
+
+// A tunnel outlasts a drain of the front, which waits for it, and the client's
+// limits for requests.
+func TestTunnelOutlastsLimits(t *testing.T) {
+	engine, opened := sockets("")
+	m := start(t, engine)
+	l := front.DefaultLimits()
+	l.Head, l.Idle, l.Body = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+	m.front.SetLimits(l)
+	c, in, e := open(t, m, opened)
+	m.front.Drain()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*l.Idle)
+	defer cancel()
+	if err := m.front.CloseIdle(ctx, 0); err == nil {
+		t.Error("the front has no connection any more")
+	}
+	_, _ = e.Write(text("still here", false))
+	expect(t, in, text("still here", false))
+	_, _ = c.Write(text("me too", true))
+	expect(t, e.in, text("me too", true))
+	_, _ = c.Write(closing(1000, true))
+	_ = c.Close()
+	ends(t, io.MultiReader(bytes.NewReader(nil), eof{e.in, closing(1000, true)}))
+	if err := m.front.CloseIdle(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// eof reads what is expected first.
+type eof struct {
+	io.Reader
+	want []byte
+}
+
+func (e eof) Read(p []byte) (int, error) {
+	n, err := e.Reader.Read(p)
+	if n > 0 && bytes.HasPrefix(e.want, p[:n]) {
+		return 0, nil
+	}
+	return n, err
+}
