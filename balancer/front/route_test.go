@@ -1,13 +1,17 @@
 package front_test
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"stoker/balancer"
 	"stoker/balancer/front"
@@ -29,6 +33,7 @@ type houses struct {
 	records records
 	members map[string]*upstream.Member
 	update  func(routes []config.Route) error
+	front   *front.Front
 }
 
 func startHouses(tb testing.TB, pools []string, o balancer.Options) *houses {
@@ -59,6 +64,7 @@ func startHouses(tb testing.TB, pools []string, o balancer.Options) *houses {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	h.front = f
 	door := listen(tb)
 	h.addr = door.Addr().String()
 	served := make(chan error, 1)
@@ -299,4 +305,115 @@ func (p *proto) get(t *testing.T, addr, host, path string) (status int, kind, te
 		t.Fatal(err)
 	}
 	return resp.StatusCode, resp.Header.Get("Content-Type"), string(body)
+}
+
+// A client that leaves, or dawdles, while its body is read for the model is
+// noticed, and no engine hears of it.
+func TestClientLeavesWhileItsBodyIsReadAhead(t *testing.T) {
+	h := startHouses(t, []string{"a"}, balancer.Options{Routes: []config.Route{{Models: []string{"m"}, Pool: "a"}, {Pool: "a", Path: "/other"}}})
+	limits := front.DefaultLimits()
+	limits.Body = 300 * time.Millisecond
+	h.front.SetLimits(limits)
+	gone := func(t *testing.T, status int) {
+		t.Helper()
+		select {
+		case r := <-h.records:
+			if r.Status != status || r.Attempts != 0 || r.Pool != "" {
+				t.Errorf("record %+v", r)
+			}
+		case <-time.After(patience):
+			t.Fatal("no record")
+		}
+	}
+	for name, head := range map[string]string{"sized": "Content-Length: 100\r\n\r\n{\"model\":", "chunked": "Transfer-Encoding: chunked\r\n\r\n9\r\n{\"model\":\r\n"} {
+		for _, hangUp := range []bool{true, false} {
+			t.Run(fmt.Sprintf("HTTP/1.1 %s, hang up %v", name, hangUp), func(t *testing.T) {
+				c, err := net.Dial("tcp", h.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				_, _ = io.WriteString(c, "POST /v1 HTTP/1.1\r\nHost: a\r\n"+head)
+				if hangUp {
+					_ = c.Close()
+					gone(t, 499)
+					return
+				}
+				gone(t, http.StatusRequestTimeout)
+			})
+		}
+	}
+	t.Run("HTTP/2", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		body, client := io.Pipe()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+h.addr+"/v1", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			resp, err := http2Client(t).Do(req)
+			if err == nil {
+				_ = resp.Body.Close()
+			}
+			done <- err
+		}()
+		_, _ = io.WriteString(client, `{"model":`)
+		cancel()
+		if err := <-done; err == nil {
+			t.Error("it has an answer")
+		}
+		gone(t, 499)
+	})
+	t.Run("Expect", func(t *testing.T) {
+		c, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		in := bufio.NewReader(c)
+		_, _ = io.WriteString(c, "POST /v1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 13\r\n\r\n")
+		if line, err := in.ReadString('\n'); err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+		_, _ = in.ReadString('\n')
+		_, _ = io.WriteString(c, `{"model":"m"}`)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		_ = resp.Body.Close()
+		if r := <-h.records; r.Attempts != 1 || r.BytesIn != 13 {
+			t.Errorf("record %+v", r)
+		}
+	})
+}
+
+// Weights change under load, and no request is lost by it.
+func TestWeightsChangeUnderLoad(t *testing.T) {
+	weights := func(a, b int) []config.Route {
+		return []config.Route{{Split: []config.Share{{Pool: "a", Weight: a}, {Pool: "b", Weight: b}}}}
+	}
+	h := startHouses(t, []string{"a", "b"}, balancer.Options{Routes: weights(1, 0)})
+	for _, p := range protos(t) {
+		for i, w := range [][2]int{{1, 0}, {1, 1}, {0, 1}} {
+			if err := h.update(weights(w[0], w[1])); err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]int{}
+			for range 20 {
+				status, _, text := p.get(t, h.addr, "h", "/x")
+				var s seen
+				if err := json.Unmarshal([]byte(text), &s); err != nil || status != http.StatusOK {
+					t.Fatalf("%d %s", status, text)
+				}
+				got[s.Engine]++
+				<-h.records
+			}
+			if want := []int{20, 10, 0}[i]; got["a"] < want-1 || got["a"] > want+1 {
+				t.Errorf("%s, weights %v: %v", p.name, w, got)
+			}
+		}
+	}
 }
