@@ -18,7 +18,10 @@ func (d Duration) Std() time.Duration { return time.Duration(d) }
 type Config struct {
 	// Listen holds the addresses of the traffic door: "HOST:PORT", ":PORT" or
 	// "unix:/PATH". Default 127.0.0.1:8000.
+	// Where ListenTLS is written and Listen is not, there is none.
 	Listen []string `toml:"listen"`
+	// ListenTLS holds those of its listeners that speak TLS, written alike.
+	ListenTLS []string `toml:"listen_tls"`
 	// Admin is an additional TCP address ("HOST:PORT") of the admin listener,
 	// which is always at RunDir/admin.sock. Empty: the socket alone.
 	Admin string `toml:"admin"`
@@ -48,6 +51,7 @@ type Config struct {
 	// it is ready to take over; past it, it is killed and the upgrade has failed.
 	UpgradeTimeout Duration `toml:"upgrade_timeout"`
 
+	TLS      TLS      `toml:"tls"`
 	Clients  Clients  `toml:"clients"`
 	Shutdown Shutdown `toml:"shutdown"`
 	Recorder Recorder `toml:"recorder"`
@@ -57,6 +61,8 @@ type Config struct {
 	Pools      []Pool     `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`
+
+	warnings Problems
 }
 
 // Clients bounds what clients may take: of time, of bytes, of connections.

@@ -20,6 +20,10 @@ func Default() *Config {
 		AccessLog:      "stdout",
 		OrphanTimeout:  Duration(5 * time.Minute),
 		UpgradeTimeout: Duration(time.Minute),
+		TLS: TLS{
+			HandshakeTimeout: Duration(10 * time.Second),
+			ClientAuth:       ClientAuthOff,
+		},
 		Clients: Clients{
 			HeadTimeout:  Duration(10 * time.Second),
 			IdleTimeout:  Duration(75 * time.Second),

@@ -231,6 +231,15 @@ func show(name string, v reflect.Value) string {
 		}
 		slices.Sort(pairs)
 		return "{" + strings.Join(pairs, ", ") + "}"
+	case []Certificate:
+		certificates := make([]string, len(x))
+		for i, c := range x {
+			certificates[i] = c.Cert + " with " + c.Key
+			if len(c.Hosts) > 0 {
+				certificates[i] += " for " + strings.Join(c.Hosts, " ")
+			}
+		}
+		return quoteArray(certificates)
 	}
 	return formatValue(v)
 }

@@ -170,6 +170,7 @@ func (v *validator) complete(base string) {
 	} else {
 		c.StateDir = stateDirOf(c.RunDir)
 	}
+	v.completeTLS(base)
 	c.LogFile = absolute(base, c.LogFile)
 	if strings.Contains(c.AccessLog, "/") {
 		c.AccessLog = absolute(base, c.AccessLog)

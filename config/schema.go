@@ -18,6 +18,9 @@ func keysOf(t reflect.Type) tableKeys {
 	keys := tableKeys{index: map[string]int{}}
 	for i := range t.NumField() {
 		name := t.Field(i).Tag.Get("toml")
+		if name == "" {
+			break // what follows is no key
+		}
 		keys.names = append(keys.names, name)
 		keys.index[name] = i
 	}
@@ -131,7 +134,7 @@ func header(table string) string {
 	switch table {
 	case "":
 		return "the top of the file, before the first [table]"
-	case "pools", "routes", "pools.servers", "routes.split":
+	case "pools", "routes", "pools.servers", "routes.split", "tls.certificates":
 		return "[[" + table + "]]"
 	}
 	return "[" + table + "]"

@@ -75,6 +75,7 @@ func newValidator(c *Config, o origin, h *host) *validator {
 
 func (v *validator) validate() {
 	v.validateDoors()
+	v.validateTLS()
 	v.validateRunDir()
 	v.validateLogs()
 	v.validateReadinessPath()
@@ -98,11 +99,11 @@ func (v *validator) validate() {
 // validateDoors checks the addresses that we listen on ourselves.
 func (v *validator) validateDoors() {
 	c := v.config
-	if len(c.Listen) == 0 {
+	if len(c.Doors()) == 0 {
 		v.report("listen", `must name at least one address: write ["127.0.0.1:8000"]`)
 	}
-	for i, address := range c.Listen {
-		path := indexPath("listen", i)
+	for i, address := range c.Doors() {
+		path := v.doorPath(i)
 		if err := checkAddress(address, listening); err != nil {
 			v.report(path, err.Error())
 			continue
@@ -111,12 +112,20 @@ func (v *validator) validateDoors() {
 			v.report(path, "is the socket of the admin listener: choose another path")
 		}
 		for j := range i {
-			if collide(c.Listen[j], address) {
-				v.report(path, fmt.Sprintf("%q takes the same address as %s: leave one of them out", address, v.origin.at(indexPath("listen", j))))
+			if collide(c.Doors()[j], address) {
+				v.report(path, fmt.Sprintf("%q takes the same address as %s: leave one of them out", address, v.origin.at(v.doorPath(j))))
 			}
 		}
 	}
 	v.validateAdmin()
+}
+
+// doorPath is the key of one of Config.Doors.
+func (v *validator) doorPath(i int) string {
+	if plain := len(v.config.Listen); i >= plain {
+		return indexPath("listen_tls", i-plain)
+	}
+	return indexPath("listen", i)
 }
 
 func (v *validator) validateAdmin() {
@@ -132,9 +141,9 @@ func (v *validator) validateAdmin() {
 		v.report("admin", err.Error())
 		return
 	}
-	for i, address := range v.config.Listen {
+	for i, address := range v.config.Doors() {
 		if collide(address, admin) {
-			v.report("admin", fmt.Sprintf("%q takes the same address as %s: give it a port of its own", admin, v.origin.at(indexPath("listen", i))))
+			v.report("admin", fmt.Sprintf("%q takes the same address as %s: give it a port of its own", admin, v.origin.at(v.doorPath(i))))
 		}
 	}
 }
@@ -313,15 +322,16 @@ func (v *validator) validateHost() {
 	if info, err := v.host.stat(v.config.StateDir); v.stateDirSaid() && err == nil && !info.IsDir() {
 		v.report("state_dir", fmt.Sprintf("%s is not a directory: name another, or remove it", v.config.StateDir))
 	}
-	for i, address := range v.config.Listen {
+	for i, address := range v.config.Doors() {
 		path, isUnix := strings.CutPrefix(address, "unix:")
-		if !isUnix || v.isFaulty(indexPath("listen", i)) || filepath.Dir(path) == v.config.RunDir {
+		if !isUnix || v.isFaulty(v.doorPath(i)) || filepath.Dir(path) == v.config.RunDir {
 			continue
 		}
 		if info, err := v.host.stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) || (err == nil && !info.IsDir()) {
-			v.report(indexPath("listen", i), fmt.Sprintf("the directory %s does not exist: create it, or name another", filepath.Dir(path)))
+			v.report(v.doorPath(i), fmt.Sprintf("the directory %s does not exist: create it, or name another", filepath.Dir(path)))
 		}
 	}
+	v.validateTLSHost()
 	v.validateLogHost("log_file", v.config.LogFile)
 	v.validateLogHost("access_log", v.config.AccessLog)
 	for i := range v.config.Pools {

@@ -314,9 +314,9 @@ func (v *validator) validateServerAddress(path, address string) {
 		v.report(path, err.Error())
 		return
 	}
-	for i, own := range v.config.Listen {
+	for i, own := range v.config.Doors() {
 		if own == address {
-			v.report(path, fmt.Sprintf("%q is our own %s: requests would come back for ever", address, v.origin.at(indexPath("listen", i))))
+			v.report(path, fmt.Sprintf("%q is our own %s: requests would come back for ever", address, v.origin.at(v.doorPath(i))))
 		}
 	}
 }

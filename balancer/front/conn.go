@@ -2,8 +2,8 @@ package front
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -36,7 +36,7 @@ const (
 // conn is a client's connection: a session's, or, once it has turned out to be
 // HTTP/2, net/http's.
 type conn struct {
-	*rawconn.Conn
+	wire
 	front  *Front
 	client netip.AddrPort
 
@@ -50,6 +50,8 @@ type conn struct {
 	hurried atomic.Bool
 	// watched: hungUp will be told. Used by the session alone.
 	watched bool
+	// by says which versions of HTTP may be spoken. Used by the session alone.
+	by version
 	// refused: it is one too many, and will be told this.
 	refused error
 
@@ -70,12 +72,16 @@ type conn struct {
 	tunnel  bool    // now has taken it over for good
 }
 
-func newConn(f *Front, nc net.Conn) (*conn, error) {
+// newConn makes a connection of nc, with TLS unless config is nil.
+func newConn(f *Front, nc net.Conn, config *tls.Config) (*conn, error) {
 	raw, err := rawconn.Wrap(nc)
 	if err != nil {
 		return nil, fmt.Errorf("accept from %s: %w", nc.LocalAddr(), err)
 	}
-	c := &conn{Conn: raw, front: f}
+	c := &conn{wire: wire{raw: raw}, front: f}
+	if config != nil {
+		c.secure(config)
+	}
 	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		at := tcp.AddrPort()
 		c.client = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
@@ -94,7 +100,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.replay = c.replay[n:]
 		return n, nil
 	}
-	return c.Conn.Read(p)
+	return c.wire.Read(p)
 }
 
 // readUntil bounds reads by t, or up to slack earlier: moving a timer for each
@@ -123,7 +129,7 @@ func (c *conn) linger() {
 	if c.CloseWrite() != nil || c.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return
 	}
-	_, _ = rawconn.Copy(io.Discard, c.Conn, lingerBytes) // however it ends, the connection is closed next
+	c.discard(lingerBytes) // however it ends, the connection is closed next
 }
 
 // move puts c into another phase and says whether that could be: from gone

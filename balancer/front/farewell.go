@@ -34,12 +34,12 @@ var goAway = []byte{0, 0, 8, byte(http2.FrameGoAway), 0, 0, 0, 0, 0, 0x7f, 0xff,
 // Write is net/http's, and the session's for what it refuses.
 func (c *conn) Write(p []byte) (int, error) {
 	if !c.is(streams) {
-		return c.Conn.Write(p)
+		return c.wire.Write(p)
 	}
 	w := &c.farewell
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n, err := c.Conn.Write(p)
+	n, err := c.wire.Write(p)
 	w.follow(p[:n])
 	if err != nil {
 		return n, err
@@ -53,7 +53,7 @@ func (c *conn) sayGoAway() error {
 		return nil
 	}
 	c.farewell.said = true
-	_, err := c.Conn.Write(goAway)
+	_, err := c.wire.Write(goAway)
 	return err
 }
 

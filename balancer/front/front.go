@@ -1,6 +1,7 @@
 // Package front reads requests from clients and gives each to a handler as an
 // exchange. It speaks HTTP/1.1 by itself, a session for each connection, and HTTP/2
-// with prior knowledge on the same listeners by means of net/http. It knows
+// on the same listeners by means of net/http: with prior knowledge, or as TLS has
+// agreed upon it. It knows
 // every connection it has, and ends them gently. It knows nothing of routes,
 // pools or upstreams.
 //
@@ -24,6 +25,7 @@ package front
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -64,6 +66,8 @@ type Options struct {
 	Observers []Observer
 	// Limits of what clients may take; the zero value is DefaultLimits.
 	Limits Limits
+	// Shaken, where not nil, is told of each handshake of TLS. It must not wait.
+	Shaken func(Handshake)
 	// Log gets what a person would act on; nil: nobody is told.
 	Log hclog.Logger
 }
@@ -75,6 +79,8 @@ type Front struct {
 	observers []Observer
 	log       hclog.Logger
 	limits    atomic.Pointer[Limits] // replaced whole
+	shaken    func(Handshake)
+	hsts      atomic.Pointer[string]
 
 	// http2 serves what sessions found to be HTTP/2.
 	http2    *http.Server
@@ -115,6 +121,7 @@ func New(o Options) (*Front, error) {
 	}
 	f := &Front{
 		handler:   o.Handler,
+		shaken:    o.Shaken,
 		observers: o.Observers,
 		log:       o.Log,
 		handover:  newHandover(),
@@ -156,7 +163,14 @@ func (f *Front) newServer() *http.Server {
 // Serve accepts connections from l, *net.TCPConn or *net.UnixConn, until l is
 // closed; then it returns nil. It may be called for several listeners. It
 // closes l when it returns.
-func (f *Front) Serve(l net.Listener) error {
+func (f *Front) Serve(l net.Listener) error { return f.ServeTLS(l, nil) }
+
+// ServeTLS is Serve with TLS. secure is asked for each connection how it is
+// secured; one for which it returns nil is plain. It must not wait.
+func (f *Front) ServeTLS(l net.Listener, secure func() *tls.Config) error {
+	if secure == nil {
+		secure = func() *tls.Config { return nil }
+	}
 	defer func() { _ = l.Close() }() // most often closed already
 	var wait backoff
 	for {
@@ -164,7 +178,7 @@ func (f *Front) Serve(l net.Listener) error {
 		switch {
 		case err == nil:
 			wait = 0
-			f.admit(nc)
+			f.admit(nc, secure())
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case !isTemporary(err):
@@ -197,8 +211,8 @@ func isTemporary(err error) bool {
 }
 
 // admit serves a new connection.
-func (f *Front) admit(nc net.Conn) {
-	c, err := newConn(f, nc)
+func (f *Front) admit(nc net.Conn, config *tls.Config) {
+	c, err := newConn(f, nc, config)
 	if err != nil {
 		// The listener is of a kind that we cannot serve; every connection says so.
 		f.log.Error("connection refused", "error", err)
@@ -218,6 +232,9 @@ func (f *Front) admit(nc net.Conn) {
 func (f *Front) turnAway(c *conn, err error) {
 	if !errors.Is(err, net.ErrClosed) {
 		f.observeRefusal(c, err, time.Now())
+	}
+	// With TLS it could not be said without a handshake, which takes two.
+	if c.tls == nil && !errors.Is(err, net.ErrClosed) {
 		_, _ = c.Write(refusalOf(err).append(nil, err.Error()))
 		_ = c.CloseWrite()
 	}

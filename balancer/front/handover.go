@@ -86,13 +86,13 @@ func (f *Front) endHTTP2(ctx context.Context, after time.Duration) {
 // whole head by itself.
 func (s *session) maybePreface() bool {
 	got := s.in.unread()
-	return !s.begun && len(got) < len(preface) && string(got) == preface[:len(got)]
+	return !s.begun && s.conn.by != onlyHTTP1 && len(got) < len(preface) && string(got) == preface[:len(got)]
 }
 
 // preface hands the connection over when HTTP/2 begins on it, and says so.
 func (s *session) preface() bool {
 	got := s.in.unread()
-	if s.begun || len(got) < len(preface) || string(got[:len(preface)]) != preface {
+	if s.begun || s.conn.by == onlyHTTP1 || len(got) < len(preface) || string(got[:len(preface)]) != preface {
 		return false
 	}
 	c, f := s.conn, s.conn.front

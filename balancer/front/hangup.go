@@ -106,12 +106,3 @@ func (h *hangups) deliver(id uint64) {
 }
 
 func (h *hangups) close() { _ = h.file.Close() } // nothing is written to it
-
-// control runs do with the descriptor.
-func (c *conn) control(do func(fd int)) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Control(func(fd uintptr) { do(int(fd)) })
-}

@@ -9,6 +9,8 @@ import (
 // Limits bound what clients may take. The zero value of a number is no bound;
 // times but Tunnel must be more than 0.
 type Limits struct {
+	// Handshake is how long TLS may take before the first request.
+	Handshake time.Duration
 	// Head is how long a request's head may take, from its first byte.
 	Head time.Duration
 	// Idle is how long a connection is kept for the next request.
@@ -35,7 +37,7 @@ type Limits struct {
 // DefaultLimits are those of a front that is told of none.
 func DefaultLimits() Limits {
 	return Limits{
-		Head: 10 * time.Second, Idle: 75 * time.Second, Body: 60 * time.Second, BodyRate: 64,
+		Handshake: 10 * time.Second, Head: 10 * time.Second, Idle: 75 * time.Second, Body: 60 * time.Second, BodyRate: 64,
 		Write: 15 * time.Second, WriteRate: 1024,
 	}
 }

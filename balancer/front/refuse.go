@@ -41,6 +41,8 @@ func refusalOf(err error) refusal {
 	switch {
 	case errors.Is(err, errHeadSlow):
 		return refusal{http.StatusRequestTimeout, "timeout", "head_timeout"}
+	case errors.Is(err, errPlainHTTP):
+		return refusal{http.StatusBadRequest, "bad_request", "plain_http_on_tls"}
 	case errors.Is(err, errTooMany):
 		return refusal{http.StatusServiceUnavailable, "server_unavailable", codeTooMany}
 	case errors.Is(err, errTooManyOfOne):
@@ -115,7 +117,7 @@ func (s *session) turnAway() {
 	c := s.conn
 	_ = c.SetReadDeadline(time.Now().Add(refusedTime)) // fails on a closed connection only, as the read will
 	for seen := 0; ; {
-		n, err := c.Conn.Read(s.in.room())
+		n, err := c.wire.Read(s.in.room())
 		s.in.end += n
 		if err == nil {
 			n, err = http1.ParseRequest(s.in.unread(), seen, &s.head)

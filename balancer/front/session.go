@@ -48,9 +48,11 @@ func newSession(c *conn) *session {
 
 // run serves until the connection ends or turns out to be HTTP/2.
 func (s *session) run() {
-	if s.conn.refused != nil {
+	switch {
+	case s.conn.tls != nil && !s.shakeHands():
+	case s.conn.refused != nil:
 		s.turnAway()
-	} else {
+	default:
 		for s.await() && s.exchange() {
 		}
 	}
@@ -86,6 +88,9 @@ func (s *session) await() bool {
 		}
 		got := s.in.unread()
 		if !s.maybePreface() {
+			if s.conn.by == onlyHTTP2 {
+				return false // no answer would be understood
+			}
 			n, err := http1.ParseRequest(got, seen, &s.head)
 			if err != nil {
 				s.refuse(err)
@@ -121,7 +126,7 @@ func (s *session) receive(begun bool) bool {
 	var n int
 	var err error
 	if begun {
-		n, err = c.Conn.Read(s.in.room())
+		n, err = c.wire.Read(s.in.room())
 	} else {
 		n, err = c.ReadLazily(s.roomOf, s.freeIn)
 	}
@@ -152,6 +157,9 @@ func (s *session) exchange() bool {
 	if whole {
 		whole = s.answer.flush() == nil
 	}
+	if !whole {
+		s.conn.torn.Store(true)
+	}
 	if !whole || s.answer.close || !settled || s.conn.hurried.Load() {
 		s.unwanted = !settled || len(s.in.unread()) > 0 || s.conn.waiting()
 		return false
@@ -170,7 +178,7 @@ func (s *session) exchange() bool {
 func (s *session) begin() {
 	c := s.conn
 	s.Request = s.head.Request
-	s.Request.Scheme = "http"
+	s.Request.Scheme = c.scheme()
 	s.Length = s.head.Length
 	s.WebSocket = s.head.WebSocket
 	s.Body, s.Trailers = nil, nil

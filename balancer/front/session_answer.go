@@ -149,6 +149,9 @@ func (a *answer) Head(r *http1.Response, length int64) error {
 	case old:
 		own = append(own, "Connection: keep-alive\r\n"...)
 	}
+	if hsts := s.conn.front.hstsFor(s.conn); hsts != "" && !r.Fields.Has(fieldHSTS) {
+		own = append(append(append(own, fieldHSTS+": "...), hsts...), "\r\n"...)
+	}
 	if !r.Fields.Has("Date") {
 		own = appendDate(own, s.Record.FirstByte)
 	}

@@ -138,7 +138,7 @@ func (b *body) receive(p []byte) (int, error) {
 	if b.interrupted.Load() || s.conn.hurried.Load() {
 		return 0, os.ErrDeadlineExceeded // the deadline that says so may just have been overwritten
 	}
-	n, err := s.conn.Conn.Read(p)
+	n, err := s.conn.wire.Read(p)
 	b.taken += int64(n)
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF

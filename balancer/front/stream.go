@@ -58,12 +58,9 @@ func (f *Front) newStream(c *conn, w http.ResponseWriter, r *http.Request) *stre
 		Method:    r.Method,
 		Target:    originForm(r.Method, r.RequestURI),
 		Authority: r.Host,
-		Scheme:    "http",
+		Scheme:    c.scheme(),
 		Proto:     r.ProtoMajor*10 + r.ProtoMinor,
 		Fields:    appendFields(q.fields, r.Header),
-	}
-	if r.TLS != nil {
-		q.Request.Scheme = "https"
 	}
 	if r.ContentLength != 0 {
 		q.Length = r.ContentLength

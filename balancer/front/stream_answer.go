@@ -62,6 +62,9 @@ func (a *streamAnswer) Head(r *http1.Response, length int64) error {
 	if length >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
+	if c := a.stream.conn; h[fieldHSTS] == nil && c.front.hstsFor(c) != "" {
+		h[fieldHSTS] = []string{c.front.hstsFor(c)}
+	}
 	a.w.WriteHeader(r.Status)
 	return nil
 }
