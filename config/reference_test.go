@@ -62,6 +62,7 @@ func defaultValues(t *testing.T) map[string]string {
 	pool.Servers = []Server{DefaultServer("")}
 	c.Pools = []Pool{pool}
 	c.Routes = []Route{{Split: []Share{DefaultShare()}}}
+	c.TLS.Certificates = []Certificate{{}}
 	values := map[string]string{}
 	var walk func(path string, v reflect.Value)
 	walk = func(path string, v reflect.Value) {
@@ -82,7 +83,7 @@ func defaultValues(t *testing.T) map[string]string {
 	values["run_dir"] = "see below"
 	values["state_dir"] = "see below"
 	values["pools.servers.name"] = "the address"
-	for _, required := range []string{"pools.name", "pools.command", "pools.servers.address", "routes.split.pool"} {
+	for _, required := range []string{"pools.name", "pools.command", "pools.servers.address", "routes.split.pool", "tls.certificates.cert", "tls.certificates.key"} {
 		if values[required] != "none" {
 			t.Errorf("%s has the default %s", required, values[required])
 		}

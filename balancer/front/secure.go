@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -82,12 +83,7 @@ func (s *session) explainTLS(err error) {
 
 // looksLikeHTTP says whether a connection began as plain HTTP does.
 func looksLikeHTTP(head [5]byte) bool {
-	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH", "PRI *"} {
-		if string(head[:]) == method {
-			return true
-		}
-	}
-	return false
+	return slices.Contains([]string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH", "PRI *"}, string(head[:]))
 }
 
 // resultOf sorts what went wrong with a handshake, for who counts it. crypto/tls

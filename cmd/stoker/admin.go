@@ -41,8 +41,10 @@ type status struct {
 	Older   []olderStatus `json:"older,omitempty"`
 	Version string        `json:"version"`
 	// Listen are the addresses of the traffic door, unix sockets as "unix:/PATH".
-	Listen []string                `json:"listen"`
-	Pools  []supervisor.PoolStatus `json:"pools"`
+	Listen []string `json:"listen"`
+	// ListenTLS are those of listeners that speak TLS.
+	ListenTLS []string                `json:"listen_tls,omitempty"`
+	Pools     []supervisor.PoolStatus `json:"pools"`
 }
 
 // openAdmin opens the listeners, or takes those of the generation before, and
@@ -145,13 +147,17 @@ func adminMux(m *master) *http.ServeMux {
 }
 
 func (m *master) status() status {
-	return status{PID: os.Getpid(), State: m.state(), Generation: m.inherit.generation(), Older: m.elder.status(), Version: version, Listen: m.addresses(), Pools: m.sup.Status()}
+	return status{PID: os.Getpid(), State: m.state(), Generation: m.inherit.generation(), Older: m.elder.status(), Version: version, Listen: m.addresses(false), ListenTLS: m.addresses(true), Pools: m.sup.Status()}
 }
 
 // addresses are where clients connect now.
-func (m *master) addresses() []string {
+func (m *master) addresses(secure bool) []string {
+	cfg := m.current.Load()
 	all := []string{}
 	for _, l := range m.door.Listeners() {
+		if configured, _ := m.configured.Load(l); configured != nil && cfg.Secure(configured.(string)) != secure {
+			continue
+		}
 		address := l.Addr()
 		if address.Network() == "unix" {
 			all = append(all, "unix:"+address.String())

@@ -23,6 +23,9 @@ func newCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, w := range cfg.Warnings() {
+				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
+			}
 			if effective {
 				return cfg.Print(cmd.OutOrStdout())
 			}

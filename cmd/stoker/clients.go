@@ -21,7 +21,7 @@ const (
 func frontLimits(cfg *config.Config) front.Limits {
 	c := &cfg.Clients
 	l := front.Limits{
-		Head: c.HeadTimeout.Std(), Idle: c.IdleTimeout.Std(),
+		Handshake: cfg.TLS.HandshakeTimeout.Std(), Head: c.HeadTimeout.Std(), Idle: c.IdleTimeout.Std(),
 		Body: c.BodyTimeout.Std(), BodyRate: int64(c.BodyRate),
 		Write: c.WriteTimeout.Std(), WriteRate: int64(c.WriteRate),
 		Tunnel: c.TunnelIdle.Std(),

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stoker/balancer/recorder"
+	"stoker/internal/certs"
 	"stoker/supervisor"
 )
 
@@ -61,6 +62,9 @@ type helloMessage struct {
 	Serving map[string]int `json:"serving"`
 	// Records: there will be recorded messages.
 	Records bool `json:"records,omitempty"`
+	// Tickets are the keys of session tickets. They are secret: the link is two
+	// processes' memory, and they go nowhere else.
+	Tickets *certs.Tickets `json:"tickets,omitempty"`
 }
 
 // preparedMessage is what the newer one found.

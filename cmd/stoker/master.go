@@ -21,6 +21,7 @@ import (
 	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
 	"stoker/config"
+	"stoker/internal/certs"
 	"stoker/internal/door"
 	"stoker/supervisor"
 	"stoker/upstream"
@@ -58,6 +59,7 @@ type master struct {
 	mourners   []func(d supervisor.Death, id string)
 	front      *front.Front
 	door       *door.Door
+	certs      *certs.Store
 	admin      *admin
 	// notifier speaks to the service manager, if one has started us.
 	notifier *notifier
@@ -82,6 +84,8 @@ type master struct {
 	// listeners of the door, by their address in the configuration. Whoever
 	// holds changing may touch them.
 	listeners map[string]*door.Listener
+	// configured are the addresses of listeners in the configuration, by *door.Listener.
+	configured sync.Map
 	// jobs are what signals have begun.
 	jobs sync.WaitGroup
 	// endAsked is closed when a command asks for the end.
@@ -193,9 +197,16 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		return nil, err
 	}
 	observers := []front.Observer{balancer.NewMetrics(registry), &logs.access}
-	if m.front, err = front.New(front.Options{Handler: porter{m, m.balancer}, Observers: observers, Limits: frontLimits(cfg), Log: m.log.Named("front")}); err != nil {
+	secure := newTLSMetrics(registry)
+	if m.certs, err = newCerts(m, secure); err != nil {
 		return nil, err
 	}
+	if m.front, err = front.New(front.Options{
+		Handler: porter{m, redirector{m, m.balancer}}, Observers: observers, Limits: frontLimits(cfg), Shaken: secure.shaken, Log: m.log.Named("front"),
+	}); err != nil {
+		return nil, err
+	}
+	m.secured(cfg)
 	if m.sup, err = supervisor.New(supervisor.Options{
 		Config: cfg, Pools: m.pools.byName(), Log: m.log.Named("supervisor"), Registerer: registry,
 		KeeperArgv: []string{selfPath(), keeperCommand}, Stderr: os.Stderr, OnDeath: m.died,
@@ -205,13 +216,14 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	if m.admin, err = openAdmin(ctx, m); err != nil {
 		return nil, err
 	}
-	if m.door, err = openDoor(ctx, cfg.Listen, handed, inherit, m.log.Named("door")); err != nil {
+	if m.door, err = openDoor(ctx, cfg.Doors(), handed, inherit, m.log.Named("door")); err != nil {
 		m.giveUpAdmin()
 		return nil, err
 	}
 	m.listeners = map[string]*door.Listener{}
 	for i, l := range m.door.Listeners() { // one for each address, in order
-		m.listeners[cfg.Listen[i]] = l
+		m.listeners[cfg.Doors()[i]] = l
+		m.configured.Store(l, cfg.Doors()[i])
 	}
 	return m, nil
 }
@@ -232,6 +244,7 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 	broken := make(chan error, 1)
 	m.elder.follow()
 	defer m.elder.close()
+	defer m.watchCerts(ctx)()
 	m.postmortem.begin()
 	defer m.postmortem.end()
 	if m.court != nil {
@@ -245,7 +258,7 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 	if err := linkState(m.cfg); err != nil {
 		m.log.Debug("no link to the state directory", "error", err)
 	}
-	m.log.Info("serving", "listen", m.cfg.Listen, "admin", m.cfg.AdminSocket(), "pid", os.Getpid(), "version", version, "generation", m.inherit.generation())
+	m.log.Info("serving", "listen", m.cfg.Listen, "listen_tls", m.cfg.ListenTLS, "admin", m.cfg.AdminSocket(), "pid", os.Getpid(), "version", version, "generation", m.inherit.generation())
 	m.notifier.started(m.vitals())
 	if o.opened != nil && !m.inherit.successor() {
 		o.opened(m)
@@ -299,8 +312,8 @@ func (m *master) begin(ctx context.Context, serving *errgroup.Group, broken chan
 		m.front.Close()
 		return errors.Join(err, m.door.Close(ctx))
 	}
-	for _, l := range m.door.Listeners() {
-		serving.Go(func() error { return m.serve(l, broken) })
+	for address, l := range m.listeners {
+		serving.Go(func() error { return m.serve(address, l, broken) })
 	}
 	m.announce(epoch)
 	m.elder.awaitCounters()
@@ -309,8 +322,8 @@ func (m *master) begin(ctx context.Context, serving *errgroup.Group, broken chan
 }
 
 // serve lets the front serve l, and tells broken if that ends before its time.
-func (m *master) serve(l net.Listener, broken chan<- error) error {
-	err := m.front.Serve(l)
+func (m *master) serve(address string, l net.Listener, broken chan<- error) error {
+	err := m.front.ServeTLS(l, m.secureBy(address))
 	if err == nil || m.now() != serving {
 		return nil
 	}

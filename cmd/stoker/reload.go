@@ -13,6 +13,7 @@ import (
 
 	"stoker/balancer"
 	"stoker/config"
+	"stoker/internal/certs"
 	"stoker/internal/door"
 	"stoker/internal/systemd"
 	"stoker/supervisor"
@@ -133,6 +134,7 @@ type staged struct {
 	cfg    *config.Config
 	pools  []*upstream.Pool
 	logs   func()
+	certs  *certs.Staged
 	opened map[string]*door.Listener
 }
 
@@ -149,6 +151,10 @@ func (m *master) stage(ctx context.Context, next *config.Config) (*staged, error
 			pool = m.newPool(&next.Pools[i])
 		}
 		change.pools = append(change.pools, pool)
+	}
+	var err error
+	if change.certs, err = certs.Stage(certSettings(next)); err != nil {
+		return nil, err
 	}
 	if err := m.openListeners(ctx, change); err != nil {
 		return nil, err
@@ -174,6 +180,7 @@ func (m *master) adopt(ctx context.Context, change *staged) {
 			delete(now, pool.Name())
 		}
 	}
+	m.certs.Adopt(change.certs) // before connections ask for them
 	m.current.Store(next)
 	if m.court != nil {
 		m.court.SetTTL(next.Quarantine.TTL.Std())
@@ -183,16 +190,17 @@ func (m *master) adopt(ctx context.Context, change *staged) {
 		m.log.Error("routes stay as they were", "error", err) // which validation has ruled out
 	}
 	m.front.SetLimits(frontLimits(next))
+	m.secured(next)
 	m.sup.Adopt(next, m.pools.byName())
 	for _, removed := range now {
 		removed.Close()
 	}
-	for _, l := range change.opened {
-		m.serveMore(l)
+	for address, l := range change.opened {
+		m.serveMore(address, l)
 	}
 	removed := map[string]*door.Listener{}
 	for address, l := range m.listeners {
-		if !slices.Contains(next.Listen, address) {
+		if !slices.Contains(next.Doors(), address) {
 			removed[address] = l
 			delete(m.listeners, address)
 		}
@@ -205,7 +213,7 @@ func (m *master) adopt(ctx context.Context, change *staged) {
 
 // openListeners listens on what is new, or on none of it.
 func (m *master) openListeners(ctx context.Context, change *staged) error {
-	for _, address := range change.cfg.Listen {
+	for _, address := range change.cfg.Doors() {
 		if m.listeners[address] != nil {
 			continue
 		}
@@ -214,6 +222,7 @@ func (m *master) openListeners(ctx context.Context, change *staged) error {
 			return errors.Join(err, m.closeListeners(ctx, change.opened))
 		}
 		change.opened[address] = m.door.Add(listener)
+		m.configured.Store(change.opened[address], address)
 	}
 	if err := storeListeners(m.door, change.opened, m.notifier); err != nil {
 		m.log.Warn("clients are refused while no master runs", "error", err)
@@ -233,6 +242,7 @@ func (m *master) closeListeners(ctx context.Context, listeners map[string]*door.
 		errs = append(errs, m.notifier.manager.Barrier(limited))
 	}
 	for _, l := range listeners {
+		m.configured.Delete(l)
 		errs = append(errs, m.door.Remove(ctx, l))
 	}
 	return errors.Join(errs...)
@@ -248,10 +258,10 @@ func storeListeners(d *door.Door, opened map[string]*door.Listener, n *notifier)
 }
 
 // serveMore lets the front serve a listener that was opened while it serves others.
-func (m *master) serveMore(l *door.Listener) {
+func (m *master) serveMore(address string, l *door.Listener) {
 	m.jobs.Go(func() {
 		// Its failure ends it alone: the others serve on.
-		if err := m.front.Serve(l); err != nil && m.now() == serving {
+		if err := m.front.ServeTLS(l, m.secureBy(address)); err != nil && m.now() == serving {
 			m.log.Error("listener broke", "listen", l.Addr().String(), "error", err)
 		}
 	})

@@ -207,7 +207,7 @@ func (p *replay) target(ctx context.Context) (*receiver, error) {
 		return nil, fmt.Errorf("read status: %w", err)
 	}
 	if len(s.Listen) == 0 {
-		return nil, errors.New("the master has no listener; --to names a server to send it to")
+		return nil, errors.New("the master has no listener without TLS; --to names a server to send it to")
 	}
 	address := s.Listen[0]
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {

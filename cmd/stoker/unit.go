@@ -154,7 +154,7 @@ func (f *unitFacts) ofConfig(cfg *config.Config) {
 	}
 	// A little longer than the shutdown bounds itself.
 	f.StopSeconds = int(cfg.Shutdown.HardLimit.Std().Seconds()) + 30
-	for _, address := range cfg.Listen {
+	for _, address := range cfg.Doors() {
 		if path, ok := strings.CutPrefix(address, "unix:"); ok {
 			if dir := filepath.Dir(path); dir != filepath.Clean(cfg.RunDir) {
 				f.Writable = append(f.Writable, dir)

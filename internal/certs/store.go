@@ -25,7 +25,6 @@ type Settings struct {
 	ClientAuth tls.ClientAuthType
 }
 
-
 // suites are those of TLS 1.2 with forward secrecy and authenticated encryption;
 // HTTP/2 forbids all others (RFC 9113 appendix A). Those of 1.3 are not chosen.
 var suites = []uint16{
@@ -38,9 +37,10 @@ var suites = []uint16{
 type Store struct {
 	log    hclog.Logger
 	loaded func(ok bool)
+	shows  func([]*Pair)
 	now    func() time.Time
 
-	config atomic.Pointer[tls.Config] // nil: there is no TLS
+	config atomic.Pointer[tls.Config]
 
 	mu      sync.Mutex
 	tickets Tickets
@@ -59,18 +59,22 @@ type Options struct {
 	Tickets Tickets
 	// Loaded, where not nil, is told of every reading of changed files.
 	Loaded func(ok bool)
+	// Shown, where not nil, is told of the certificates that are shown from now on.
+	Shown func([]*Pair)
 }
 
 // New makes a store that shows nothing yet.
 func New(o Options) *Store {
-	s := &Store{log: o.Log, loaded: o.Loaded, now: time.Now, tickets: o.Tickets}
+	s := &Store{log: o.Log, loaded: o.Loaded, shows: o.Shown, now: time.Now, tickets: o.Tickets}
 	if !s.tickets.good(s.now()) {
 		s.tickets = newTickets(s.now())
 	}
+	s.config.Store(&tls.Config{MinVersion: tls.VersionTLS12})
 	return s
 }
 
-// Config is how a new connection is secured; nil: no certificate is there.
+// Config is how a new connection is secured. Before there was any certificate,
+// its handshake fails.
 func (s *Store) Config() *tls.Config { return s.config.Load() }
 
 // Tickets are for the process whose clients will be ours. They are secret.
@@ -138,6 +142,9 @@ func (s *Store) adopt(staged *Staged) {
 	}
 	s.shown, s.bad, s.said = staged, "", false
 	s.show()
+	if s.shows != nil {
+		s.shows(staged.pairs)
+	}
 	for _, p := range staged.pairs {
 		if doubt := p.Doubt(s.now()); doubt != "" {
 			s.log.Warn("certificate "+doubt, "certificate", p.Name(), "file", p.Cert)
@@ -148,8 +155,7 @@ func (s *Store) adopt(staged *Staged) {
 // show makes the configuration of what is there. s.mu is held.
 func (s *Store) show() {
 	if s.shown == nil || len(s.shown.pairs) == 0 {
-		s.config.Store(nil)
-		return
+		return // what was shown last serves listeners that are about to close
 	}
 	names := index(s.shown.pairs)
 	config := &tls.Config{

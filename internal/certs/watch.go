@@ -38,8 +38,8 @@ func (s *Store) Look() {
 	if shown == nil {
 		return
 	}
-	print := printOf(&shown.settings)
-	if print == shown.print || print == bad && said {
+	found := printOf(&shown.settings)
+	if found == shown.print || found == bad && said {
 		return
 	}
 	staged, err := Stage(shown.settings)
@@ -48,8 +48,8 @@ func (s *Store) Look() {
 	switch {
 	case s.shown != shown: // somebody else has been quicker
 		return
-	case err != nil && print != bad:
-		s.bad, s.said = print, false
+	case err != nil && found != bad:
+		s.bad, s.said = found, false
 		return
 	case err != nil:
 		s.said = true

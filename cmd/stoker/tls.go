@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stoker/balancer/front"
+	"stoker/config"
+	"stoker/internal/certs"
+)
+
+// tlsMetrics count handshakes, and show how long certificates are still good.
+type tlsMetrics struct {
+	handshakes *prometheus.CounterVec
+	resumed    prometheus.Counter
+	duration   prometheus.Histogram
+	reloads    *prometheus.CounterVec
+	expiry     *prometheus.GaugeVec
+}
+
+func newTLSMetrics(r prometheus.Registerer) *tlsMetrics {
+	m := &tlsMetrics{
+		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_tls_handshakes_total",
+			Help: "Handshakes with clients, by what became of them.",
+		}, []string{"result"}),
+		resumed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stoker_tls_handshakes_resumed_total",
+			Help: "Handshakes with clients that came again with a session ticket.",
+		}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "stoker_tls_handshake_duration_seconds",
+			Help:    "How long good handshakes took, the waits for the client included.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_tls_certificate_reloads_total",
+			Help: "Readings of certificates whose files had changed.",
+		}, []string{"result"}),
+		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "stoker_tls_certificate_expiry_timestamp_seconds",
+			Help: "When a certificate that is shown expires, in Unix time.",
+		}, []string{"certificate"}),
+	}
+	r.MustRegister(m.handshakes, m.resumed, m.duration, m.reloads, m.expiry)
+	return m
+}
+
+// shaken is told by the front.
+func (m *tlsMetrics) shaken(h front.Handshake) {
+	m.handshakes.WithLabelValues(h.Result).Inc()
+	if h.Err != nil {
+		return
+	}
+	m.duration.Observe(h.Took.Seconds())
+	if h.State.DidResume {
+		m.resumed.Inc()
+	}
+}
+
+// shown is told by the store.
+func (m *tlsMetrics) shown(pairs []*certs.Pair) {
+	m.expiry.Reset()
+	for _, p := range pairs {
+		m.expiry.WithLabelValues(p.Cert).Set(float64(p.Leaf.NotAfter.Unix()))
+	}
+}
+
+func (m *tlsMetrics) loaded(ok bool) {
+	result := "ok"
+	if !ok {
+		result = "failed"
+	}
+	m.reloads.WithLabelValues(result).Inc()
+}
+
+// newCerts shows what the configuration names; the tickets of the generation
+// before go on being good.
+func newCerts(m *master, metrics *tlsMetrics) (*certs.Store, error) {
+	staged, err := certs.Stage(certSettings(m.cfg))
+	if err != nil {
+		return nil, err
+	}
+	o := certs.Options{Log: m.log.Named("tls"), Loaded: metrics.loaded, Shown: metrics.shown}
+	if passed := m.inherit.hello.Tickets; passed != nil {
+		o.Tickets = *passed
+	}
+	store := certs.New(o)
+	store.Adopt(staged)
+	return store, nil
+}
+
+// certSettings are what a configuration says of certificates.
+func certSettings(cfg *config.Config) certs.Settings {
+	t := &cfg.TLS
+	s := certs.Settings{ClientCA: t.ClientCA, ClientAuth: tls.NoClientCert}
+	switch t.ClientAuth {
+	case config.ClientAuthRequest:
+		s.ClientAuth = tls.VerifyClientCertIfGiven
+	case config.ClientAuthRequire:
+		s.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	for _, c := range t.Certificates {
+		s.Certificates = append(s.Certificates, certs.Files{Cert: c.Cert, Key: c.Key, Hosts: c.Hosts})
+	}
+	return s
+}
+
+// tickets are for the next generation, which goes on where this one ends; nil
+// where there is no TLS.
+func (m *master) tickets() *certs.Tickets {
+	if len(m.current.Load().ListenTLS) == 0 {
+		return nil
+	}
+	t := m.certs.Tickets()
+	return &t
+}
+
+// secureBy says for each connection to a configured address whether it has TLS:
+// a reload may change that while the listener stays. It is asked by one goroutine.
+func (m *master) secureBy(address string) func() *tls.Config {
+	secure := false
+	return func() *tls.Config {
+		// One that is not configured any more goes on as it was until its door is closed.
+		if cfg := m.current.Load(); slices.Contains(cfg.Doors(), address) {
+			secure = cfg.Secure(address)
+		}
+		if !secure {
+			return nil
+		}
+		return m.certs.Config()
+	}
+}
+
+// watchCerts lets changed certificates be read until stop is called.
+func (m *master) watchCerts(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { m.certs.Watch(ctx) })
+	return func() {
+		cancel()
+		watching.Wait()
+	}
+}
+
+// secured tells the front what a configuration says of answers over TLS.
+func (m *master) secured(cfg *config.Config) {
+	m.front.SetHSTS(time.Duration(cfg.TLS.HSTS))
+}
