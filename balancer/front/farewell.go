@@ -2,6 +2,7 @@ package front
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http2"
 )
@@ -15,6 +16,8 @@ import (
 // Ours has to go between two frames of net/http's, which are therefore followed
 // as they are written.
 type farewell struct {
+	// on: this is HTTP/2, also when it has gone and net/http still writes.
+	on atomic.Bool
 	mu sync.Mutex // held while writing
 
 	head   [frameHead]byte // of the frame being written
@@ -33,7 +36,7 @@ var goAway = []byte{0, 0, 8, byte(http2.FrameGoAway), 0, 0, 0, 0, 0, 0x7f, 0xff,
 
 // Write is net/http's, and the session's for what it refuses.
 func (c *conn) Write(p []byte) (int, error) {
-	if !c.is(streams) {
+	if !c.farewell.on.Load() {
 		return c.wire.Write(p)
 	}
 	w := &c.farewell

@@ -50,6 +50,7 @@ func (f *Front) beginHandover(c *conn) bool {
 	if f.ending || !f.moveLocked(c, streams) {
 		return false
 	}
+	c.farewell.on.Store(true)
 	c.farewell.wanted = f.draining.Load()
 	c.handing = true
 	f.handing++
