@@ -77,6 +77,12 @@ func pythonOpenAI(t *testing.T) []string {
 // nodeModules returns a node_modules directory that holds the openai client.
 func nodeModules(t *testing.T) string {
 	t.Helper()
+	return nodeModule(t, "openai")
+}
+
+// nodeModule returns a node_modules directory that holds a package.
+func nodeModule(t *testing.T, name string) string {
+	t.Helper()
 	tool(t, "node", "apt-get install nodejs")
 	dir := os.Getenv("STOKER_E2E_NODE_MODULES")
 	if dir == "" {
@@ -84,8 +90,8 @@ func nodeModules(t *testing.T) string {
 			dir = strings.TrimSpace(string(global))
 		}
 	}
-	if _, err := os.Stat(dir + "/openai/package.json"); err != nil {
-		missing(t, "the openai client for Node", "npm install openai, and set STOKER_E2E_NODE_MODULES to its node_modules")
+	if _, err := os.Stat(dir + "/" + name + "/package.json"); err != nil {
+		missing(t, name+" for Node", "npm install "+name+", and set STOKER_E2E_NODE_MODULES to its node_modules")
 	}
 	return dir
 }
