@@ -58,7 +58,9 @@ type Config struct {
 	Crashes  Crashes  `toml:"crashes"`
 	// Quarantine refuses what has killed engines.
 	Quarantine Quarantine `toml:"quarantine"`
-	Pools      []Pool     `toml:"pools"`
+	// Resolver looks up servers that are given by name.
+	Resolver Resolver `toml:"resolver"`
+	Pools    []Pool   `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`
 
@@ -303,17 +305,4 @@ type Stop struct {
 	GoneCommand []string `toml:"gone_command"`
 	// GoneTimeout bounds the wait for GoneCommand.
 	GoneTimeout Duration `toml:"gone_timeout"`
-}
-
-// Server is a remote upstream.
-type Server struct {
-	// Address is "HOST:PORT" or "unix:/PATH".
-	Address string `toml:"address"`
-	// Name in status, logs and metrics; default the address.
-	Name   string `toml:"name"`
-	Weight int    `toml:"weight"`
-	// Down takes it out of the pool without taking it out of the file.
-	Down bool `toml:"down"`
-	// Backup gets requests only while no server that is none can serve.
-	Backup bool `toml:"backup"`
 }

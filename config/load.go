@@ -183,7 +183,7 @@ func (v *validator) complete(base string) {
 		p.Dir = absolute(base, p.Dir)
 		for j := range p.Servers {
 			if p.Servers[j].Name == "" {
-				p.Servers[j].Name = p.Servers[j].Address
+				p.Servers[j].Name = p.Servers[j].origin()
 			}
 		}
 	}

@@ -89,6 +89,7 @@ func (v *validator) validate() {
 	v.duration("quarantine.ttl", v.config.Quarantine.TTL, Duration(time.Second))
 	v.number("quarantine.body_kib", v.config.Quarantine.BodyKiB, 1, 1<<20)
 	v.number("quarantine.memory_mib", v.config.Quarantine.MemoryMiB, 1, 1<<20)
+	v.validateResolver()
 	v.validatePools()
 	v.validateRoutes()
 	if v.host != nil {

@@ -282,15 +282,17 @@ func (v *validator) validateServers(i int, p *Pool) {
 		key := func(name string) string { return indexPath(servers, j) + "." + name }
 		up, first = up || !server.Down, first || !server.Backup
 		v.number(key("weight"), server.Weight, 1, maxWeight)
-		v.validateServerAddress(key("address"), server.Address)
+		v.validateServerOrigin(key, &server)
 		if strings.ContainsFunc(server.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 			v.report(key("name"), "must have no white space: it stands in logs and metrics")
 		}
 		for k := range j {
 			other := func(name string) string { return v.origin.at(indexPath(servers, k) + "." + name) }
 			switch {
-			case server.Address == "":
-			case p.Servers[k].Address == server.Address:
+			case server.origin() == "":
+			case server.SRV != "" && p.Servers[k].SRV == server.SRV:
+				v.report(key("srv"), fmt.Sprintf("%q is also %s: name it once", server.SRV, other("srv")))
+			case server.SRV == "" && p.Servers[k].Address == server.Address:
 				v.report(key("address"), fmt.Sprintf("%q is also %s: name each server once, with weight for a larger share", server.Address, other("address")))
 			case p.Servers[k].Name == server.Name:
 				v.report(key("name"), fmt.Sprintf("%q is also %s: give each server a name of its own", server.Name, other("name")))

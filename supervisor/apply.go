@@ -63,6 +63,7 @@ func (s *Supervisor) Adopt(c *config.Config, ups map[string]*upstream.Pool) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	s.mu.Lock()
+	resolverChanged := s.config.Resolver != c.Resolver
 	s.config = c
 	now := make([]*poolWorkers, 0, len(c.Pools))
 	var before []*poolWorkers
@@ -73,6 +74,9 @@ func (s *Supervisor) Adopt(c *config.Config, ups map[string]*upstream.Pool) {
 		}
 		if p.removed || wanted == nil {
 			p.removed = true
+			for _, n := range p.names {
+				n.stop()
+			}
 			before = append(before, p)
 		}
 	}
@@ -85,7 +89,13 @@ func (s *Supervisor) Adopt(c *config.Config, ups map[string]*upstream.Pool) {
 			kept = s.openPool(p, ups[p.Name], before)
 		} else {
 			kept.adopt(p, settings)
+			kept.keepNames()
 			changes = append(changes, kept.changedServers()...)
+			for _, n := range kept.names {
+				if n.cancel == nil || resolverChanged {
+					n.start()
+				}
+			}
 		}
 		now = append(now, kept)
 	}
@@ -96,6 +106,13 @@ func (s *Supervisor) Adopt(c *config.Config, ups map[string]*upstream.Pool) {
 	for w, p := range settings {
 		all.Go(func() { w.ask(context.Background(), request{settings: p}) })
 	}
+	all.Go(func() { together(changes) })
+	all.Wait()
+}
+
+// together makes changes side by side.
+func together(changes []func()) {
+	var all sync.WaitGroup
 	for _, change := range changes {
 		all.Go(change)
 	}
@@ -125,6 +142,9 @@ func (s *Supervisor) openPool(p *config.Pool, up *upstream.Pool, before []*poolW
 	for _, r := range made.remote {
 		r.start(s.ctx)
 	}
+	for _, n := range made.names {
+		n.start()
+	}
 	return made
 }
 
@@ -151,12 +171,13 @@ func (p *poolWorkers) changedServers() []func() {
 	var changes []func()
 	old := p.remote
 	p.remote = nil
-	for _, c := range p.config.Servers {
-		i := slices.IndexFunc(old, func(r *remote) bool {
-			return r.server.config.Name == c.Name && r.server.config.Address == c.Address
-		})
+	for _, at := range p.seats() {
+		i := slices.IndexFunc(old, func(r *remote) bool { return r.seat.Name == at.Name && r.seat.Address == at.Address })
 		if i < 0 {
-			r := p.s.newRemote(p, c)
+			r := p.s.newRemote(p, at)
+			if at.name != nil && (at.name.held || at.name.away[at.Name]) {
+				r.holdBefore()
+			}
 			r.start(p.s.ctx)
 			p.remote = append(p.remote, r)
 			continue
@@ -164,12 +185,15 @@ func (p *poolWorkers) changedServers() []func() {
 		r := old[i]
 		old = slices.Delete(slices.Clone(old), i, i+1)
 		p.remote = append(p.remote, r)
-		if r.server.config != c || !reflect.DeepEqual(r.server.pool.Health, p.config.Health) || r.server.pool.DrainTimeout != p.config.DrainTimeout {
+		if !r.seat.same(&at) || !reflect.DeepEqual(r.server.pool.Health, p.config.Health) || r.server.pool.DrainTimeout != p.config.DrainTimeout {
 			settings, held := p.config, r.held
-			changes = append(changes, func() { r.change(settings, c, held) })
+			changes = append(changes, func() { r.change(settings, at, held) })
 		}
 	}
 	for _, r := range old {
+		if n := r.seat.name; n != nil {
+			n.away[r.seat.Name] = r.held
+		}
 		changes = append(changes, r.leave)
 	}
 	return changes

@@ -2,8 +2,11 @@ package supervisor
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -77,6 +80,16 @@ func (s *Supervisor) saveHeld() {
 					names = append(names, r.server.config.Name)
 				}
 			}
+			for _, n := range p.names {
+				if n.held {
+					names = append(names, n.config.Name)
+				}
+				for _, name := range slices.Sorted(maps.Keys(n.away)) {
+					if n.away[name] && !slices.Contains(names, name) {
+						names = append(names, name)
+					}
+				}
+			}
 		}
 		return names
 	})
@@ -98,9 +111,16 @@ func (s *Supervisor) keepHeld() {
 			}
 		}
 		for _, r := range p.remote {
-			if names[r.server.config.Name] && !r.server.config.Down {
-				r.held = true
-				r.server.state.Store(ServerDrained)
+			if names[r.server.config.Name] {
+				r.holdBefore()
+			}
+		}
+		for _, n := range p.names {
+			n.held = names[n.config.Name]
+			for name := range names {
+				if strings.Contains(name, "/") {
+					n.away[name] = true // if it is one of its addresses
+				}
 			}
 		}
 	}

@@ -32,6 +32,7 @@ type target struct {
 	pool    *poolWorkers
 	posts   []*post
 	remotes []*remote
+	names   []*dnsName // all of whose addresses are meant, later ones too
 }
 
 // find resolves the name of a pool, a worker or a server.
@@ -41,7 +42,7 @@ func (s *Supervisor) find(name string) (target, error) {
 	known := make([]string, 0, len(s.pools))
 	for _, p := range s.pools {
 		if p.name == name {
-			return target{p, p.posts, p.remote}, nil
+			return target{p, p.posts, p.remote, p.names}, nil
 		}
 		known = append(known, p.name)
 	}
@@ -51,6 +52,18 @@ func (s *Supervisor) find(name string) (target, error) {
 				return target{pool: p, posts: []*post{q}}, nil
 			}
 			known = append(known, q.name)
+		}
+		for _, n := range p.names {
+			if n.config.Name == name {
+				t := target{pool: p, names: []*dnsName{n}}
+				for _, r := range p.remote {
+					if r.seat.name == n {
+						t.remotes = append(t.remotes, r)
+					}
+				}
+				return t, nil
+			}
+			known = append(known, n.config.Name)
 		}
 		for _, r := range p.remote {
 			if r.server.config.Name == name {
@@ -84,6 +97,9 @@ func (s *Supervisor) hold(ctx context.Context, name string, r request) (*Report,
 	s.mu.Lock()
 	for _, q := range t.posts {
 		q.held = true
+	}
+	for _, n := range t.names {
+		n.held = true
 	}
 	s.mu.Unlock()
 	s.saveHeld()
@@ -154,6 +170,15 @@ func (s *Supervisor) release(t target) {
 	defer s.mu.Unlock()
 	for _, q := range t.posts {
 		q.held = false
+	}
+	for _, n := range t.names {
+		n.held = false
+		clear(n.away)
+	}
+	for _, r := range t.remotes {
+		if n := r.seat.name; n != nil {
+			delete(n.away, r.seat.Name)
+		}
 	}
 }
 

@@ -55,6 +55,7 @@ type poolWorkers struct {
 	config *config.Pool
 	posts  []*post // by index, which may have gaps
 	remote []*remote
+	names  []*dnsName
 	// supersede ends the rolling change that goes on; nil: none does.
 	supersede context.CancelCauseFunc
 	// removed: it is in no configuration any more; its workers end.
@@ -75,8 +76,9 @@ func (s *Supervisor) newPool(p *config.Pool, up *upstream.Pool) *poolWorkers {
 		s: s, name: p.Name, config: p, upstream: up, turns: &turns{limit: p.MaxStarting},
 		busy: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
-	for _, c := range p.Servers {
-		made.remote = append(made.remote, s.newRemote(made, c))
+	made.keepNames()
+	for _, at := range made.seats() {
+		made.remote = append(made.remote, s.newRemote(made, at))
 	}
 	return made
 }

@@ -17,6 +17,8 @@ type ServerState string
 const (
 	// ServerUnknown: not probed often enough yet. Not in the pool.
 	ServerUnknown ServerState = "unknown"
+	// ServerUnresolved: its name has no address yet. Nothing of it is in the pool.
+	ServerUnresolved ServerState = "unresolved"
 	// ServerReady: in the pool.
 	ServerReady ServerState = "ready"
 	// ServerUnhealthy: out of the pool until its probes are good again.

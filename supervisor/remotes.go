@@ -21,24 +21,18 @@ type remote struct {
 	// The rest is guarded by Supervisor.mu.
 
 	server *server
+	seat   seat
 	// held: an operator keeps it out of the pool.
 	held bool
 }
 
 // newRemote makes a member for a server, which is not probed yet.
-func (s *Supervisor) newRemote(p *poolWorkers, c config.Server) *remote {
+func (s *Supervisor) newRemote(p *poolWorkers, at seat) *remote {
+	c := at.Server
 	m := p.upstream.Add(c.Name, c.Weight)
-	m.SetTier(tierOf(c))
+	m.SetTier(at.tier)
 	m.Reset(c.Address)
-	return &remote{s: s, pool: p, member: m, server: newServer(p.config, c, m, s.log, s.metrics.probeFailed(p.name, c.Name))}
-}
-
-// tierOf says how late a server's turn is.
-func tierOf(c config.Server) int {
-	if c.Backup {
-		return 1
-	}
-	return 0
+	return &remote{s: s, pool: p, member: m, seat: at, server: newServer(p.config, c, m, s.log, s.metrics.probeFailed(p.name, c.Name))}
 }
 
 // start begins to probe. The supervisor's lock is held.
@@ -68,17 +62,18 @@ func (r *remote) halt() {
 }
 
 // change goes on with other settings; held is what an operator wants.
-func (r *remote) change(p *config.Pool, c config.Server, held bool) {
+func (r *remote) change(p *config.Pool, at seat, held bool) {
+	c := at.Server
 	r.changing.Lock()
 	defer r.changing.Unlock()
 	r.halt()
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
 	before := r.server.State()
-	r.held = held
+	r.held, r.seat = held, at
 	r.server = newServer(p, c, r.member, r.s.log, r.s.metrics.probeFailed(r.pool.name, c.Name))
 	r.member.SetWeight(c.Weight)
-	r.member.SetTier(tierOf(c))
+	r.member.SetTier(at.tier)
 	switch {
 	case c.Down:
 	case held:
@@ -99,9 +94,17 @@ func (r *remote) change(p *config.Pool, c config.Server, held bool) {
 // hold takes the server out of the pool, or lets it in again once it is well.
 func (r *remote) hold(held bool) {
 	r.s.mu.Lock()
-	p, c := r.server.pool, r.server.config
+	p, at := r.server.pool, r.seat
 	r.s.mu.Unlock()
-	r.change(p, c, held)
+	r.change(p, at, held)
+}
+
+// holdBefore keeps a server out that has not begun yet. The lock is held.
+func (r *remote) holdBefore() {
+	if !r.seat.Down {
+		r.held = true
+		r.server.state.Store(ServerDrained)
+	}
 }
 
 // leave takes the server out for good; its requests may finish.

@@ -74,8 +74,13 @@ func (s *Supervisor) Status() []PoolStatus {
 		for _, r := range p.remote {
 			status.Servers = append(status.Servers, ServerStatus{
 				Name: r.server.config.Name, Address: r.server.config.Address, State: r.server.State(),
-				InFlight: r.member.InFlight(), Breaker: r.member.Breaker(), Health: r.server.judged.Load(), Weight: r.server.config.Weight, Tier: tierOf(r.server.config), Wish: wishText(r.held),
+				InFlight: r.member.InFlight(), Breaker: r.member.Breaker(), Health: r.server.judged.Load(), Weight: r.server.config.Weight, Tier: r.seat.tier, Wish: wishText(r.held),
 			})
+		}
+		for _, n := range p.names {
+			if len(n.places) == 0 {
+				status.Servers = append(status.Servers, n.status())
+			}
 		}
 		pools = append(pools, status)
 	}
@@ -125,7 +130,12 @@ func (s *Supervisor) Ready() (ready, total int) {
 				total++
 			case ServerUnknown, ServerUnhealthy:
 				total++
-			case ServerDown, ServerDrained:
+			case ServerDown, ServerDrained, ServerUnresolved:
+			}
+		}
+		for _, n := range p.names {
+			if len(n.places) == 0 && !n.held {
+				total++
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stoker/config"
+	"stoker/internal/resolve"
 	"stoker/upstream"
 )
 
@@ -70,6 +71,8 @@ type Supervisor struct {
 	end     context.CancelFunc // ends the probing of servers, and operations
 	ctx     context.Context    // the servers' life, which Start begins and Stop ends
 	running sync.WaitGroup
+	// lookUp makes what names are looked up with.
+	lookUp func(config.Resolver) resolver
 	// held are the wishes of operators on disk.
 	held *held
 	// applying is held by whoever changes the configuration.
@@ -99,6 +102,7 @@ func New(o Options) (*Supervisor, error) {
 		freed:   make(chan struct{}),
 		cleared: make(chan struct{}),
 		hurry:   make(chan struct{}),
+		lookUp:  func(c config.Resolver) resolver { return &resolve.Resolver{Server: c.Address} },
 	}
 	s.ctx, s.end = context.WithCancel(context.Background())
 	ours := make(map[string]bool)
@@ -159,6 +163,9 @@ func (s *Supervisor) Start(ctx context.Context) error {
 	for _, p := range s.pools {
 		for _, r := range p.remote {
 			r.start(s.ctx)
+		}
+		for _, n := range p.names {
+			n.start()
 		}
 	}
 	return nil
