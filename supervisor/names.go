@@ -67,7 +67,7 @@ type dnsName struct {
 type spot struct {
 	host   string // whose it is
 	at     netip.AddrPort
-	weight int
+	weight int // an SRV record's; 0: the configuration's
 	tier   int
 }
 
@@ -127,7 +127,10 @@ func (n *dnsName) seat(at spot) seat {
 	if c.Name != c.Address && c.Name != c.SRV {
 		label = c.Name
 	}
-	c.Name, c.Address, c.SRV, c.Weight = label+"/"+at.at.String(), at.at.String(), "", at.weight
+	c.Name, c.Address, c.SRV = label+"/"+at.at.String(), at.at.String(), ""
+	if at.weight > 0 {
+		c.Weight = at.weight
+	}
 	return seat{Server: c, tier: tierOf(c) + at.tier, name: n}
 }
 
@@ -143,11 +146,6 @@ func (p *poolWorkers) keepNames() {
 		n := p.nameOf(c)
 		if n == nil {
 			n = &dnsName{s: p.s, pool: p, config: c, away: map[string]bool{}}
-		}
-		if n.config.Weight != c.Weight {
-			for i := range n.places {
-				n.places[i].weight = c.Weight // of an SRV name's it is always 1
-			}
 		}
 		n.config = c
 		now = append(now, n)
@@ -227,7 +225,7 @@ func (n *dnsName) ask(ctx context.Context, r resolver, c config.Server) (found [
 		return nil, 0, false, err //nolint:wrapcheck // it names the name
 	}
 	for _, ip := range a.IPs {
-		found = append(found, spot{host: host, at: netip.AddrPortFrom(ip, uint16(number)), weight: c.Weight})
+		found = append(found, spot{host: host, at: netip.AddrPortFrom(ip, uint16(number))})
 	}
 	return found, a.TTL, a.Partial, nil
 }

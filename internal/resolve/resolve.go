@@ -28,7 +28,7 @@ const (
 	udpSize = 1232
 )
 
-// ErrNotFound: DNS has answered, and the name or what was asked of it does not exist.
+// ErrNotFound is DNS's own answer: the name, or what was asked of it, does not exist.
 var ErrNotFound = errors.New("no such name in DNS")
 
 // Resolver asks. The zero value goes by this host's files.

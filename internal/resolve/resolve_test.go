@@ -16,8 +16,6 @@ import (
 	"stoker/internal/resolve/dnstest"
 )
 
-// files makes a resolv.conf and a hosts file. A resolv.conf names no port, so
-// that the tests that need one go by ask's configuration instead.
 func written(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -39,63 +37,63 @@ func TestAddresses(t *testing.T) {
 	const host = "engines.internal"
 	tests := []struct {
 		name    string
-		prepare func(t *testing.T, s *dnstest.Server)
+		prepare func(s *dnstest.Server)
 		want    string
 		ttl     time.Duration
 		partial bool
 		err     error // errors.New: any
 	}{
 		{
-			"both families, in order, each once", func(t *testing.T, s *dnstest.Server) {
-				s.Set(t, host, dns.TypeA, host+". 30 IN A 10.0.0.2", host+". 40 IN A 10.0.0.1", host+". 40 IN A 10.0.0.2")
-				s.Set(t, host, dns.TypeAAAA, host+". 20 IN AAAA fd00::1")
+			"both families, in order, each once", func(s *dnstest.Server) {
+				s.Set(host, dns.TypeA, host+". 30 IN A 10.0.0.2", host+". 40 IN A 10.0.0.1", host+". 40 IN A 10.0.0.2")
+				s.Set(host, dns.TypeAAAA, host+". 20 IN AAAA fd00::1")
 			}, "10.0.0.1 10.0.0.2 fd00::1", 20 * time.Second, false, nil,
 		},
 		{
-			"an alias whose end comes with it", func(t *testing.T, s *dnstest.Server) {
-				s.Set(t, host, dns.TypeA, host+". 5 IN CNAME b.internal.", "b.internal. 30 IN A 10.0.0.3", "other.internal. 1 IN A 10.9.9.9")
+			"an alias whose end comes with it", func(s *dnstest.Server) {
+				s.Set(host, dns.TypeA, host+". 5 IN CNAME b.internal.", "b.internal. 30 IN A 10.0.0.3", "other.internal. 1 IN A 10.9.9.9")
 			}, "10.0.0.3", 5 * time.Second, false, nil,
 		},
 		{
-			"an alias whose end must be asked for", func(t *testing.T, s *dnstest.Server) {
-				s.Set(t, host, dns.TypeA, host+". 30 IN CNAME b.internal.")
-				s.Set(t, "b.internal", dns.TypeA, "b.internal. 7 IN A 10.0.0.4")
+			"an alias whose end must be asked for", func(s *dnstest.Server) {
+				s.Set(host, dns.TypeA, host+". 30 IN CNAME b.internal.")
+				s.Set("b.internal", dns.TypeA, "b.internal. 7 IN A 10.0.0.4")
 			}, "10.0.0.4", 7 * time.Second, false, nil,
 		},
 		{
-			"aliases in a circle", func(t *testing.T, s *dnstest.Server) {
+			"aliases in a circle", func(s *dnstest.Server) {
 				for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
-					s.Set(t, host, kind, host+". 30 IN CNAME b.internal.")
-					s.Set(t, "b.internal", kind, "b.internal. 7 IN CNAME "+host+".")
+					s.Set(host, kind, host+". 30 IN CNAME b.internal.")
+					s.Set("b.internal", kind, "b.internal. 7 IN CNAME "+host+".")
 				}
 			}, "", 0, false, errors.New("CNAMEs"),
 		},
 		{
-			"one question fails", func(t *testing.T, s *dnstest.Server) {
-				s.Set(t, host, dns.TypeA, host+". 30 IN A 10.0.0.1")
+			"one question fails", func(s *dnstest.Server) {
+				s.Set(host, dns.TypeA, host+". 30 IN A 10.0.0.1")
 				s.FailOne(host, dns.TypeAAAA, dns.RcodeServerFailure)
 			}, "10.0.0.1", 30 * time.Second, true, nil,
 		},
 		{
-			"cut short", func(t *testing.T, s *dnstest.Server) {
+			"cut short", func(s *dnstest.Server) {
 				var many []string
 				for i := range 100 {
 					many = append(many, fmt.Sprintf("%s. 30 IN A 10.0.1.%d", host, i))
 				}
-				s.Set(t, host, dns.TypeA, many...)
+				s.Set(host, dns.TypeA, many...)
 				s.Truncate()
 			}, "100 of them", 30 * time.Second, false, nil,
 		},
-		{"no such name", func(*testing.T, *dnstest.Server) {}, "", 0, false, ErrNotFound},
-		{"nothing of that kind", func(t *testing.T, s *dnstest.Server) { s.Set(t, host, dns.TypeTXT) }, "", 0, false, ErrNotFound},
-		{"the server fails", func(_ *testing.T, s *dnstest.Server) { s.Fail(dns.RcodeServerFailure) }, "", 0, false, errors.New("SERVFAIL")},
-		{"the server refuses", func(_ *testing.T, s *dnstest.Server) { s.Fail(dns.RcodeRefused) }, "", 0, false, errors.New("REFUSED")},
-		{"nothing holds for no time", func(t *testing.T, s *dnstest.Server) { s.Set(t, host, dns.TypeA, host+". 0 IN A 10.0.0.1") }, "10.0.0.1", 0, false, nil},
+		{"no such name", func(*dnstest.Server) {}, "", 0, false, ErrNotFound},
+		{"nothing of that kind", func(s *dnstest.Server) { s.Set(host, dns.TypeTXT) }, "", 0, false, ErrNotFound},
+		{"the server fails", func(s *dnstest.Server) { s.Fail(dns.RcodeServerFailure) }, "", 0, false, errors.New("SERVFAIL")},
+		{"the server refuses", func(s *dnstest.Server) { s.Fail(dns.RcodeRefused) }, "", 0, false, errors.New("REFUSED")},
+		{"nothing holds for no time", func(s *dnstest.Server) { s.Set(host, dns.TypeA, host+". 0 IN A 10.0.0.1") }, "10.0.0.1", 0, false, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := dnstest.Start(t)
-			tt.prepare(t, s)
+			tt.prepare(s)
 			got, err := (&Resolver{Server: s.Address}).Addresses(t.Context(), host)
 			if tt.err != nil {
 				if err == nil || !errors.Is(err, tt.err) && !strings.Contains(err.Error(), tt.err.Error()) {
@@ -121,13 +119,13 @@ func TestServices(t *testing.T) {
 	const name = "_http._tcp.engines.internal"
 	s := dnstest.Start(t)
 	r := &Resolver{Server: s.Address}
-	s.Set(t, name, dns.TypeSRV, name+". 30 IN SRV 10 5 8000 B.internal.", name+". 30 IN SRV 20 0 8001 c.internal.", name+". 12 IN SRV 10 1 8000 a.internal.")
+	s.Set(name, dns.TypeSRV, name+". 30 IN SRV 10 5 8000 B.internal.", name+". 30 IN SRV 20 0 8001 c.internal.", name+". 12 IN SRV 10 1 8000 a.internal.")
 	got, err := r.Services(t.Context(), name)
 	want := "[{a.internal 8000 10 1} {b.internal 8000 10 5} {c.internal 8001 20 0}]"
 	if err != nil || fmt.Sprint(got.List) != want || got.TTL != 12*time.Second {
 		t.Errorf("got %v, %v; want %s", got, err, want)
 	}
-	s.Set(t, name, dns.TypeSRV, name+". 30 IN SRV 0 0 0 .")
+	s.Set(name, dns.TypeSRV, name+". 30 IN SRV 0 0 0 .")
 	if _, err := r.Services(t.Context(), name); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a service that is not offered: %v", err)
 	}
@@ -153,8 +151,8 @@ func TestHostsFileAndLiteralAddresses(t *testing.T) {
 // TestSearchList goes by a resolv.conf's list, at a server on a port of its own.
 func TestSearchList(t *testing.T) {
 	s := dnstest.Start(t)
-	s.Set(t, "engines.rack.internal", dns.TypeA, "engines.rack.internal. 30 IN A 10.0.0.1")
-	s.Set(t, "engines.row.internal", dns.TypeA, "engines.row.internal. 30 IN A 10.0.0.2")
+	s.Set("engines.rack.internal", dns.TypeA, "engines.rack.internal. 30 IN A 10.0.0.1")
+	s.Set("engines.row.internal", dns.TypeA, "engines.row.internal. 30 IN A 10.0.0.2")
 	servers, err := dns.ClientConfigFromReader(strings.NewReader("search hall.internal rack.internal row.internal\noptions ndots:1 timeout:1 attempts:1\n"))
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 // Server answers over UDP and TCP at Address.
 type Server struct {
 	Address string
+	tb      testing.TB
 
 	mu       sync.Mutex
 	records  map[dns.Question][]dns.RR
@@ -24,10 +25,10 @@ type Server struct {
 }
 
 // Start begins to serve, until the test's end.
-func Start(t testing.TB) *Server {
-	t.Helper()
-	s := &Server{records: map[dns.Question][]dns.RR{}, rcodes: map[dns.Question]int{}, asked: map[dns.Question]int{}}
-	udp, tcp := listen(t)
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	s := &Server{tb: tb, records: map[dns.Question][]dns.RR{}, rcodes: map[dns.Question]int{}, asked: map[dns.Question]int{}}
+	udp, tcp := listen(tb)
 	s.Address = udp.LocalAddr().String()
 	var running sync.WaitGroup
 	for _, server := range []*dns.Server{{PacketConn: udp, Handler: s}, {Listener: tcp, Handler: s}} {
@@ -35,19 +36,19 @@ func Start(t testing.TB) *Server {
 		server.NotifyStartedFunc = func() { close(started) }
 		running.Go(func() { _ = server.ActivateAndServe() })
 		<-started
-		t.Cleanup(func() { _ = server.Shutdown() })
+		tb.Cleanup(func() { _ = server.Shutdown() })
 	}
-	t.Cleanup(func() { _ = udp.Close(); _ = tcp.Close() })
+	tb.Cleanup(func() { _ = udp.Close(); _ = tcp.Close() })
 	return s
 }
 
 // listen finds a port that is free for both.
-func listen(t testing.TB) (net.PacketConn, net.Listener) {
-	t.Helper()
+func listen(tb testing.TB) (net.PacketConn, net.Listener) {
+	tb.Helper()
 	for range 100 {
 		udp, err := net.ListenPacket("udp", "127.0.0.1:0") //nolint:noctx // loopback
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		tcp, err := net.Listen("tcp", udp.LocalAddr().String()) //nolint:noctx // loopback
 		if err == nil {
@@ -55,7 +56,7 @@ func listen(t testing.TB) (net.PacketConn, net.Listener) {
 		}
 		_ = udp.Close()
 	}
-	t.Fatal("no port is free for UDP and TCP")
+	tb.Fatal("no port is free for UDP and TCP")
 	return nil, nil
 }
 
@@ -65,13 +66,13 @@ func question(name string, kind uint16) dns.Question {
 
 // Set replaces what is answered to a name's question: records as in a zone
 // file, such as "engines.internal. 1 IN A 127.0.0.1". None: the name has none of that kind.
-func (s *Server) Set(t testing.TB, name string, kind uint16, records ...string) {
-	t.Helper()
+func (s *Server) Set(name string, kind uint16, records ...string) {
+	s.tb.Helper()
 	var parsed []dns.RR
 	for _, text := range records {
 		record, err := dns.NewRR(text)
 		if err != nil {
-			t.Fatal(err)
+			s.tb.Fatal(err)
 		}
 		parsed = append(parsed, record)
 	}
