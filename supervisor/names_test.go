@@ -135,9 +135,9 @@ func TestNameIsAskedAgainAsItsAnswersSay(t *testing.T) {
 		defer n.Stop(t.Context())
 		n.want(t, "at first", "e.internal/10.0.0.1:8000 w1 t0")
 		n.dns.say("e.internal", 0, false, "10.0.0.2", "10.0.0.1")
-		time.Sleep(10*time.Second - 1)
+		time.Sleep(10*time.Second - time.Nanosecond)
 		n.want(t, "before the time is over", "e.internal/10.0.0.1:8000 w1 t0")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		n.want(t, "after it", "e.internal/10.0.0.1:8000 w1 t0", "e.internal/10.0.0.2:8000 w1 t0")
 		n.dns.say("e.internal", time.Hour, true, "10.0.0.3")
 		time.Sleep(time.Second) // min_interval
@@ -155,9 +155,9 @@ func TestNameWithoutAnAnswer(t *testing.T) {
 		defer n.Stop(t.Context())
 		time.Sleep(5 * time.Minute)
 		n.want(t, "unknown")
-		want := []time.Duration{0, 1, 3, 7, 15, 31, 63, 123, 183, 243}
-		for i := range want {
-			want[i] *= time.Second
+		var want []time.Duration
+		for _, seconds := range []int{0, 1, 3, 7, 15, 31, 63, 123, 183, 243} {
+			want = append(want, time.Duration(seconds)*time.Second)
 		}
 		if !slices.Equal(n.dns.asked, want) {
 			t.Errorf("asked after %v, want %v", n.dns.asked, want)
@@ -190,8 +190,10 @@ func TestSRVBecomesMembers(t *testing.T) {
 		static.Backup = true
 		n := newNamed(t, backup, static)
 		n.dns.srv = resolve.Services{TTL: time.Second, List: []resolve.Service{
-			{Host: "a.internal", Port: 1, Priority: 10, Weight: 60000}, {Host: "b.internal", Port: 2, Priority: 10, Weight: 6000},
-			{Host: "c.internal", Port: 3, Priority: 30, Weight: 0}, {Host: "d.internal", Port: 4, Priority: 30, Weight: 0},
+			{Host: "a.internal", Port: 1, Priority: 10, Weight: 60000},
+			{Host: "b.internal", Port: 2, Priority: 10, Weight: 6000},
+			{Host: "c.internal", Port: 3, Priority: 30, Weight: 0},
+			{Host: "d.internal", Port: 4, Priority: 30, Weight: 0},
 		}}
 		for i, host := range []string{"a", "b", "c"} {
 			n.dns.say(host+".internal", time.Minute, false, fmt.Sprintf("10.0.0.%d", i+1))
