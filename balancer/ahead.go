@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"stoker/exchange"
 	"stoker/internal/jsonfield"
@@ -17,6 +18,10 @@ type ahead struct {
 	asked bool
 	value jsonfield.Value // the model's
 	err   error
+
+	// total is what all hold together, taken this one's part of it, in bytes.
+	total *atomic.Int64
+	taken int64
 
 	buf *[]byte // nil: nothing was read, or it has all been sent
 	// What is still to be sent: before, in place of, and after what was replaced.
@@ -54,7 +59,7 @@ func (a *attempt) readAhead() error {
 	h := &a.ahead
 	h.body, h.length, h.held = x.Body, x.Length, true
 	h.buf = aheadBuffers.Get().(*[]byte)
-	if err := h.fill(x, now.maxAhead); err != nil {
+	if err := h.fill(x, now); err != nil {
 		return err
 	}
 	if x.Length < 0 && (x.Trailers == nil || len(x.Trailers()) == 0) {
@@ -69,12 +74,17 @@ func (a *attempt) readAhead() error {
 }
 
 // fill reads up to the body's end.
-func (h *ahead) fill(x *exchange.Exchange, most int64) error {
+func (h *ahead) fill(x *exchange.Exchange, now *table) error {
 	data := *h.buf
 	defer func() { *h.buf = data }()
+	h.take(int64(cap(data)))
 	for x.Length < 0 || int64(len(data)) < x.Length {
 		if len(data) == cap(data) {
+			before := cap(data)
 			data = grow(data, x.Length)
+			if h.take(int64(cap(data)-before)) > now.aheadMemory {
+				return errAheadFull
+			}
 		}
 		room := data[len(data):cap(data)]
 		if x.Length >= 0 {
@@ -83,7 +93,7 @@ func (h *ahead) fill(x *exchange.Exchange, most int64) error {
 		n, err := x.Body.Read(room)
 		data = data[:len(data)+n]
 		switch {
-		case int64(len(data)) > most:
+		case int64(len(data)) > now.maxAhead:
 			return errAheadTooLarge
 		case err == nil:
 		case errors.Is(err, io.EOF) && x.Length < 0, int64(len(data)) == x.Length:
@@ -96,6 +106,12 @@ func (h *ahead) fill(x *exchange.Exchange, most int64) error {
 		}
 	}
 	return nil
+}
+
+// take adds to what is held, and returns how much all hold together.
+func (h *ahead) take(n int64) int64 {
+	h.taken += n
+	return h.total.Add(n)
 }
 
 // grow makes room for as much as has come already, four times of it where that
@@ -152,6 +168,8 @@ func (h *ahead) release() {
 		aheadBuffers.Put(h.buf)
 	}
 	h.buf, h.parts = nil, [3][]byte{}
+	h.total.Add(-h.taken)
+	h.taken = 0
 }
 
 // end leaves the exchange as it was.

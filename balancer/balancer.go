@@ -52,6 +52,8 @@ type Options struct {
 	// MaxAhead is how much of a body is held, in bytes, to find the model that it
 	// names, where routes ask for it; 0: DefaultMaxAhead.
 	MaxAhead int64
+	// AheadMemory is how much of all such bodies is held, in bytes; 0: DefaultAheadMemory.
+	AheadMemory int64
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
@@ -61,6 +63,9 @@ type Options struct {
 // DefaultMaxAhead is room for a prompt of a million tokens, and for a few images.
 const DefaultMaxAhead = 8 << 20
 
+// DefaultAheadMemory is room for some hundred large prompts that come at once.
+const DefaultAheadMemory = 512 << 20
+
 // Balancer carries requests. It has no state but what it was made with, or told
 // since, and the count of what is under way; it is safe for use by many goroutines.
 type Balancer struct {
@@ -68,6 +73,8 @@ type Balancer struct {
 	recorder *recorder.Recorder
 	log      hclog.Logger
 	attempts sync.Pool // of *attempt
+	// aheadHeld is how much memory bodies take that were read ahead.
+	aheadHeld atomic.Int64
 
 	court    *quarantine.Court
 	evidence evidencePools
@@ -104,6 +111,8 @@ type table struct {
 	trusted  networks
 	maxBody  int64
 	maxAhead int64
+
+	aheadMemory int64
 }
 
 // Update goes by other pools, routes, networks and limits from the next request on, or
@@ -116,7 +125,10 @@ func (b *Balancer) Update(o Options) error {
 	if o.MaxAhead <= 0 {
 		o.MaxAhead = DefaultMaxAhead
 	}
-	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead})
+	if o.AheadMemory <= 0 {
+		o.AheadMemory = DefaultAheadMemory
+	}
+	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead, aheadMemory: o.AheadMemory})
 	return nil
 }
 
@@ -137,7 +149,7 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 		return classify(err)
 	}
 	now := b.table.Load()
-	a.table = now
+	a.table, a.ahead.total = now, &b.aheadHeld
 	q := ask(&x.Request, a)
 	r, err := now.routes.find(&q)
 	if err != nil {

@@ -127,8 +127,11 @@ func judgeRequest(e *requestError) verdict {
 	if e.status == http.StatusUpgradeRequired {
 		v.fields = versionFields
 	}
-	if e.status == http.StatusNotFound {
+	switch e.status {
+	case http.StatusNotFound:
 		v.outcome, v.kind = exchange.OutcomeNoRoute, typeNotFound
+	case http.StatusServiceUnavailable:
+		v.outcome, v.kind, v.retryAfter = exchange.OutcomeLimited, typeOverloaded, 1
 	}
 	return v
 }

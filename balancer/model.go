@@ -37,6 +37,10 @@ var errTwoModels = &requestError{http.StatusBadRequest, "model_twice", "the requ
 // clients fill the memory.
 var errAheadTooLarge = &requestError{http.StatusRequestEntityTooLarge, "body_too_large", "the request's body is larger than this server reads to find the model that it names"}
 
+// errAheadFull is refused for the same reason: clients that send slowly would
+// else fill the memory together.
+var errAheadFull = &requestError{http.StatusServiceUnavailable, "read_ahead_full", "too many large requests are being read; try again later"}
+
 // maxModelShown is how much of a name a client is shown again, in bytes.
 const maxModelShown = 200
 

@@ -140,9 +140,10 @@ func TestBodiesThatCannotBeReadAhead(t *testing.T) {
 // Memory is held while it is needed, and no longer than until the body was sent.
 func TestReadAheadGivesItsMemoryBack(t *testing.T) {
 	var held bool
+	var b *Balancer
 	take := func(ctx context.Context, x *exchange.Exchange, sink exchange.Sink) error {
 		h := x.Body.(*ahead)
-		if h.buf == nil {
+		if h.buf == nil || b.aheadHeld.Load() < 1<<19 {
 			t.Error("nothing is held before the body is sent")
 		}
 		_, _ = io.Copy(io.Discard, x.Body)
@@ -151,9 +152,43 @@ func TestReadAheadGivesItsMemoryBack(t *testing.T) {
 	}
 	text := `{"p":"` + strings.Repeat("x", 1<<19) + `","model":"alias"}`
 	pool := &fakePool{name: "p", members: []*fakeMember{{do: take}}}
-	newBalancer(t, byModelRoutes(pool)).Serve(t.Context(), post(strings.NewReader(text), int64(len(text)), &fakeSink{}))
-	if held {
-		t.Error("the prompt is held for as long as its answer takes")
+	b = newBalancer(t, byModelRoutes(pool))
+	b.Serve(t.Context(), post(strings.NewReader(text), int64(len(text)), &fakeSink{}))
+	if held || b.aheadHeld.Load() != 0 {
+		t.Errorf("the prompt is held for as long as its answer takes; %d bytes are held after it", b.aheadHeld.Load())
+	}
+}
+
+// All bodies together take no more memory than there is for them, and who finds
+// none is told to come again.
+func TestReadAheadIsBounded(t *testing.T) {
+	o := byModelRoutes(&fakePool{name: "p", members: []*fakeMember{{do: answers}}})
+	o.AheadMemory = 100 << 10
+	b := newBalancer(t, o)
+	for _, tc := range []struct{ size, status int }{{200 << 10, 503}, {10 << 10, 200}} {
+		text := `{"p":"` + strings.Repeat("x", tc.size) + `","model":"m"}`
+		sink := &fakeSink{}
+		x := post(strings.NewReader(text), -1, sink)
+		b.Serve(t.Context(), x)
+		if sink.head.Status != tc.status || b.aheadHeld.Load() != 0 || tc.status == 503 && (sink.field("Retry-After") == "" || x.Record.Outcome != exchange.OutcomeLimited) {
+			t.Errorf("%d bytes: got %d, and %d bytes are held; %+v", tc.size, sink.head.Status, b.aheadHeld.Load(), x.Record)
+		}
+	}
+}
+
+// Trailers come after the body as it was sent, so that stays one of unknown length.
+func TestReadAheadKeepsTrailers(t *testing.T) {
+	var got string
+	take := func(ctx context.Context, x *exchange.Exchange, sink exchange.Sink) error {
+		body, _ := io.ReadAll(x.Body)
+		got = fmt.Sprint(string(body), x.Length, x.Trailers())
+		return answers(ctx, x, sink)
+	}
+	x := post(strings.NewReader(`{"model":"alias"}`), -1, &fakeSink{})
+	x.Trailers = func() http1.Fields { return http1.Fields{{Name: "A", Value: "b"}} }
+	newBalancer(t, byModelRoutes(&fakePool{name: "p", members: []*fakeMember{{do: take}}})).Serve(t.Context(), x)
+	if want := `{"model":"other name"}-1 [{A b}]`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -88,6 +88,8 @@ type Clients struct {
 	// ReadAheadMiB is how much of a body is held in memory to find the model
 	// that it names, where routes ask for it.
 	ReadAheadMiB int `toml:"read_ahead_mib"`
+	// ReadAheadMemoryMiB is how much is held of all such bodies together.
+	ReadAheadMemoryMiB int `toml:"read_ahead_memory_mib"`
 	// Connections is how many there may be; 0: as many as descriptors allow.
 	Connections int `toml:"connections"`
 	// ConnectionsPerAddress is how many one address may have, a /64 in IPv6; 0: any number.

@@ -33,6 +33,8 @@ func Default() *Config {
 			WriteRate:    1024,
 			BodyMiB:      64,
 			ReadAheadMiB: 8,
+
+			ReadAheadMemoryMiB: 512,
 		},
 		Shutdown: Shutdown{
 			DrainTimeout: Duration(30 * time.Second),

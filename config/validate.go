@@ -215,6 +215,10 @@ func (v *validator) validateClients() {
 	v.duration("clients.tunnel_idle", c.TunnelIdle, 0)
 	v.number("clients.body_mib", c.BodyMiB, 0, 1<<20)
 	v.number("clients.read_ahead_mib", c.ReadAheadMiB, 1, 1<<10)
+	v.number("clients.read_ahead_memory_mib", c.ReadAheadMemoryMiB, 1, 1<<20)
+	if c.ReadAheadMemoryMiB < c.ReadAheadMiB {
+		v.report("clients.read_ahead_memory_mib", fmt.Sprintf("is for all bodies together, and one may have %d (read_ahead_mib): write %d or more", c.ReadAheadMiB, c.ReadAheadMiB))
+	}
 	v.number("clients.connections", c.Connections, 0, 1<<30)
 	v.number("clients.connections_per_address", c.ConnectionsPerAddress, 0, 1<<30)
 }

@@ -38,7 +38,8 @@ var (
 // lends it to the balancer for the length of one call, and owns it again after.
 type Exchange struct {
 	// Request is the head as parsed. The balancer may replace Fields with what
-	// is to be sent on; Method, Target and Authority stay as the client sent them.
+	// is to be sent on; Method, Target and Authority are as the client sent them, but for
+	// Target while it has them, where a route changes that.
 	Request http1.Request
 	// WebSocket: the client asks for its connection to become one, and Sink is an
 	// Upgrader.

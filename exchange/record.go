@@ -32,7 +32,8 @@ const (
 	OutcomeDrained Outcome = "drained"
 	// OutcomeDeadline: the client's deadline was over, or too near to begin (504).
 	OutcomeDeadline Outcome = "deadline"
-	// OutcomeLimited: one connection too many, of all or of one client (503, 429).
+	// OutcomeLimited: one connection too many, of all or of one client (503, 429),
+	// or no more memory for bodies that must be looked into (503).
 	OutcomeLimited Outcome = "limited"
 	// OutcomePoison: refused because it, or its schema, has killed engines (422).
 	OutcomePoison Outcome = "poison_request"

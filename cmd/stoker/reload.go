@@ -294,7 +294,7 @@ func planOutcome(verb string, plan *config.Plan, report *supervisor.Report) *out
 
 // balancerOptions are what a configuration says to the balancer.
 func balancerOptions(cfg *config.Config, pools []*upstream.Pool, log hclog.Logger) balancer.Options {
-	o := balancer.Options{Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies, MaxBody: int64(cfg.Clients.BodyMiB) << 20, MaxAhead: int64(cfg.Clients.ReadAheadMiB) << 20, Log: log.Named("balancer"), Rules: map[string]balancer.Rules{}}
+	o := balancer.Options{Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies, MaxBody: int64(cfg.Clients.BodyMiB) << 20, MaxAhead: int64(cfg.Clients.ReadAheadMiB) << 20, AheadMemory: int64(cfg.Clients.ReadAheadMemoryMiB) << 20, Log: log.Named("balancer"), Rules: map[string]balancer.Rules{}}
 	for i := range cfg.Pools {
 		o.Rules[cfg.Pools[i].Name] = poolRules(&cfg.Pools[i])
 	}
