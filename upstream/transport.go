@@ -96,8 +96,8 @@ type Interrupter interface {
 
 // Transport carries exchanges to one upstream over HTTP/1.1, one at a time on
 // each of as many connections as it takes. It is safe for use by many
-// goroutines. It starts none of its own but for the upload of a large body,
-// whose end Do awaits.
+// goroutines. It starts none of its own but for the upload of a large body, and
+// for a tunnel, whose end Do awaits.
 type Transport struct {
 	network string // "tcp" or "unix"
 	address string
@@ -134,6 +134,10 @@ func NewTransport(address string, o TransportOptions) *Transport {
 //
 //	body up to 64 KiB read ──▶ idle connection or dial ──▶ one write ──▶ head ──▶ body ──▶ End
 //	larger or unknown: read and written by a second goroutine meanwhile
+//
+// A 101 (Switching Protocols) that opens the WebSocket which x asks for makes a
+// tunnel of both connections, that lasts until either side ends it: see tunnel.
+// sink must be an exchange.Upgrader then. Do returns nil if one side has said Close.
 //
 // The Response and the fields given to the sink are reused: they are valid
 // until Do returns, those of an interim answer until Interim returns.

@@ -18,6 +18,7 @@
 // calls as there are moments at which nothing more is to be had:
 //
 //	await ──▶ begin ──▶ Handler.Serve ──▶ observe ──▶ settle the body ──▶ leave ──▶ flush ──▶ await
+//	  │                  │ 101: the connection is lent as a tunnel, and ends after it
 //	  │ no HTTP, too slow: refused as JSON                 │ broken, closing, body unread
 //	  ▼                                                    ▼
 //	linger: read on for a moment, so that the client gets to read the answer, then close

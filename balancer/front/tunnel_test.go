@@ -12,8 +12,12 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"stoker/balancer/front"
 	"stoker/exchange"
@@ -445,6 +449,157 @@ func TestTunnelOutlastsLimits(t *testing.T) {
 	ends(t, io.MultiReader(bytes.NewReader(nil), eof{e.in, closing(1000, true)}))
 	if err := m.front.CloseIdle(t.Context(), 0); err != nil {
 		t.Error(err)
+	}
+}
+
+// A client that takes nothing holds the engine back, and is given up after a while;
+// one that is merely slow gets everything.
+func TestTunnelBackPressure(t *testing.T) {
+	for _, reads := range []bool{true, false} {
+		t.Run(fmt.Sprintf("reads at last: %v", reads), func(t *testing.T) {
+			engine, opened := sockets("")
+			m := start(t, engine)
+			l := front.DefaultLimits()
+			if !reads {
+				l.Write = 500 * time.Millisecond
+			}
+			m.front.SetLimits(l)
+			_, in, e := open(t, m, opened)
+			frame := text(strings.Repeat("x", 60000), false) // less than what is worth a splice
+			const frames = 1000
+			sent := make(chan int, 1)
+			go func() {
+				n := 0
+				for ; n < frames; n++ {
+					if _, err := e.Write(frame); err != nil {
+						break
+					}
+				}
+				sent <- n
+			}()
+			if !reads {
+				if rec := m.record(t); rec.Outcome != exchange.OutcomeClientGone {
+					t.Errorf("%s: %v", rec.Outcome, rec.Err)
+				}
+				if n := <-sent; n == frames {
+					t.Error("the engine was never held back")
+				}
+				return
+			}
+			select {
+			case <-sent:
+				t.Fatal("the engine was never held back")
+			case <-time.After(200 * time.Millisecond):
+			}
+			for range frames {
+				expect(t, in, frame)
+			}
+			if n := <-sent; n != frames {
+				t.Errorf("%d frames sent", n)
+			}
+		})
+	}
+}
+
+// However many end, in whatever way and at once: nothing of them is left.
+func TestTunnelsInACrowd(t *testing.T) {
+	engine, opened := sockets("")
+	m := start(t, engine)
+	go func() {
+		for n := 0; ; n++ {
+			var e *socket
+			select {
+			case e = <-opened:
+			case <-t.Context().Done():
+				return
+			}
+			go func() {
+				defer close(e.done)
+				_ = e.SetDeadline(time.Now().Add(patience))
+				_, _ = e.Write(text(strings.Repeat("d", n*997%100000), false))
+				if n%3 == 0 {
+					_, _ = e.Write(closing(1000, false))
+					return
+				}
+				_, _ = io.CopyN(e, e.in, int64(n%5)*50)
+			}()
+		}
+	}()
+	var crowd sync.WaitGroup
+	for n := range 60 {
+		crowd.Go(func() {
+			c, err := net.Dial("tcp", m.addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(patience))
+			_, _ = io.WriteString(c, goodOpening)
+			_, _ = c.Write(text(strings.Repeat("u", n*991%100000), true))
+			switch n % 4 {
+			case 0:
+				_, _ = c.Write(closing(1000, true))
+			case 1:
+				_, _ = io.CopyN(io.Discard, c, int64(n*10))
+				return
+			}
+			_, _ = io.Copy(io.Discard, c)
+		})
+		switch n {
+		case 20:
+			m.member.Dismiss()
+			m.member.SetReady(true)
+		case 40:
+			m.pool.Cut()
+		}
+	}
+	crowd.Wait()
+	for range 60 {
+		if rec := m.record(t); rec.Outcome == front.OutcomePanic {
+			t.Error(rec.Err)
+		}
+	}
+	if n := m.member.Tunnels(); n != 0 || m.member.InFlight() != 0 {
+		t.Errorf("%d tunnels, %d in flight are left", n, m.member.InFlight())
+	}
+}
+
+// Over HTTP/2 there are none, and nobody is told that there are (RFC 8441 3).
+func TestNoWebSocketOverHTTP2(t *testing.T) {
+	var engine listener
+	m := start(t, engine.serve)
+	c, _ := m.dial(t)
+	_, _ = io.WriteString(c, http2.ClientPreface)
+	fr := http2.NewFramer(c, c)
+	_ = fr.WriteSettings()
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, f := range [][2]string{{":method", "CONNECT"}, {":protocol", "websocket"}, {":scheme", "http"}, {":path", "/ws"}, {":authority", "a"}, {"sec-websocket-version", "13"}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	if err := fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		f, err := fr.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f := f.(type) {
+		case *http2.SettingsFrame:
+			if v, told := f.Value(http2.SettingEnableConnectProtocol); told && v != 0 {
+				t.Error("SETTINGS_ENABLE_CONNECT_PROTOCOL is offered")
+			}
+		case *http2.RSTStreamFrame:
+			if f.StreamID != 1 || f.ErrCode != http2.ErrCodeProtocol {
+				t.Errorf("%v", f)
+			}
+			if heard := engine.told(); len(heard) > 0 {
+				t.Errorf("the engine was told %q", heard)
+			}
+			return
+		}
 	}
 }
 
