@@ -22,7 +22,7 @@ const maxLogged = 2048
 // or the same as a JSON object. Times are in seconds; ttfb, the time to the
 // answer's head, is "-" (null) when none was sent. That of a WebSocket (status 101)
 // also has bytes_in, behind bytes. Of the target only the path is
-// logged: queries may hold secrets.
+// logged: queries may hold secrets. Requests with an API key have key=NAME behind client.
 //
 // What was refused before it was a request has a line of its own, without
 // method and path, up to maxRefusals in a second: anybody can send garbage as
@@ -112,6 +112,9 @@ func (f *form) append(b []byte, x *exchange.Exchange) []byte {
 	b = f.appendTime(b, r.End)
 	b = f.appendString(b, "id", r.ID)
 	b = f.appendString(b, "client", r.ClientIP)
+	if r.Key != "" {
+		b = f.appendString(b, "key", r.Key)
+	}
 	b = f.appendString(b, "method", cut(x.Request.Method))
 	path, _, _ := strings.Cut(x.Request.Target, "?")
 	b = f.appendString(b, "path", cut(path))

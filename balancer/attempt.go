@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"stoker/balancer/guard"
 	"stoker/balancer/recorder"
 	"stoker/exchange"
 	"stoker/internal/http1"
@@ -24,9 +25,10 @@ type attempt struct {
 	fields http1.Fields // of head, ours
 	body   limitedBody  // of the request, where its length is not known
 
-	journey journey // of the request, here for the room alone
-	table   *table  // by which the request is carried
-	route   *route  // nil until it is found
+	journey journey    // of the request, here for the room alone
+	pass    guard.Pass // what the guard has granted
+	table   *table     // by which the request is carried
+	route   *route     // nil until it is found
 	ahead   ahead
 	// target is what the client asked for, where the engine is asked for another.
 	target string
@@ -47,8 +49,9 @@ func (b *Balancer) free(a *attempt) {
 		a.x.Request.Target = a.target
 	}
 	a.record.End(a.x)
+	a.pass.Leave(a.x)
 	clear(a.fields)
-	*a = attempt{fields: a.fields[:0]}
+	*a = attempt{fields: a.fields[:0], pass: a.pass}
 	b.attempts.Put(a)
 }
 
@@ -78,7 +81,7 @@ func (a *attempt) note(r *http1.Response) {
 	a.x.Record.Status = r.Status
 	a.fields = a.fields[:0]
 	for _, f := range r.Fields {
-		if !isName(f.Name, requestIDField) {
+		if !isName(f.Name, requestIDField) && !a.pass.Owns(f.Name) {
 			a.fields = append(a.fields, f)
 		}
 	}
@@ -86,6 +89,7 @@ func (a *attempt) note(r *http1.Response) {
 		a.fields = a.route.response.apply(a.fields)
 	}
 	a.fields = append(a.fields, http1.Field{Name: requestIDField, Value: a.x.Record.ID})
+	a.fields = a.pass.AppendFields(a.fields)
 	a.head = http1.Response{Status: r.Status, Reason: r.Reason, Fields: a.fields}
 	a.record.Head(&a.head, a.x.Record.FirstByte)
 }

@@ -6,7 +6,8 @@
 // What a request says of itself is believed or not by where it comes from.
 // From a trusted peer (TrustedProxies, and whoever may open our unix socket):
 // X-Request-Id, where it is plain and short, and X-Forwarded-Proto and -Host are
-// kept, X-Forwarded-For is appended to, Forwarded and X-Real-IP pass. From
+// kept, X-Forwarded-For is appended to, Forwarded and X-Real-IP pass; where there
+// is no X-Forwarded-For, Forwarded says who the client is. From
 // anybody else all of them, and every other X-Forwarded field, are replaced by
 // our own or removed.
 //
@@ -26,6 +27,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"stoker/balancer/guard"
 	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
 	"stoker/config"
@@ -54,6 +56,8 @@ type Options struct {
 	MaxAhead int64
 	// AheadMemory is how much of all such bodies is held, in bytes; 0: DefaultAheadMemory.
 	AheadMemory int64
+	// Guard says who may ask, and how much; nil: anybody, anything.
+	Guard *guard.Guard
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
@@ -111,6 +115,7 @@ type table struct {
 	trusted  networks
 	maxBody  int64
 	maxAhead int64
+	guard    *guard.Guard
 
 	aheadMemory int64
 }
@@ -128,7 +133,7 @@ func (b *Balancer) Update(o Options) error {
 	if o.AheadMemory <= 0 {
 		o.AheadMemory = DefaultAheadMemory
 	}
-	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead, aheadMemory: o.AheadMemory})
+	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead, aheadMemory: o.AheadMemory, guard: o.Guard})
 	return nil
 }
 
@@ -150,17 +155,26 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 	}
 	now := b.table.Load()
 	a.table, a.ahead.total = now, &b.aheadHeld
+	if err := now.guard.Enter(x, &a.pass); err != nil {
+		return a.turnAway(err)
+	}
 	q := ask(&x.Request, a)
 	r, err := now.routes.find(&q)
 	if err != nil {
 		return classify(err)
 	}
 	a.route, x.Record.Route = r, r.name
+	var l *lane
+	if r.own == nil {
+		l = r.to.next()
+		x.Record.Pool = l.pool.Name()
+	}
+	if err := now.guard.Take(x, &a.pass); err != nil {
+		return classify(err)
+	}
 	if r.own != nil {
 		return b.answer(ctx, x, a, r)
 	}
-	l := r.to.next()
-	x.Record.Pool = l.pool.Name()
 	if err := a.limit(x, now.maxBody); err != nil {
 		return classify(err)
 	}

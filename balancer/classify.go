@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"syscall"
 
+	"stoker/balancer/guard"
 	"stoker/exchange"
 	"stoker/internal/http1"
 	"stoker/upstream"
@@ -57,6 +58,7 @@ type verdict struct {
 //	the deadline       504                         deadline         nobody
 //	an idle tunnel     -                           idle             nobody
 //	an unmade request  404, 400, 501               -                nobody
+//	the guard          401, 403, 429               -                nobody
 //	too large a body   413                         client_error     nobody
 //	dial               502, retried                -                the member
 //	stale connection   502, retried if unsent      -                nobody: most often it crossed with our request
@@ -78,11 +80,14 @@ func judge(err error) verdict {
 	if poison, ok := errors.AsType[*poisonError](err); ok {
 		return judgePoison(poison)
 	}
+	var refusal *guard.Refusal
 	switch {
 	case errors.As(err, &failure):
 		return judgeFailure(failure)
 	case errors.As(err, &request):
 		return judgeRequest(request)
+	case errors.As(err, &refusal):
+		return judgeRefusal(refusal)
 	case errors.Is(err, upstream.ErrNoneReady):
 		return verdict{
 			outcome: exchange.OutcomeUnavailable, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "no_worker_ready",

@@ -39,6 +39,7 @@ func (n networks) contain(a netip.Addr) bool {
 type claims struct {
 	id          string
 	forwarded   string // X-Forwarded-For, all of them joined
+	rfc7239     string // Forwarded, all of them joined
 	proto, host bool   // X-Forwarded-Proto and -Host are there, and kept
 }
 
@@ -58,6 +59,9 @@ func (b *Balancer) identify(x *exchange.Exchange) {
 		x.Record.ID = newID(x.Record.Start)
 	}
 	x.Record.ClientIP = address
+	if trusted && said.forwarded == "" && said.rfc7239 != "" {
+		fields = append(fields, b.believeForwarded(x, &said)...)
+	}
 	if trusted {
 		x.Record.ClientIP = b.clientBehind(address, said.forwarded)
 	}
@@ -95,6 +99,9 @@ func separate(fields http1.Fields, trusted bool) (http1.Fields, claims) {
 		default:
 			said.proto = said.proto || isName(f.Name, forwardedProtoField)
 			said.host = said.host || isName(f.Name, forwardedHostField)
+			if isName(f.Name, forwardedField) {
+				said.rfc7239 = joined(said.rfc7239, f.Value)
+			}
 			kept = append(kept, f)
 		}
 	}

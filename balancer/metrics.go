@@ -26,6 +26,8 @@ type Metrics struct {
 	routes    *prometheus.CounterVec
 	exhausted *prometheus.CounterVec
 	refused   *prometheus.CounterVec
+	keys      *prometheus.CounterVec
+	limited   *prometheus.CounterVec
 	queued    *prometheus.HistogramVec
 	duration  *prometheus.HistogramVec
 	firstByte *prometheus.HistogramVec
@@ -36,6 +38,7 @@ type Metrics struct {
 	byRefusal cache[outcomeLabels, prometheus.Counter]
 	byRoute   cache[routeLabels, prometheus.Counter]
 	byPool    cache[string, poolMetrics]
+	byKey     cache[keyLabels, prometheus.Counter]
 }
 
 type requestLabels struct {
@@ -46,6 +49,11 @@ type requestLabels struct {
 type routeLabels struct {
 	route  string
 	status int
+}
+
+type keyLabels struct {
+	key     string
+	outcome exchange.Outcome
 }
 
 type outcomeLabels struct {
@@ -90,6 +98,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stoker_requests_refused_total",
 			Help: "What came from clients and was no request, or came over one connection too many, by why.",
 		}, []string{"reason"}),
+		keys: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_key_requests_total",
+			Help: "Requests ended that had a valid API key, by its name and by why they ended.",
+		}, []string{"key", "outcome"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_rate_limited_total",
+			Help: "Requests refused by a rate limit, by its name.",
+		}, []string{"limit"}),
 		queued: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "stoker_queue_wait_seconds",
 			Help:    "Time that requests waited for an upstream; next to 0 for those that did not.",
@@ -106,7 +122,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: latencies,
 		}, pool),
 	}
-	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.routes, m.exhausted, m.refused, m.queued, m.duration, m.firstByte)
+	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.routes, m.exhausted, m.refused, m.keys, m.limited, m.queued, m.duration, m.firstByte)
 	return m
 }
 
@@ -124,6 +140,12 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 	}
 	if r.Attempts == 0 && rejects(r.Outcome) {
 		m.byRefusal.get(outcomeLabels{r.Pool, r.Outcome}, m.refusal).Inc()
+	}
+	if r.Key != "" {
+		m.byKey.get(keyLabels{r.Key, r.Outcome}, m.key).Inc()
+	}
+	if r.Limit != "" {
+		m.limited.WithLabelValues(r.Limit).Inc()
 	}
 	p := m.byPool.get(r.Pool, m.pool)
 	if r.Status != http.StatusSwitchingProtocols { // a tunnel lasts as long as its client likes
@@ -147,7 +169,8 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 // rather than being none that we could pass on.
 func rejects(o exchange.Outcome) bool {
 	return o == exchange.OutcomeQueueFull || o == exchange.OutcomeQueueTimeout || o == exchange.OutcomeUnavailable ||
-		o == exchange.OutcomePoison || o == exchange.OutcomeDeadline || o == exchange.OutcomeShutdown
+		o == exchange.OutcomePoison || o == exchange.OutcomeDeadline || o == exchange.OutcomeShutdown ||
+		o == exchange.OutcomeUnauthorized || o == exchange.OutcomeForbidden || o == exchange.OutcomeRateLimited
 }
 
 func (m *Metrics) request(l requestLabels) prometheus.Counter {
@@ -164,6 +187,10 @@ func (m *Metrics) outcome(l outcomeLabels) prometheus.Counter {
 
 func (m *Metrics) refusal(l outcomeLabels) prometheus.Counter {
 	return m.rejected.WithLabelValues(l.pool, string(l.outcome))
+}
+
+func (m *Metrics) key(l keyLabels) prometheus.Counter {
+	return m.keys.WithLabelValues(l.key, string(l.outcome))
 }
 
 func (m *Metrics) pool(name string) poolMetrics {

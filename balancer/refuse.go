@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"net/http"
 	"strconv"
 
 	"stoker/exchange"
@@ -16,6 +17,9 @@ func refuse(x *exchange.Exchange, a *attempt, v verdict) error {
 		{Name: "Cache-Control", Value: "no-store"},
 	}
 	fields = append(fields, v.fields...)
+	if v.status == http.StatusUnauthorized {
+		fields = append(fields, http1.Field{Name: "WWW-Authenticate", Value: challenge})
+	}
 	if v.retryAfter > 0 {
 		fields = append(fields, http1.Field{Name: "Retry-After", Value: strconv.Itoa(v.retryAfter)})
 	}

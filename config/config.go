@@ -60,6 +60,9 @@ type Config struct {
 	Quarantine Quarantine `toml:"quarantine"`
 	// Resolver looks up servers that are given by name.
 	Resolver Resolver `toml:"resolver"`
+	Access   Access   `toml:"access"`
+	CORS     CORS     `toml:"cors"`
+	Limits   []Limit  `toml:"limits"`
 	Pools    []Pool   `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`

@@ -135,6 +135,8 @@ func defaultElement(t reflect.Type) reflect.Value {
 	switch t {
 	case reflect.TypeFor[Pool]():
 		return reflect.ValueOf(DefaultPool(""))
+	case reflect.TypeFor[Limit]():
+		return reflect.ValueOf(DefaultLimit())
 	case reflect.TypeFor[Server]():
 		return reflect.ValueOf(DefaultServer(""))
 	case reflect.TypeFor[Share]():

@@ -47,6 +47,7 @@ func Default() *Config {
 			Enabled: true, TTL: Duration(time.Hour), BodyKiB: 1024, MemoryMiB: 128,
 		},
 		Resolver: Resolver{MinInterval: Duration(time.Second), MaxInterval: Duration(5 * time.Minute)},
+		CORS:     defaultCORS(),
 	}
 }
 

@@ -121,6 +121,8 @@ func (p *Plan) compare(path string, from, to reflect.Value) {
 		switch tables := old.Interface().(type) {
 		case []Pool:
 			compareNamed(p, at, named(tables), named(now.Interface().([]Pool)))
+		case []Limit:
+			compareNamed(p, at, named(tables), named(now.Interface().([]Limit)))
 		case []Server:
 			compareNamed(p, at, named(tables), named(now.Interface().([]Server)))
 		case []Route:
@@ -177,11 +179,13 @@ type entry struct {
 	value reflect.Value
 }
 
-func named[T Pool | Server](tables []T) []entry {
+func named[T Pool | Server | Limit](tables []T) []entry {
 	entries := make([]entry, len(tables))
 	for i := range tables {
 		switch table := any(&tables[i]).(type) {
 		case *Pool:
+			entries[i] = entry{table.Name, reflect.ValueOf(table).Elem()}
+		case *Limit:
 			entries[i] = entry{table.Name, reflect.ValueOf(table).Elem()}
 		case *Server:
 			entries[i] = entry{table.Name, reflect.ValueOf(table).Elem()}
@@ -214,7 +218,7 @@ func compareNamed(p *Plan, path string, from, to []entry) {
 func show(name string, v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case string:
-		if x != "" && looksSecret(name) {
+		if x != "" && looksSecret(name) && name != "keys_file" {
 			return quoteTOML(hidden)
 		}
 	case []string:

@@ -171,6 +171,7 @@ func (v *validator) complete(base string) {
 		c.StateDir = stateDirOf(c.RunDir)
 	}
 	v.completeTLS(base)
+	c.Access.KeysFile = absolute(base, c.Access.KeysFile)
 	c.LogFile = absolute(base, c.LogFile)
 	if strings.Contains(c.AccessLog, "/") {
 		c.AccessLog = absolute(base, c.AccessLog)

@@ -63,7 +63,7 @@ func (p *printer) table(path string, v reflect.Value, skip []string) {
 		field := v.Field(i)
 		at := joinPath(path, name)
 		switch {
-		case slices.Contains(skip, name):
+		case slices.Contains(skip, name), isOff(field):
 		case field.Kind() == reflect.Map:
 			p.strings(at, field)
 		case field.Kind() == reflect.Struct && tableOf(field.Type()) != nil:
@@ -73,6 +73,12 @@ func (p *printer) table(path string, v reflect.Value, skip []string) {
 			p.tables(at, field)
 		}
 	}
+}
+
+// isOff says whether a table has nothing that counts, as CORS without origins.
+func isOff(v reflect.Value) bool {
+	c, ok := reflect.TypeAssert[CORS](v)
+	return ok && len(c.Origins) == 0
 }
 
 // tables writes an array of tables.

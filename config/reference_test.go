@@ -63,6 +63,7 @@ func defaultValues(t *testing.T) map[string]string {
 	c.Pools = []Pool{pool}
 	c.Routes = []Route{{Split: []Share{DefaultShare()}}}
 	c.TLS.Certificates = []Certificate{{}}
+	c.Limits = []Limit{DefaultLimit()}
 	values := map[string]string{}
 	var walk func(path string, v reflect.Value)
 	walk = func(path string, v reflect.Value) {
@@ -83,7 +84,7 @@ func defaultValues(t *testing.T) map[string]string {
 	values["run_dir"] = "see below"
 	values["state_dir"] = "see below"
 	values["pools.servers.name"] = "the address"
-	for _, required := range []string{"pools.name", "pools.command", "pools.servers.address", "routes.split.pool", "tls.certificates.cert", "tls.certificates.key"} {
+	for _, required := range []string{"pools.name", "pools.command", "pools.servers.address", "routes.split.pool", "tls.certificates.cert", "tls.certificates.key", "limits.name", "limits.per"} {
 		if values[required] != "none" {
 			t.Errorf("%s has the default %s", required, values[required])
 		}

@@ -134,7 +134,7 @@ func header(table string) string {
 	switch table {
 	case "":
 		return "the top of the file, before the first [table]"
-	case "pools", "routes", "pools.servers", "routes.split", "tls.certificates":
+	case "pools", "routes", "limits", "pools.servers", "routes.split", "tls.certificates":
 		return "[[" + table + "]]"
 	}
 	return "[" + table + "]"

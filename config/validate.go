@@ -82,6 +82,7 @@ func (v *validator) validate() {
 	v.duration("orphan_timeout", v.config.OrphanTimeout, 0)
 	v.duration("upgrade_timeout", v.config.UpgradeTimeout, Duration(100*time.Millisecond))
 	v.validateClients()
+	v.validateAccess()
 	v.validateShutdown()
 	v.validateRecorder()
 	v.number("crashes.keep", v.config.Crashes.Keep, 0, 10000)
@@ -337,6 +338,7 @@ func (v *validator) validateHost() {
 		}
 	}
 	v.validateTLSHost()
+	v.validateAccessHost()
 	v.validateLogHost("log_file", v.config.LogFile)
 	v.validateLogHost("access_log", v.config.AccessLog)
 	for i := range v.config.Pools {

@@ -39,6 +39,12 @@ const (
 	OutcomePoison Outcome = "poison_request"
 	// OutcomeIdle: a tunnel was ended since nothing had passed for clients.tunnel_idle.
 	OutcomeIdle Outcome = "idle"
+	// OutcomeUnauthorized: no key, or none that is valid (401).
+	OutcomeUnauthorized Outcome = "unauthorized"
+	// OutcomeForbidden: the client's network, or the page's origin, may not ask (403).
+	OutcomeForbidden Outcome = "forbidden"
+	// OutcomeRateLimited: more than a limit allows of one client, or of all (429).
+	OutcomeRateLimited Outcome = "rate_limited"
 	// OutcomeShutdown: refused or cut because the master is shutting down.
 	OutcomeShutdown Outcome = "shutdown"
 )
@@ -58,7 +64,10 @@ type Record struct {
 	Own bool
 
 	// Route is the name of the route that led the request, where it has one.
-	Route    string
+	Route string
+	Key   string // name of the API key; empty: it had none that we know
+	Limit string // name of the rate limit that refused it; empty: none did
+
 	Pool     string
 	Worker   string
 	Attempts int // upstreams tried, 0 when none was

@@ -23,6 +23,9 @@ func newCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if _, err := readKeys(cfg); err != nil {
+				return err
+			}
 			for _, w := range cfg.Warnings() {
 				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
 			}

@@ -18,6 +18,7 @@ import (
 
 	"stoker/balancer"
 	"stoker/balancer/front"
+	"stoker/balancer/guard"
 	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
 	"stoker/config"
@@ -54,6 +55,9 @@ type master struct {
 	balancer *balancer.Balancer
 	recorder *recorder.Recorder // nil: off
 	court    *quarantine.Court  // nil: off
+	// guard is who may ask; whoever holds changing may touch it. keys are its keys, nil: none are needed.
+	guard *guard.Guard
+	keys  atomic.Pointer[guard.Keyring]
 	// postmortem writes crash reports; mourners, it among them, are told of each death.
 	postmortem *postmortem
 	mourners   []func(d supervisor.Death, id string)
@@ -193,6 +197,11 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	m.court = carry.Court
 	carry.EvidenceLimit, carry.EvidenceMemory = int64(cfg.Quarantine.BodyKiB)<<10, int64(cfg.Quarantine.MemoryMiB)<<20
 	m.mourners = append(m.mourners, func(d supervisor.Death, id string) { m.balancer.Named(d.Pool, d.Worker, id) })
+	keys, err := readKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	carry.Guard = m.guardBy(cfg, keys)
 	if m.balancer, err = balancer.New(carry); err != nil {
 		return nil, err
 	}
@@ -251,6 +260,7 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 		m.court.Begin(m.cfg.QuarantineFile())
 		defer m.court.End()
 	}
+	defer m.watchKeys()()
 	if err := m.begin(ctx, &serving, broken); err != nil {
 		m.inherit.giveUp(err)
 		return err

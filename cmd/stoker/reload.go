@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"stoker/balancer"
+	"stoker/balancer/guard"
 	"stoker/config"
 	"stoker/internal/certs"
 	"stoker/internal/door"
@@ -52,8 +53,11 @@ func (s *poolSet) byName() map[string]*upstream.Pool {
 
 func (m *master) reloadOrder(ctx context.Context, o order) (*outcome, error) {
 	if o.DryRun {
-		plan, _, err := m.plan()
+		plan, next, err := m.plan()
 		if err != nil {
+			return nil, err
+		}
+		if _, err := readKeys(next); err != nil {
 			return nil, err
 		}
 		return planOutcome("would change", plan, nil), nil
@@ -135,6 +139,7 @@ type staged struct {
 	pools  []*upstream.Pool
 	logs   func()
 	certs  *certs.Staged
+	keys   *guard.Keyring
 	opened map[string]*door.Listener
 }
 
@@ -143,7 +148,11 @@ func (m *master) stage(ctx context.Context, next *config.Config) (*staged, error
 	if err := m.sup.Check(next); err != nil {
 		return nil, err
 	}
-	change := &staged{cfg: next, opened: map[string]*door.Listener{}}
+	keys, err := readKeys(next)
+	if err != nil {
+		return nil, err
+	}
+	change := &staged{cfg: next, keys: keys, opened: map[string]*door.Listener{}}
 	now := m.pools.byName()
 	for i := range next.Pools {
 		pool := now[next.Pools[i].Name]
@@ -152,7 +161,6 @@ func (m *master) stage(ctx context.Context, next *config.Config) (*staged, error
 		}
 		change.pools = append(change.pools, pool)
 	}
-	var err error
 	if change.certs, err = certs.Stage(certSettings(next)); err != nil {
 		return nil, err
 	}
@@ -186,7 +194,9 @@ func (m *master) adopt(ctx context.Context, change *staged) {
 		m.court.SetTTL(next.Quarantine.TTL.Std())
 	}
 	m.pools.set(change.pools)
-	if err := m.balancer.Update(balancerOptions(next, change.pools, m.log)); err != nil {
+	carry := balancerOptions(next, change.pools, m.log)
+	carry.Guard = m.guardBy(next, change.keys)
+	if err := m.balancer.Update(carry); err != nil {
 		m.log.Error("routes stay as they were", "error", err) // which validation has ruled out
 	}
 	m.front.SetLimits(frontLimits(next))

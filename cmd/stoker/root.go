@@ -61,7 +61,7 @@ those that die, and ends all of them in the right order.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newDemoCommand(), newUpgradeCommand())
 	root.AddCommand(newOperationCommands()...)
-	root.AddCommand(newReapCommand(), newRequestsCommand(), newCrashesCommand(), newReplayCommand(), newQuarantineCommand(), newSystemdCommand(), newRouteCommand())
+	root.AddCommand(newReapCommand(), newRequestsCommand(), newCrashesCommand(), newReplayCommand(), newQuarantineCommand(), newKeyCommand(), newSystemdCommand(), newRouteCommand())
 	return root
 }
 
