@@ -44,14 +44,22 @@ var errAheadFull = &requestError{http.StatusServiceUnavailable, "read_ahead_full
 // maxModelShown is how much of a name a client is shown again, in bytes.
 const maxModelShown = 200
 
-// unknownModel is what a client is told who names one that no route is for. It
-// does not say which there are.
-func unknownModel(name string) *requestError {
+// unknownModelError is that of a client who names one that no route is for. The
+// client is told its own word for it, and not which there are; the log, which holds
+// no content of requests, is not.
+type unknownModelError struct{ told *requestError }
+
+func unknownModel(name string) *unknownModelError {
 	if len(name) > maxModelShown {
 		name = strings.ToValidUTF8(name[:maxModelShown], "") + "…"
 	}
-	return &requestError{http.StatusNotFound, "model_not_found", fmt.Sprintf("The model `%s` does not exist", name)}
+	return &unknownModelError{&requestError{http.StatusNotFound, "model_not_found", fmt.Sprintf("The model `%s` does not exist", name)}}
 }
+
+func (*unknownModelError) Error() string { return "no route is for the model that the body names" }
+
+// Unwrap is what the client is told.
+func (e *unknownModelError) Unwrap() error { return e.told }
 
 // model implements modelSource: it reads the body, once, and holds it.
 func (a *attempt) model() (string, error) {

@@ -92,6 +92,18 @@ func TestBodyThatWasReadAheadIsSentAgain(t *testing.T) {
 	}
 }
 
+// What a client calls a model is its own matter: no log has it.
+func TestUnknownModelIsNotLogged(t *testing.T) {
+	sink := &fakeSink{}
+	text := `{"model":"my secret"}`
+	x := post(strings.NewReader(text), int64(len(text)), sink)
+	newBalancer(t, byModelRoutes(&fakePool{name: "p"})).Serve(t.Context(), x)
+	if sink.head.Status != 404 || !strings.Contains(string(sink.body), "my secret") || x.Record.Outcome != exchange.OutcomeNoRoute ||
+		x.Record.Err == nil || strings.Contains(x.Record.Err.Error(), "secret") {
+		t.Errorf("got %d %s, and %v for the log", sink.head.Status, sink.body, x.Record.Err)
+	}
+}
+
 // brokenBody gives some bytes and then an error.
 type brokenBody struct {
 	text string
@@ -363,4 +375,35 @@ func TestModelListIsKept(t *testing.T) {
 			t.Errorf("got %s", got)
 		}
 	})
+}
+
+// BenchmarkReadAhead is what looking for the model adds to a request.
+func BenchmarkReadAhead(b *testing.B) {
+	for _, size := range []int{100, 10 << 10, 1 << 20} {
+		for _, looked := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%d bytes/by model %v", size, looked), func(b *testing.B) {
+				text := `{"p":"` + strings.Repeat(`say \"hi\" `, size/11) + `","model":"m"}`
+				drop := &fakeMember{do: func(ctx context.Context, x *exchange.Exchange, sink exchange.Sink) error {
+					_, _ = io.Copy(io.Discard, x.Body)
+					return answers(ctx, x, sink)
+				}}
+				o := byModelRoutes(funcPool{func(context.Context, Want) (Lease, error) { return drop, nil }})
+				o.MaxAhead = 2 << 20
+				if !looked {
+					o.Routes = []config.Route{{Path: "/v1", Pool: "p", Rewrite: "/v2"}}
+				}
+				s := newBalancer(b, o)
+				body := strings.NewReader("")
+				b.SetBytes(int64(len(text)))
+				b.ReportAllocs()
+				for b.Loop() {
+					body.Reset(text)
+					x := post(struct{ io.Reader }{body}, int64(len(text)), &fakeSink{})
+					if s.Serve(b.Context(), x); x.Record.Status != 200 {
+						b.Fatalf("%+v", x.Record)
+					}
+				}
+			})
+		}
+	}
 }
