@@ -32,6 +32,7 @@ type attempt struct {
 	ahead   ahead
 	// target is what the client asked for, where the engine is asked for another.
 	target string
+	cookie string // that the client is given, see Affinity
 }
 
 var _ exchange.Upgrader = (*attempt)(nil)
@@ -87,6 +88,9 @@ func (a *attempt) note(r *http1.Response) {
 	}
 	if a.route != nil && !a.route.response.empty() {
 		a.fields = a.route.response.apply(a.fields)
+	}
+	if a.cookie != "" {
+		a.fields = giveCookie(a.fields, a.cookie)
 	}
 	a.fields = append(a.fields, http1.Field{Name: requestIDField, Value: a.x.Record.ID})
 	a.fields = a.pass.AppendFields(a.fields)

@@ -188,9 +188,11 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 	ctx, wait, cancel := d.limit(ctx, rules.MinRemaining)
 	defer cancel()
 
+	key, cookie := rules.Affinity.of(x)
+	a.cookie = cookie
 	a.prepare(r)
 	j := &a.journey
-	*j = journey{b: b, l: l, x: x, a: a, want: Want{Priority: rules.priority(&x.Request)}}
+	*j = journey{b: b, l: l, x: x, a: a, want: Want{Priority: rules.priority(&x.Request), Affinity: key}}
 	if !x.WebSocket { // what kills an engine through one is not in its request, which is everybody's
 		j.e = l.ward.begin(x)
 	}

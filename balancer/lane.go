@@ -28,6 +28,8 @@ type Rules struct {
 	// OnDeath is what becomes of the suspects of a death: OnDeathIsolate or
 	// OnDeathFail; empty: nobody tells of deaths in this pool.
 	OnDeath string
+	// Affinity says which requests are to go to the same member.
+	Affinity Affinity
 	// PriorityHeader names the field that holds a request's priority; empty:
 	// all are equal.
 	PriorityHeader string

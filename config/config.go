@@ -161,6 +161,7 @@ type Pool struct {
 	MinRemaining Duration `toml:"min_remaining"`
 	// SlowStart is how long a new engine takes to come to its full share; 0: at once.
 	SlowStart Duration `toml:"slow_start"`
+	Affinity  Affinity `toml:"affinity"`
 	Queue     Queue    `toml:"queue"`
 	Retry     Retry    `toml:"retry"`
 	Breaker   Breaker  `toml:"breaker"`
@@ -203,6 +204,18 @@ type Pool struct {
 	Stop        Stop    `toml:"stop"`
 
 	Servers []Server `toml:"servers"`
+}
+
+// Affinity says which requests go to the same upstream, as long as that has no
+// more than its part of the load.
+type Affinity struct {
+	// By is what they have in common: "header:NAME", "cookie:NAME" (which clients
+	// without one are given), "key" (what lets them in) or "client" (their
+	// address); empty: nothing.
+	By string `toml:"by"`
+	// LoadPercent of its share of the load is what an upstream may have for them to
+	// go there, 101 to 1000; 0: any load.
+	LoadPercent int `toml:"load_percent"`
 }
 
 // Queue bounds the requests that wait for a worker.

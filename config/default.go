@@ -60,6 +60,7 @@ func DefaultPool(name string) Pool {
 		Drain:        "wait",
 		OnDeath:      "isolate",
 		MinRemaining: Duration(5 * time.Second),
+		Affinity:     Affinity{LoadPercent: 125},
 		Retry: Retry{
 			Attempts:      3,
 			BudgetPercent: 20,

@@ -15,6 +15,9 @@ const (
 	maxWeight  = 1000
 	maxQueue   = 1 << 20
 	maxGPUs    = 1024
+	// minAffinityLoad lets some more than the average go where it belongs: with
+	// exactly that, hardly anything would.
+	minAffinityLoad, maxAffinityLoad = 101, 1000
 	// maxAttempts bounds how many upstreams one request is carried to.
 	maxAttempts = 100
 	// maxCount bounds what is merely counted.
@@ -136,6 +139,7 @@ func (v *validator) validateServing(i int, p *Pool) {
 	}
 	v.duration(key("queue.timeout"), p.Queue.Timeout, 0)
 	v.fieldName(key("queue.priority_header"), p.Queue.PriorityHeader)
+	v.validateAffinity(i, &p.Affinity)
 	v.number(key("max_concurrency"), p.MaxConcurrency, 0, maxCount)
 	v.duration(key("min_remaining"), p.MinRemaining, 0)
 	v.duration(key("slow_start"), p.SlowStart, 0)
@@ -149,6 +153,27 @@ func (v *validator) validateServing(i int, p *Pool) {
 	v.duration(key("response_timeout"), p.ResponseTimeout, 0)
 	v.duration(key("drain_timeout"), p.DrainTimeout, 0)
 	v.validateHealth(i, p)
+}
+
+// validateAffinity checks by what requests go to the same upstream.
+func (v *validator) validateAffinity(i int, a *Affinity) {
+	by, percent := v.poolKey(i, "affinity.by"), v.poolKey(i, "affinity.load_percent")
+	kind, name, named := strings.Cut(a.By, ":")
+	switch {
+	case a.By == "":
+	case (kind == "header" || kind == "cookie") && name != "" && headerName.MatchString(name):
+	case kind == "header" || kind == "cookie":
+		v.report(by, fmt.Sprintf("%s names no %s: write one such as %q", quoteTOML(shorten(a.By)), kind, map[string]string{"header": "header:X-Session-Id", "cookie": "cookie:stoker"}[kind]))
+	case kind != "key" && kind != "client" || named:
+		v.report(by, fmt.Sprintf(`%s is none of "header:NAME", "cookie:NAME", "key" and "client"`, quoteTOML(shorten(a.By))))
+	}
+	switch {
+	case a.LoadPercent == 0 || v.isFaulty(percent):
+	case a.LoadPercent > 0 && a.LoadPercent <= 10:
+		v.report(percent, fmt.Sprintf("%d is in percent: write %d for %[1]d times the average, 0 for no bound", a.LoadPercent, max(a.LoadPercent*100, minAffinityLoad)))
+	default:
+		v.number(percent, a.LoadPercent, minAffinityLoad, maxAffinityLoad)
+	}
 }
 
 var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]*$")

@@ -12,6 +12,7 @@ type Collector struct {
 	queued   *prometheus.Desc
 	breaker  *prometheus.Desc
 	opened   *prometheus.Desc
+	affinity *prometheus.Desc
 	tier     *prometheus.Desc
 }
 
@@ -34,6 +35,8 @@ func NewCollector(pools func() []*Pool) *Collector {
 			"1 for the state that the upstream's breaker is in.", []string{"pool", "worker", "state"}, nil),
 		opened: prometheus.NewDesc("stoker_breaker_opened_total",
 			"Times that the upstream's breaker has opened.", []string{"pool", "worker"}, nil),
+		affinity: prometheus.NewDesc("stoker_affinity_requests_total",
+			"Requests with an affinity key that were given to an upstream, by whether it was their key's.", []string{"pool", "result"}, nil),
 	}
 }
 
@@ -45,6 +48,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.queued
 	ch <- c.breaker
 	ch <- c.opened
+	ch <- c.affinity
 	ch <- c.tier
 }
 
@@ -53,6 +57,12 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for _, p := range c.pools() {
 		s := p.Stats()
 		ch <- prometheus.MustNewConstMetric(c.queued, prometheus.GaugeValue, float64(s.Queued), s.Name)
+		for _, a := range []struct {
+			result string
+			n      uint64
+		}{{"hit", s.Affinity.Hits}, {"moved", s.Affinity.Moved}, {"spilled", s.Affinity.Spilled}} {
+			ch <- prometheus.MustNewConstMetric(c.affinity, prometheus.CounterValue, float64(a.n), s.Name, a.result)
+		}
 		for _, m := range s.Members {
 			ch <- prometheus.MustNewConstMetric(c.inFlight, prometheus.GaugeValue, float64(m.InFlight), s.Name, m.Name)
 			ch <- prometheus.MustNewConstMetric(c.tunnels, prometheus.GaugeValue, float64(m.Tunnels), s.Name, m.Name)

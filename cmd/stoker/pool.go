@@ -14,6 +14,7 @@ func poolOptions(p *config.Pool) upstream.PoolOptions {
 	}
 	return upstream.PoolOptions{
 		Policy:         policy,
+		AffinityLoad:   p.Affinity.LoadPercent,
 		MaxConcurrency: p.MaxConcurrency,
 		QueueLength:    p.Queue.Length,
 		QueueTimeout:   p.Queue.Timeout.Std(),
@@ -43,6 +44,7 @@ func poolRules(p *config.Pool) balancer.Rules {
 		RetryPercent:   p.Retry.BudgetPercent,
 		RetryFloor:     p.Retry.BudgetMin,
 		MinRemaining:   p.MinRemaining.Std(),
+		Affinity:       balancer.ParseAffinity(p.Affinity.By),
 		PriorityHeader: p.Queue.PriorityHeader,
 	}
 }
