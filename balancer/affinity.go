@@ -57,6 +57,7 @@ func (f Affinity) of(x *exchange.Exchange) (key uint64, cookie string) {
 		return upstream.AffinityKey(credential(x.Request.Fields)), ""
 	case affineClient:
 		return upstream.AffinityKey(network(x.Record.ClientIP)), ""
+	case affineCookie:
 	}
 	if value := cookieOf(x.Request.Fields, f.name); value != "" {
 		return upstream.AffinityKey(value), ""
