@@ -186,6 +186,9 @@ func (v *validator) complete(base string) {
 			if p.Servers[j].Name == "" {
 				p.Servers[j].Name = p.Servers[j].origin()
 			}
+			for _, file := range []*string{&p.Servers[j].TLSCA, &p.Servers[j].TLSCert, &p.Servers[j].TLSKey} {
+				*file = absolute(base, *file)
+			}
 		}
 	}
 	if !v.written("shutdown.hard_limit") {

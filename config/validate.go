@@ -322,6 +322,7 @@ func (v *validator) oneOf(path, got string, words ...string) {
 
 // validateHost checks what only this host can tell.
 func (v *validator) validateHost() {
+	v.validateServersTLSHost()
 	if info, err := v.host.stat(v.config.RunDir); err == nil && !info.IsDir() {
 		v.report("run_dir", fmt.Sprintf("%s is not a directory: name another, or remove it", v.config.RunDir))
 	}

@@ -308,6 +308,7 @@ func (v *validator) validateServers(i int, p *Pool) {
 		up, first = up || !server.Down, first || !server.Backup
 		v.number(key("weight"), server.Weight, 1, maxWeight)
 		v.validateServerOrigin(key, &server)
+		v.validateServerTLS(key, &server)
 		if strings.ContainsFunc(server.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 			v.report(key("name"), "must have no white space: it stands in logs and metrics")
 		}

@@ -172,7 +172,7 @@ func (p *poolWorkers) changedServers() []func() {
 	old := p.remote
 	p.remote = nil
 	for _, at := range p.seats() {
-		i := slices.IndexFunc(old, func(r *remote) bool { return r.seat.Name == at.Name && r.seat.Address == at.Address })
+		i := slices.IndexFunc(old, func(r *remote) bool { return r.seat.sameEnd(&at) })
 		if i < 0 {
 			r := p.s.newRemote(p, at)
 			if at.name != nil && (at.name.held || at.name.away[at.Name]) {

@@ -78,6 +78,13 @@ type seat struct {
 	name *dnsName // that it comes from; nil: it stands in the configuration
 }
 
+// sameEnd says whether the seats are one member, reached in the same way.
+func (s *seat) sameEnd(other *seat) bool {
+	return s.Name == other.Name && s.Address == other.Address && s.TLS == other.TLS && s.TLSCA == other.TLSCA &&
+		s.TLSServerName == other.TLSServerName && s.TLSCert == other.TLSCert && s.TLSKey == other.TLSKey &&
+		s.TLSInsecureSkipVerify == other.TLSInsecureSkipVerify
+}
+
 // same says whether the seats differ in nothing that a server would notice.
 func (s *seat) same(other *seat) bool {
 	return s.Server == other.Server && s.tier == other.tier
@@ -128,6 +135,9 @@ func (n *dnsName) seat(at spot) seat {
 		label = c.Name
 	}
 	c.Name, c.Address, c.SRV = label+"/"+at.at.String(), at.at.String(), ""
+	if c.TLSServerName == "" {
+		c.TLSServerName = at.host
+	}
 	if at.weight > 0 {
 		c.Weight = at.weight
 	}

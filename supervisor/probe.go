@@ -2,9 +2,11 @@ package supervisor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -89,23 +91,47 @@ func refused(err error) bool {
 }
 
 // peer is where an upstream is reached: "unix:/PATH" or "HOST:PORT".
-type peer struct{ network, address, host string }
+type peer struct {
+	network, address, host string
+	secure                 *tls.Config // nil: plain
+}
 
-func newPeer(address string) peer {
-	if socket, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
-		return peer{"unix", socket, "localhost"}
+// newPeer is an upstream that is asked in TLS where secure is not nil.
+func newPeer(address string, secure *tls.Config) peer {
+	p := plainPeer(address)
+	if secure != nil {
+		p.secure = secure
+		if _, err := netip.ParseAddr(secure.ServerName); err != nil && secure.ServerName != "" {
+			p.host = secure.ServerName
+		}
 	}
-	return peer{"tcp", address, address}
+	return p
+}
+
+func plainPeer(address string) peer {
+	if socket, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
+		return peer{network: "unix", address: socket, host: "localhost"}
+	}
+	return peer{network: "tcp", address: address, host: address}
 }
 
 func (t peer) dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
-	return d.DialContext(ctx, t.network, t.address)
+	c, err := d.DialContext(ctx, t.network, t.address)
+	if err != nil || t.secure == nil {
+		return c, err
+	}
+	secured := tls.Client(c, t.secure)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return secured, nil
 }
 
 // newTCPProbe connects, and says nothing.
-func newTCPProbe(address string) probe {
-	t := newPeer(address)
+func newTCPProbe(address string, secure *tls.Config) probe {
+	t := newPeer(address, secure)
 	return func(ctx context.Context) error {
 		c, err := t.dial(ctx)
 		if err != nil {
@@ -146,23 +172,23 @@ type checks struct {
 }
 
 // newChecks makes them. command makes the probe of a command.
-func newChecks(h config.Health, address string, command func(argv []string, address string) probe) *checks {
+func newChecks(h config.Health, address string, secure *tls.Config, command func(argv []string, address string) probe) *checks {
 	c := &checks{kind: h.Kind, timeout: h.Timeout.Std()}
 	if h.Kind == kindCanary || h.Canary.Path != "" || h.Canary.Body != "" {
-		c.canary = newCanary(h.Canary, address)
+		c.canary = newCanary(h.Canary, address, secure)
 	}
 	if h.MetricsPath != "" {
-		c.page = newPage(h, address)
+		c.page = newPage(h, address, secure)
 	}
 	switch h.Kind {
 	case kindTCP:
-		c.usual = newTCPProbe(address)
+		c.usual = newTCPProbe(address, secure)
 	case kindCommand:
 		c.usual = command(h.Command, address)
 	case kindCanary:
 		c.usual, c.timeout = c.canary, h.Canary.Timeout.Std()
 	default:
-		c.usual, c.name = newHTTPProbe(h, address), "GET "+healthPath(h)
+		c.usual, c.name = newHTTPProbe(h, address, secure), "GET "+healthPath(h)
 		c.patience = time.Duration(max(h.Failures, 1)) * (h.Timeout.Std() + h.Interval.Std())
 	}
 	return c

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -49,9 +50,9 @@ func healthPath(h config.Health) string {
 }
 
 // newHTTPProbe asks by GET.
-func newHTTPProbe(h config.Health, address string) probe {
+func newHTTPProbe(h config.Health, address string, secure *tls.Config) probe {
 	path, strict := healthPath(h), h.Path != ""
-	t := newPeer(address)
+	t := newPeer(address, secure)
 	client := newProbeClient(t)
 	return func(ctx context.Context) error {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.host+path, http.NoBody)

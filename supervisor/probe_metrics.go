@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"crypto/tls"
 	"net/http"
 	"strconv"
 	"strings"
@@ -39,8 +40,8 @@ type page struct {
 	made  float64 // the counters' sum when it was last read
 }
 
-func newPage(h config.Health, address string) *page {
-	t := newPeer(address)
+func newPage(h config.Health, address string, secure *tls.Config) *page {
+	t := newPeer(address, secure)
 	return &page{
 		client: newProbeClient(t), url: "http://" + t.host + h.MetricsPath,
 		progress: nameSet(h.ProgressMetrics, usualProgress), busy: nameSet(h.BusyMetrics, usualBusy),

@@ -29,9 +29,12 @@ type remote struct {
 // newRemote makes a member for a server, which is not probed yet.
 func (s *Supervisor) newRemote(p *poolWorkers, at seat) *remote {
 	c := at.Server
+	if c.TLS && c.TLSInsecureSkipVerify {
+		s.log.Warn("a server's certificate is not verified: whoever is in between can read and change everything", "pool", p.name, "server", c.Name)
+	}
 	m := p.upstream.Add(c.Name, c.Weight)
 	m.SetTier(at.tier)
-	m.Reset(c.Address)
+	m.ResetSecure(c.Address, serverTLS(c))
 	return &remote{s: s, pool: p, member: m, seat: at, server: newServer(p.config, c, m, s.log, s.metrics.probeFailed(p.name, c.Name))}
 }
 

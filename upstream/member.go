@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"sync/atomic"
 
 	"stoker/exchange"
@@ -62,10 +63,13 @@ func (m *Member) Pool() *Pool { return m.pool }
 // Reset says where a new engine listens: "unix:/PATH" or "HOST:PORT". It takes
 // the member out of the pool until SetReady, and forgets every connection to
 // the engine before, and its failures.
-func (m *Member) Reset(address string) {
+func (m *Member) Reset(address string) { m.ResetSecure(address, nil) }
+
+// ResetSecure is Reset to where TLS is spoken; with nil it is Reset.
+func (m *Member) ResetSecure(address string, secure *tls.Config) {
 	options := m.unready()
 	m.life.Store(newLife())
-	before := m.transport.Swap(NewTransport(address, options))
+	before := m.transport.Swap(newSecureTransport(address, secure, options))
 	if before != nil {
 		before.Close()
 		m.progressBefore.Add(before.Progress())

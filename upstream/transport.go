@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"strings"
@@ -102,6 +103,7 @@ type Transport struct {
 	network string // "tcp" or "unix"
 	address string
 	options atomic.Pointer[TransportOptions] // replaced whole
+	secure  *tls.Config                      // nil: plain
 	dialer  net.Dialer
 	idle    idleLinks
 
@@ -124,6 +126,13 @@ func NewTransport(address string, o TransportOptions) *Transport {
 	}
 	t.dialer.SetMultipathTCP(false)
 	t.idle.init(o.MaxIdle, o.IdleTimeout)
+	return t
+}
+
+// newSecureTransport is NewTransport with TLS; nil: without.
+func newSecureTransport(address string, secure *tls.Config, o TransportOptions) *Transport {
+	t := NewTransport(address, o)
+	t.secure = secure
 	return t
 }
 

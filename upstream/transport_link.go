@@ -14,7 +14,7 @@ import (
 
 // link is one connection to an upstream.
 type link struct {
-	conn *rawconn.Conn
+	conn wire
 	// abort is conn.Abort, bound once.
 	abort func()
 	// reused: an exchange has gone over it before.
@@ -53,7 +53,14 @@ func (t *Transport) dial(ctx context.Context) (*link, error) {
 				return nil, err
 			}
 			conn.CountReceived(&t.received)
-			return &link{conn: conn, abort: conn.Abort}, nil
+			if t.secure == nil {
+				return &link{conn: conn, abort: conn.Abort}, nil
+			}
+			secured, err := secure(ctx, conn, t.secure)
+			if err != nil {
+				return nil, err
+			}
+			return &link{conn: secured, abort: secured.Abort}, nil
 		}
 		if t.network != "unix" || !errors.Is(err, syscall.EAGAIN) {
 			return nil, err

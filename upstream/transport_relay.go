@@ -57,7 +57,7 @@ func (c *call) relaySized(n int64) *Failure {
 		if n == 0 {
 			return nil
 		}
-		if n >= spliceFrom {
+		if n >= spliceFrom && spliceable(c.link.conn) != nil {
 			moved, failure := c.splice(n)
 			if failure == nil && moved < n {
 				failure = c.fail(OpRead, errEnded)
@@ -99,7 +99,7 @@ func (c *call) relayUntilClose() *Failure {
 			return failure
 		}
 		c.in.start = c.in.end
-		if c.in.full {
+		if c.in.full && spliceable(c.link.conn) != nil {
 			_, failure := c.splice(math.MaxInt64)
 			return failure
 		}
@@ -171,7 +171,7 @@ func (c *call) splice(n int64) (int64, *Failure) {
 	if err := c.flushSink(); err != nil {
 		return 0, c.fail(OpClientWrite, err)
 	}
-	moved, err := c.sink.Splice(c.link.conn, n)
+	moved, err := c.sink.Splice(spliceable(c.link.conn), n)
 	if err == nil && moved < n && c.aborted() {
 		return moved, c.fail(OpRead, errEnded)
 	}

@@ -43,7 +43,7 @@ const (
 //	one breaks, or dies                 the end                    the end
 type tunnel struct {
 	client exchange.Tunnel
-	engine *rawconn.Conn
+	engine wire
 
 	// Of who called Do.
 	frames websocket.Frames // to the client
@@ -239,7 +239,7 @@ func (t *tunnel) pass(p []byte) error {
 			return err
 		}
 	}
-	if left := t.frames.Left(); left >= spliceFrom && !t.said {
+	if left := t.frames.Left(); left >= spliceFrom && !t.said && spliceable(t.engine) != nil {
 		return t.splice(left)
 	}
 	return nil
@@ -248,7 +248,7 @@ func (t *tunnel) pass(p []byte) error {
 // splice moves the rest of a frame. A deadline that ends it is looked at by who
 // reads next.
 func (t *tunnel) splice(n int64) error {
-	moved, err := t.client.Splice(t.engine, n)
+	moved, err := t.client.Splice(spliceable(t.engine), n)
 	t.frames.Skip(moved)
 	t.last = time.Now()
 	var source *rawconn.SourceError

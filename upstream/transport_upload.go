@@ -9,7 +9,6 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
-	"stoker/internal/rawconn"
 )
 
 // upload writes a large body, or one of unknown length, while the answer is
@@ -17,7 +16,7 @@ import (
 // One goroutine, from startUpload to stop.
 type upload struct {
 	x    *exchange.Exchange
-	conn *rawconn.Conn
+	conn wire
 
 	// stopping: the exchange is over, the rest of the body is of no use.
 	stopping atomic.Bool
@@ -37,7 +36,7 @@ type upload struct {
 	answered bool          // the head has come: no clock must be started any more
 }
 
-func startUpload(x *exchange.Exchange, conn *rawconn.Conn, timeout time.Duration) *upload {
+func startUpload(x *exchange.Exchange, conn wire, timeout time.Duration) *upload {
 	u := &upload{x: x, conn: conn, done: make(chan struct{}), timeout: timeout}
 	go u.run()
 	return u
