@@ -135,6 +135,7 @@ func TestBackupServer(t *testing.T) {
 	}
 	first.sick.Store(true)
 	m.onlyBy(backup)
+	m.eventually("found unhealthy", func() bool { return m.serverState(first.address) == "unhealthy" }) // else its breaker would keep it out for 30 s
 	first.sick.Store(false)
 	m.onlyBy(first)
 	m.stop()
