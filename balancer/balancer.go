@@ -244,7 +244,6 @@ func (j *journey) stranded(before verdict, err error) verdict {
 
 // try lets one member answer, and lets its pool know how that went.
 func try(ctx context.Context, lease Lease, x *exchange.Exchange, a *attempt) verdict {
-	defer lease.Release()
 	x.Record.Attempts++
 	x.Record.Worker = lease.Name()
 	a.record.Try(x.Record.Pool, lease.Name())

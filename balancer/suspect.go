@@ -136,7 +136,13 @@ func (j *journey) leave() {
 }
 
 // try lets one member answer, and finds out whether that has killed its engine.
+//
+// The place is given back last. A suspect that waits for a place of its own was
+// once let onto the worker that the one before had just killed, in the moment
+// before that was known: both had then been on two engines that died, and
+// nobody could be convicted.
 func (j *journey) try(ctx context.Context, lease Lease) verdict {
+	defer lease.Release()
 	life := lifeOf(lease)
 	j.l.ward.try(j.e, lease.Name())
 	j.keep(lease)
@@ -161,19 +167,16 @@ func (j *journey) try(ctx context.Context, lease Lease) verdict {
 	return v
 }
 
-// isOver says whether a member's engine has died. An answer that has begun is
-// broken at once, without waiting for the news: its request is not tried again,
-// and is among the suspects all the same if a death follows.
+// isOver says whether a member's engine has died, and waits for the news. An
+// answer that has begun is not held for long: its request is not tried again,
+// and is among the suspects all the same if a death follows. It is held at all
+// since a client that sends the same again at once would else be let onto the
+// next engine before anybody knows.
 func (j *journey) isOver(ctx context.Context, life *upstream.Life) bool {
-	if life == nil || !j.a.begun {
-		return died(ctx, life)
+	if j.a.begun {
+		return died(ctx, life, begunWait)
 	}
-	select {
-	case <-life.Over():
-		return true
-	default:
-		return false
-	}
+	return died(ctx, life, verdictWait)
 }
 
 // second decides whether a suspect is tried once more.
@@ -219,11 +222,11 @@ func broke(err error) bool {
 }
 
 // died waits for the news of an engine's death, for as long as that may take.
-func died(ctx context.Context, life *upstream.Life) bool {
+func died(ctx context.Context, life *upstream.Life, within time.Duration) bool {
 	if life == nil {
 		return false
 	}
-	limit := time.NewTimer(verdictWait)
+	limit := time.NewTimer(within)
 	defer limit.Stop()
 	select {
 	case <-life.Over():

@@ -214,6 +214,10 @@ func (w *ward) named(worker, crash string) {
 // machine that has just lost an engine perhaps more.
 const verdictWait = 2 * time.Second
 
+// begunWait is the same for an answer that has begun, whose client is kept from
+// learning that there will be no more of it.
+const begunWait = 250 * time.Millisecond
+
 // mortal is a lease on an engine of whose death somebody tells.
 type mortal interface{ Life() *upstream.Life }
 
