@@ -440,7 +440,9 @@ func TestWhatClientsMayTake(t *testing.T) {
 	}
 	held.close()
 	m.eventually("room", func() bool { return other.get("/").status == 200 })
-	if got := post(1<<20+1, false); got != 413 {
+	got := 0
+	m.eventually("room again, the last one's connection having gone", func() bool { got = post(1<<20+1, false); return got != 503 })
+	if got != 413 {
 		t.Errorf("a body of 1 MiB and a byte: %d", got)
 	}
 	if n := m.metric("stoker_requests_refused_total", `reason="too_many_connections"`); n < 2 {
