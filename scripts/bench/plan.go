@@ -89,7 +89,8 @@ func allWorks(o options) []work {
 // measureAll measures one work on every subject.
 func (w *work) measureAll(ctx context.Context, load *loadProcess, dir string, subjects []subject, r *report) error {
 	for _, s := range subjects {
-		if w.ours && !s.ours || w.resident && s.command == nil {
+		// Without a proxy nobody has memory to measure, or ends a connection.
+		if w.ours && !s.ours || s.command == nil && (w.resident || w.order.Work == loop.Close) {
 			continue
 		}
 		one, err := w.measure(ctx, load, dir, s)
