@@ -21,9 +21,16 @@ import (
 // no upstream waits for a slow client.
 const smallBody = 64 << 10
 
+// maxInterims is how many 1xx answers to one request are passed on. No standard
+// says how many there may be; one that sends them for ever would hold its client
+// and its place for as long.
+const maxInterims = 64
+
 var (
 	errSwitch = http1.SyntaxError("101 (Switching Protocols) that nobody asked for")
 	errEnded  = io.ErrUnexpectedEOF
+	// errInterims: an engine that never comes to its answer.
+	errInterims = http1.SyntaxError("more than 64 interim answers to one request")
 )
 
 // call is one run of Do.
@@ -277,6 +284,7 @@ func (c *call) headCame() {
 
 // receiveHead reads up to the final head, or that of a 101, passing on interim ones.
 func (c *call) receiveHead() *Failure {
+	interims := 0
 	for seen := 0; ; {
 		n, err := http1.ParseResponse(c.in.unread(), seen, c.x.Request.Method, &c.head)
 		if err != nil {
@@ -296,6 +304,9 @@ func (c *call) receiveHead() *Failure {
 		}
 		if c.head.Status == http.StatusSwitchingProtocols {
 			return nil // see talk
+		}
+		if interims++; interims > maxInterims {
+			return c.fail(OpMalformed, errInterims)
 		}
 		if err := c.sink.Interim(c.head.Status, c.head.Fields); err != nil {
 			return c.fail(OpClientWrite, err)

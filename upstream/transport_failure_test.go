@@ -54,6 +54,7 @@ func TestAnswersThatFail(t *testing.T) {
 		{name: "none, reset", reset: true, op: OpRead},
 		{name: "half a head", answer: "HTTP/1.1 200 OK\r\nContent-Le", op: OpRead},
 		{name: "an interim one only", answer: "HTTP/1.1 103 Early Hints\r\n\r\n", op: OpRead},
+		{name: "interim ones without an end", answer: strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", maxInterims+1), op: OpMalformed},
 		{name: "no HTTP", answer: "hello there\r\n", op: OpMalformed},
 		{name: "a malformed head", answer: "HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\nhello", op: OpMalformed},
 		{name: "a head without an end", answer: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", http1.MaxHead), op: OpMalformed},
