@@ -213,6 +213,7 @@ func (t *tunnel) relay(first []byte) error {
 		switch {
 		case n > 0:
 			t.last = time.Now()
+			t.heed(t.last) // before what came after it is passed on
 			err = t.pass(t.room.got(n))
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			err = t.wakened()
@@ -313,9 +314,7 @@ func (t *tunnel) look(now time.Time) error {
 	if idle := t.client.IdleLimit(); idle > 0 && t.why == nil && now.Sub(t.moved()) >= idle {
 		t.askToLeave(exchange.ErrIdle)
 	}
-	if why := t.leave.Load(); why != nil && t.why == nil {
-		t.why, t.limit = *why, now.Add(goodbyeTime)
-	}
+	t.heed(now)
 	if t.cut.Load() {
 		return errTunnelOver // the goodbye is finish's
 	}
@@ -332,6 +331,13 @@ func (t *tunnel) look(now time.Time) error {
 		return errTunnelOver
 	}
 	return nil
+}
+
+// heed takes note that the client is to be asked to go, if it is.
+func (t *tunnel) heed(now time.Time) {
+	if why := t.leave.Load(); why != nil && t.why == nil {
+		t.why, t.limit = *why, now.Add(goodbyeTime)
+	}
 }
 
 // broken says whether the client's side has ended by an error.
