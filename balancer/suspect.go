@@ -40,15 +40,15 @@ func (e *poisonError) Error() string { return "quarantined as " + e.found.ID }
 
 // text is for the client.
 func (e *poisonError) text() string {
-	what := "this request has"
+	what, verb := "this request has", "is"
 	if e.found.Kind == quarantine.KindSchema {
-		what = "the schema, grammar or tools of this request have"
+		what, verb = "the schema, grammar or tools of this request have", "are"
 	}
 	why := "been quarantined by an operator"
 	if len(e.found.Deaths) > 0 {
 		why = "killed engines that were given it"
 	}
-	text := what + " " + why + ", and is refused until " + e.found.Expires.UTC().Format(time.RFC3339) + " (quarantine " + e.found.ID
+	text := what + " " + why + ", and " + verb + " refused until " + e.found.Expires.UTC().Format(time.RFC3339) + " (quarantine " + e.found.ID
 	if ids := e.found.Crashes(); len(ids) > 0 {
 		text += ", crash " + strings.Join(ids, ", ")
 	}

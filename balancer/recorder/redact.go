@@ -16,12 +16,8 @@ import (
 // Redacted stands where a secret was.
 const Redacted = "[redacted]"
 
-// secretFields are fields that hold secrets whoever sends them.
-var secretFields = []string{
-	"authorization", "proxy-authorization", "www-authenticate", "proxy-authenticate", "authentication-info",
-	"cookie", "set-cookie", "x-api-key", "api-key", "apikey", "x-auth-token", "x-access-token", "x-csrf-token", "x-xsrf-token",
-	"x-goog-api-key", "x-amz-security-token", "x-forwarded-authorization", "x-forwarded-access-token", "openai-api-key",
-}
+// secretFields are fields that hold secrets, and whose names do not tell: see tellsOfSecret.
+var secretFields = []string{"www-authenticate", "proxy-authenticate", "authentication-info", "cookie2", "set-cookie2"}
 
 // secretWords are the names under which secrets stand in queries and JSON.
 const secretWords = `(?:x[-_])?api[-_]?key|key|password|passwd|secret|client[-_]secret|auth|(?:access|auth|refresh|id|session|bearer)[-_]?token|token|sig|signature|credential` //nolint:gosec // their names only
@@ -104,6 +100,9 @@ func NewRedactor(fields, patterns []string) (*Redactor, error) {
 
 // secretField says whether a field is secret by its name.
 func (r *Redactor) secretField(name string) bool {
+	if tellsOfSecret(name) {
+		return true
+	}
 	if name == "" || len(name) >= len(r.fields) {
 		return false
 	}

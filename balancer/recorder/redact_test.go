@@ -141,3 +141,26 @@ func FuzzRedact(f *testing.F) {
 		}
 	})
 }
+
+// TestNamesThatTellOfSecrets: a field that is called a token, a key or a secret
+// by whoever made it up was kept in the clear unless a list had it.
+func TestNamesThatTellOfSecrets(t *testing.T) {
+	r := newRecorder(t, Options{}).redact
+	for _, name := range []string{
+		"Authorization", "X-Api-Key", "Ocp-Apim-Subscription-Key", "HF-Token", "X-Secret", "X-Session-Token", "X_Client_Secret", "X-Gitlab-Token",
+		"x-functions-key", "PRIVATE-TOKEN", "X-Vault-Token", "X-Auth", "Auth", "X-Password", "X-Db-Passwd", "My-Passphrase", "Api-Keys", "Credentials",
+		"X-Amz-Credential", "ApiKey", "X-Cookie", "Cookie2", "X-Jwt", "X_Token", "X.Token", "Token-For-Us", "Key",
+	} {
+		if !r.secretField(name) {
+			t.Errorf("%s is kept", name)
+		}
+	}
+	for _, name := range []string{
+		"", "-", "Host", "Content-Type", "X-Request-Id", "Sec-WebSocket-Key", "Idempotency-Key", "X-Max-Tokens", "X-Ratelimit-Remaining-Tokens", "Monkey", "Author",
+		"X-Authority", "Accept-Encoding", "Keep-Alive", "-Host", "A-B-C-D", "Tokenizer", "X-Keyboard", "Surrogate-Key",
+	} {
+		if r.secretField(name) {
+			t.Errorf("%s is taken for a secret", name)
+		}
+	}
+}

@@ -159,7 +159,7 @@ func printQuarantine(w io.Writer, doc *quarantined) error {
 		fmt.Fprintln(w, "nothing is quarantined")
 	}
 	if doc.Suspicions > 0 {
-		fmt.Fprintf(w, "%d deaths have suspects: their like is tried one at a time, apart from others\n", doc.Suspicions)
+		fmt.Fprintf(w, "deaths with suspects, whose like is tried one at a time, apart from others: %d\n", doc.Suspicions)
 	}
 	return nil
 }
