@@ -21,7 +21,8 @@ const maxLogged = 2048
 //
 // or the same as a JSON object. Times are in seconds; ttfb, the time to the
 // answer's head, is "-" (null) when none was sent. That of a WebSocket (status 101)
-// also has bytes_in, behind bytes. Of the target only the path is
+// also has bytes_in, behind bytes; that of a compressed answer encoding and bytes_plain, its
+// length before. Of the target only the path is
 // logged: queries may hold secrets. Requests with an API key have key=NAME behind client.
 //
 // What was refused before it was a request has a line of its own, without
@@ -120,6 +121,10 @@ func (f *form) append(b []byte, x *exchange.Exchange) []byte {
 	b = f.appendString(b, "path", cut(path))
 	b = f.appendInt(b, "status", int64(r.Status))
 	b = f.appendInt(b, "bytes", r.BytesOut)
+	if r.Encoding != "" {
+		b = f.appendString(b, "encoding", r.Encoding)
+		b = f.appendInt(b, "bytes_plain", r.BytesPlain)
+	}
 	if r.Status == http.StatusSwitchingProtocols {
 		b = f.appendInt(b, "bytes_in", r.BytesIn)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"stoker/balancer/compression"
 	"stoker/balancer/guard"
 	"stoker/balancer/recorder"
 	"stoker/exchange"
@@ -33,6 +34,9 @@ type attempt struct {
 	// target is what the client asked for, where the engine is asked for another.
 	target string
 	cookie string // that the client is given, see Affinity
+
+	smaller compression.Wish  // what the client accepts
+	packed  *compression.Sink // that the answer goes through; nil: none
 }
 
 var _ exchange.Upgrader = (*attempt)(nil)
@@ -46,6 +50,7 @@ func (b *Balancer) newAttempt(x *exchange.Exchange) *attempt {
 // free forgets everything but the room for fields.
 func (b *Balancer) free(a *attempt) {
 	a.ahead.end(a.x)
+	a.unpack()
 	if a.target != "" {
 		a.x.Request.Target = a.target
 	}
@@ -69,7 +74,7 @@ func (a *attempt) Interim(status int, fields http1.Fields) error {
 // may call it.
 func (a *attempt) Head(r *http1.Response, length int64) error {
 	a.note(r)
-	err := a.x.Sink.Head(&a.head, length)
+	err := a.x.Sink.Head(&a.head, a.compress(length))
 	a.forget()
 	return err
 }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"stoker/balancer/compression"
 	"stoker/balancer/guard"
 	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
@@ -58,6 +59,8 @@ type Options struct {
 	AheadMemory int64
 	// Guard says who may ask, and how much; nil: anybody, anything.
 	Guard *guard.Guard
+	// Compression of answers; nil: none.
+	Compression *compression.Compressor
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
@@ -116,6 +119,7 @@ type table struct {
 	maxBody  int64
 	maxAhead int64
 	guard    *guard.Guard
+	compress *compression.Compressor
 
 	aheadMemory int64
 }
@@ -133,7 +137,7 @@ func (b *Balancer) Update(o Options) error {
 	if o.AheadMemory <= 0 {
 		o.AheadMemory = DefaultAheadMemory
 	}
-	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead, aheadMemory: o.AheadMemory, guard: o.Guard})
+	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead, aheadMemory: o.AheadMemory, guard: o.Guard, compress: o.Compression})
 	return nil
 }
 
@@ -155,6 +159,7 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 	}
 	now := b.table.Load()
 	a.table, a.ahead.total = now, &b.aheadHeld
+	a.smaller = now.compress.Wish(&x.Request)
 	if err := now.guard.Enter(x, &a.pass); err != nil {
 		return a.turnAway(err)
 	}

@@ -28,6 +28,9 @@ type Metrics struct {
 	refused   *prometheus.CounterVec
 	keys      *prometheus.CounterVec
 	limited   *prometheus.CounterVec
+	packed    *prometheus.CounterVec
+	packedIn  *prometheus.CounterVec
+	packedOut *prometheus.CounterVec
 	queued    *prometheus.HistogramVec
 	duration  *prometheus.HistogramVec
 	firstByte *prometheus.HistogramVec
@@ -106,6 +109,18 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stoker_rate_limited_total",
 			Help: "Requests refused by a rate limit, by its name.",
 		}, []string{"limit"}),
+		packed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_compressed_answers_total",
+			Help: "Answers that were compressed for their clients, by content coding.",
+		}, []string{"encoding"}),
+		packedIn: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_compression_in_bytes_total",
+			Help: "Bytes of bodies that were compressed, before.",
+		}, []string{"encoding"}),
+		packedOut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_compression_out_bytes_total",
+			Help: "Bytes of bodies that were compressed, as sent.",
+		}, []string{"encoding"}),
 		queued: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "stoker_queue_wait_seconds",
 			Help:    "Time that requests waited for an upstream; next to 0 for those that did not.",
@@ -122,7 +137,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: latencies,
 		}, pool),
 	}
-	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.routes, m.exhausted, m.refused, m.keys, m.limited, m.queued, m.duration, m.firstByte)
+	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.routes, m.exhausted, m.refused, m.keys, m.limited, m.packed, m.packedIn, m.packedOut, m.queued, m.duration, m.firstByte)
 	return m
 }
 
@@ -146,6 +161,11 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 	}
 	if r.Limit != "" {
 		m.limited.WithLabelValues(r.Limit).Inc()
+	}
+	if r.Encoding != "" {
+		m.packed.WithLabelValues(r.Encoding).Inc()
+		m.packedIn.WithLabelValues(r.Encoding).Add(float64(r.BytesPlain))
+		m.packedOut.WithLabelValues(r.Encoding).Add(float64(r.BytesOut))
 	}
 	p := m.byPool.get(r.Pool, m.pool)
 	if r.Status != http.StatusSwitchingProtocols { // a tunnel lasts as long as its client likes

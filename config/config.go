@@ -63,6 +63,8 @@ type Config struct {
 	Access   Access   `toml:"access"`
 	CORS     CORS     `toml:"cors"`
 	Limits   []Limit  `toml:"limits"`
+	// Compression of answers.
+	Compression Compression `toml:"compression"`
 	Pools    []Pool   `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`

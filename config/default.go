@@ -48,6 +48,8 @@ func Default() *Config {
 		},
 		Resolver: Resolver{MinInterval: Duration(time.Second), MaxInterval: Duration(5 * time.Minute)},
 		CORS:     defaultCORS(),
+
+		Compression: defaultCompression(),
 	}
 }
 

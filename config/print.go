@@ -77,6 +77,9 @@ func (p *printer) table(path string, v reflect.Value, skip []string) {
 
 // isOff says whether a table has nothing that counts, as CORS without origins.
 func isOff(v reflect.Value) bool {
+	if c, ok := reflect.TypeAssert[Compression](v); ok {
+		return len(c.Encodings) == 0
+	}
 	c, ok := reflect.TypeAssert[CORS](v)
 	return ok && len(c.Origins) == 0
 }

@@ -83,6 +83,7 @@ func (v *validator) validate() {
 	v.duration("upgrade_timeout", v.config.UpgradeTimeout, Duration(100*time.Millisecond))
 	v.validateClients()
 	v.validateAccess()
+	v.validateCompression()
 	v.validateShutdown()
 	v.validateRecorder()
 	v.number("crashes.keep", v.config.Crashes.Keep, 0, 10000)

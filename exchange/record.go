@@ -88,7 +88,11 @@ type Record struct {
 	Status   int   // as sent to the client; 499 when it went away before an answer
 	BytesIn  int64 // request body bytes read from the client, or what it sent through a tunnel
 	BytesOut int64 // answer body bytes handed to the sink, or to a tunnel
-	Outcome  Outcome
+	// Encoding is the content coding that we put the answer's body into; empty:
+	// none. BytesPlain is how long the body was before.
+	Encoding   string
+	BytesPlain int64
+	Outcome    Outcome
 	// Err is the error behind any outcome but ok, for the log; it holds no
 	// content of the request.
 	Err error

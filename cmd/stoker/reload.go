@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"stoker/balancer"
+	"stoker/balancer/compression"
 	"stoker/balancer/guard"
 	"stoker/config"
 	"stoker/internal/certs"
@@ -305,6 +306,9 @@ func planOutcome(verb string, plan *config.Plan, report *supervisor.Report) *out
 // balancerOptions are what a configuration says to the balancer.
 func balancerOptions(cfg *config.Config, pools []*upstream.Pool, log hclog.Logger) balancer.Options {
 	o := balancer.Options{Routes: cfg.Routes, TrustedProxies: cfg.TrustedProxies, MaxBody: int64(cfg.Clients.BodyMiB) << 20, MaxAhead: int64(cfg.Clients.ReadAheadMiB) << 20, AheadMemory: int64(cfg.Clients.ReadAheadMemoryMiB) << 20, Log: log.Named("balancer"), Rules: map[string]balancer.Rules{}}
+	o.Compression = compression.New(compression.Options{
+		Encodings: cfg.Compression.Encodings, Types: cfg.Compression.Types, MinSize: int64(cfg.Compression.MinSize), Level: cfg.Compression.Level,
+	})
 	for i := range cfg.Pools {
 		o.Rules[cfg.Pools[i].Name] = poolRules(&cfg.Pools[i])
 	}
