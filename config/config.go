@@ -65,7 +65,7 @@ type Config struct {
 	Limits   []Limit  `toml:"limits"`
 	// Compression of answers.
 	Compression Compression `toml:"compression"`
-	Pools    []Pool   `toml:"pools"`
+	Pools       []Pool      `toml:"pools"`
 	// Routes: first match wins; with one pool and no route all goes there.
 	Routes []Route `toml:"routes"`
 

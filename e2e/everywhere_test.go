@@ -63,6 +63,7 @@ type ask struct {
 // told is an answer, with what the engine says it was asked.
 type told struct {
 	*http.Response
+	t    *testing.T
 	way  way
 	body string
 	seen seenRequest
@@ -112,7 +113,7 @@ func (w way) ask(t *testing.T, a ask) *told {
 	if err != nil {
 		t.Fatalf("%d, then %v", response.StatusCode, err)
 	}
-	result := &told{Response: response, way: w, body: string(got)}
+	result := &told{Response: response, t: t, way: w, body: string(got)}
 	_ = json.Unmarshal(got, &result.seen) // where it is that
 	if response.ProtoMajor != w.major {
 		t.Errorf("answered over %s", response.Proto)
@@ -121,7 +122,8 @@ func (w way) ask(t *testing.T, a ask) *told {
 }
 
 // expect checks the status, and fields written as "Name: value"; "Name:" alone is one that is not there.
-func (a *told) expect(t *testing.T, status int, fields ...string) {
+func (a *told) expect(status int, fields ...string) {
+	t := a.t
 	t.Helper()
 	if a.StatusCode != status {
 		t.Errorf("%s: status %d, want %d: %s", a.way.name, a.StatusCode, status, a.body[:min(300, len(a.body))])
@@ -135,7 +137,8 @@ func (a *told) expect(t *testing.T, status int, fields ...string) {
 	}
 }
 
-func (a *told) unpacked(t *testing.T) string {
+func (a *told) unpacked() string {
+	t := a.t
 	t.Helper()
 	var in io.Reader = strings.NewReader(a.body)
 	var err error
@@ -244,7 +247,7 @@ func TestEverywhere(t *testing.T) {
 	for _, w := range ways(t, m, s) {
 		t.Run(w.name, func(t *testing.T) {
 			for _, c := range cases {
-				t.Run(c.name, func(t *testing.T) { c.check(t, w.ask(t, c.ask)) })
+				t.Run(c.name, func(t *testing.T) { c.check(w.ask(t, c.ask)) })
 			}
 		})
 	}
@@ -255,18 +258,18 @@ func TestEverywhere(t *testing.T) {
 type everywhereCase struct {
 	name  string
 	ask   ask
-	check func(t *testing.T, a *told)
+	check func(a *told)
 }
 
 func compressionCases() []everywhereCase {
-	whole := func(want string, fields ...string) func(*testing.T, *told) {
-		return func(t *testing.T, a *told) {
-			a.expect(t, 200, fields...)
-			if got := a.unpacked(t); got != want {
-				t.Errorf("%d bytes, want %d", len(got), len(want))
+	whole := func(want string, fields ...string) func(*told) {
+		return func(a *told) {
+			a.expect(200, fields...)
+			if got := a.unpacked(); got != want {
+				a.t.Errorf("%d bytes, want %d", len(got), len(want))
 			}
 			if packed := a.Header.Get("Content-Encoding") != ""; packed && len(a.body) > len(want)/5 {
-				t.Errorf("compressed to %d of %d bytes", len(a.body), len(want))
+				a.t.Errorf("compressed to %d of %d bytes", len(a.body), len(want))
 			}
 		}
 	}
@@ -278,26 +281,26 @@ func compressionCases() []everywhereCase {
 		{"compressed: of unknown length", ask{path: "/pieces", fields: "Accept-Encoding: zstd"}, whole(bulk+bulk, "Content-Encoding: zstd", vary)},
 		{"plain: not asked for", ask{path: "/bulk"}, whole(bulk, "Content-Encoding:", vary, `ETag: "b1"`, "Accept-Ranges: bytes", fmt.Sprint("Content-Length: ", len(bulk)))},
 		{"plain: liked better", ask{path: "/bulk", fields: "Accept-Encoding: identity, gzip;q=0.9"}, whole(bulk, "Content-Encoding:", vary)},
-		{"plain: events", ask{path: "/events", fields: "Accept-Encoding: gzip"}, func(t *testing.T, a *told) {
-			a.expect(t, 200, "Content-Encoding:", "Vary:", "Content-Type: text/event-stream")
+		{"plain: events", ask{path: "/events", fields: "Accept-Encoding: gzip"}, func(a *told) {
+			a.expect(200, "Content-Encoding:", "Vary:", "Content-Type: text/event-stream")
 			if strings.Count(a.body, "data: ") != 50 {
-				t.Errorf("%q", a.body)
+				a.t.Errorf("%q", a.body)
 			}
 		}},
 		{"plain: packed already", ask{path: "/packed", fields: "Accept-Encoding: zstd, gzip"}, whole(bulk, "Content-Encoding: gzip", "Vary:")},
 		{"plain: no-transform", ask{path: "/as-it-is", fields: "Accept-Encoding: gzip"}, whole(bulk, "Content-Encoding:", "Vary:")},
-		{"plain: a part", ask{path: "/bulk", fields: "Accept-Encoding: gzip\nRange: bytes=0-1999"}, func(t *testing.T, a *told) {
-			a.expect(t, 206, "Content-Encoding:", "Vary:", "Content-Length: 2000")
+		{"plain: a part", ask{path: "/bulk", fields: "Accept-Encoding: gzip\nRange: bytes=0-1999"}, func(a *told) {
+			a.expect(206, "Content-Encoding:", "Vary:", "Content-Length: 2000")
 		}},
-		{"plain: small", ask{path: "/small", fields: "Accept-Encoding: gzip"}, func(t *testing.T, a *told) { a.expect(t, 200, "Content-Encoding:", "Vary:") }},
-		{"compressed: head", ask{method: "HEAD", path: "/bulk", fields: "Accept-Encoding: gzip"}, func(t *testing.T, a *told) {
-			a.expect(t, 200, "Content-Encoding: gzip", vary, "Content-Length:", `ETag: W/"b1"`)
+		{"plain: small", ask{path: "/small", fields: "Accept-Encoding: gzip"}, func(a *told) { a.expect(200, "Content-Encoding:", "Vary:") }},
+		{"compressed: head", ask{method: "HEAD", path: "/bulk", fields: "Accept-Encoding: gzip"}, func(a *told) {
+			a.expect(200, "Content-Encoding: gzip", vary, "Content-Length:", `ETag: W/"b1"`)
 		}},
-		{"plain: head", ask{method: "HEAD", path: "/bulk"}, func(t *testing.T, a *told) {
-			a.expect(t, 200, "Content-Encoding:", vary, fmt.Sprint("Content-Length: ", len(bulk)))
+		{"plain: head", ask{method: "HEAD", path: "/bulk"}, func(a *told) {
+			a.expect(200, "Content-Encoding:", vary, fmt.Sprint("Content-Length: ", len(bulk)))
 		}},
-		{"compressed: not modified", ask{path: "/bulk", fields: "Accept-Encoding: gzip\nIf-None-Match: W/\"b1\""}, func(t *testing.T, a *told) {
-			a.expect(t, 304, `ETag: W/"b1"`, "Content-Encoding:")
+		{"compressed: not modified", ask{path: "/bulk", fields: "Accept-Encoding: gzip\nIf-None-Match: W/\"b1\""}, func(a *told) {
+			a.expect(304, `ETag: W/"b1"`, "Content-Encoding:")
 		}},
 	}
 }

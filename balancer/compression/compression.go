@@ -160,7 +160,7 @@ func (c *Compressor) hasType(value string) bool {
 		return false
 	}
 	for _, t := range c.types {
-		if family, any := strings.CutSuffix(t, "*"); t == value || any && strings.HasPrefix(value, family) {
+		if family, open := strings.CutSuffix(t, "*"); t == value || open && strings.HasPrefix(value, family) {
 			return true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -73,17 +74,18 @@ type sink struct {
 	err     error
 }
 
-func (s *sink) Interim(int, http1.Fields) error     { return nil }
-func (s *sink) Head(*http1.Response, int64) error   { return nil }
-func (s *sink) Flush() error                        { s.flushes = append(s.flushes, s.body.Len()); return s.err }
-func (s *sink) End(trailers http1.Fields) error     { s.ended = trailers; return s.err }
-func (s *sink) Break(cause error)                   { s.broken = cause }
+func (s *sink) Interim(int, http1.Fields) error   { return nil }
+func (s *sink) Head(*http1.Response, int64) error { return nil }
+func (s *sink) Flush() error                      { s.flushes = append(s.flushes, s.body.Len()); return s.err }
+func (s *sink) End(trailers http1.Fields) error   { s.ended = trailers; return s.err }
+func (s *sink) Break(cause error)                 { s.broken = cause }
 func (s *sink) Write(p []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
 	return s.body.Write(p)
 }
+
 func (s *sink) Splice(*rawconn.Conn, int64) (int64, error) { panic("a compressed body is not spliced") }
 
 // What an answer is like, and what becomes of its head.
@@ -139,7 +141,7 @@ func TestHead(t *testing.T) {
 			r := &http1.Response{Status: tc.status, Fields: tc.fields}
 			s, length := compressor().Wish(&tc.request).Over(new(sink), &tc.request, r, tc.length)
 			f := r.Fields
-			if packed := tc.want == Gzip; (s != nil) != (packed && tc.request.Method != "HEAD") || (length == -1) != (packed || tc.length == -1) {
+			if packed := tc.want == Gzip; (s != nil) != (packed && tc.request.Method != http.MethodHead) || (length == -1) != (packed || tc.length == -1) {
 				t.Fatalf("sink %v, length %d", s != nil, length)
 			}
 			switch tc.want {
