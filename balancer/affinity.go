@@ -26,10 +26,12 @@ const (
 	affineCookie
 	affineKey
 	affineClient
+	affineField  // of the body
+	affinePrefix // of the prompt
 )
 
-// ParseAffinity reads "header:NAME", "cookie:NAME", "key" or "client"; anything
-// else, which validation has ruled out, is no affinity.
+// ParseAffinity reads "prefix", "field:NAME", "header:NAME", "cookie:NAME", "key"
+// or "client"; anything else, which validation has ruled out, is no affinity.
 func ParseAffinity(by string) Affinity {
 	kind, name, _ := strings.Cut(by, ":")
 	switch kind {
@@ -37,6 +39,10 @@ func ParseAffinity(by string) Affinity {
 		return Affinity{affineHeader, name}
 	case "cookie":
 		return Affinity{affineCookie, name}
+	case "field":
+		return Affinity{affineField, name}
+	case "prefix":
+		return Affinity{kind: affinePrefix}
 	case "key":
 		return Affinity{kind: affineKey}
 	case "client":
@@ -45,11 +51,14 @@ func ParseAffinity(by string) Affinity {
 	return Affinity{}
 }
 
-// of is the key of x, 0 if it has none. It says which cookie the client is to be
+// inside says whether the request's body has to be looked into.
+func (f Affinity) inside() bool { return f.kind == affineField || f.kind == affinePrefix }
+
+// of is the key of x, as far as its head says, 0 if it has none. It says which cookie the client is to be
 // given, if any: from then on it has a key.
 func (f Affinity) of(x *exchange.Exchange) (key uint64, cookie string) {
 	switch f.kind {
-	case affineNothing:
+	case affineNothing, affineField, affinePrefix:
 		return 0, ""
 	case affineHeader:
 		return upstream.AffinityKey(first(x.Request.Fields, f.name)), ""

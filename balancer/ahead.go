@@ -30,6 +30,8 @@ type ahead struct {
 	body   io.Reader
 	length int64
 	held   bool
+	// rest of the body that was not read, since it was too large; nil: all was.
+	rest io.Reader
 }
 
 const (
@@ -155,8 +157,17 @@ func (h *ahead) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	h.release()
-	return n, io.EOF
+	switch {
+	case h.rest == nil:
+		return n, io.EOF
+	case n > 0:
+		return n, nil
+	}
+	return h.rest.Read(p)
 }
+
+// Interrupt passes a transport's wish on to a body that can hear it.
+func (h *ahead) Interrupt() { interrupt(h.rest) }
 
 // release gives the memory back.
 func (h *ahead) release() {

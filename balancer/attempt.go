@@ -31,6 +31,7 @@ type attempt struct {
 	table   *table     // by which the request is carried
 	route   *route     // nil until it is found
 	ahead   ahead
+	prefix  upstream.Prefix // of the prompt, where the pool goes by that
 	// target is what the client asked for, where the engine is asked for another.
 	target string
 	cookie string // that the client is given, see Affinity
@@ -57,7 +58,7 @@ func (b *Balancer) free(a *attempt) {
 	a.record.End(a.x)
 	a.pass.Leave(a.x)
 	clear(a.fields)
-	*a = attempt{fields: a.fields[:0], pass: a.pass}
+	*a = attempt{fields: a.fields[:0], pass: a.pass, prefix: a.prefix[:0]}
 	b.attempts.Put(a)
 }
 

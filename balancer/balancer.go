@@ -33,6 +33,7 @@ import (
 	"stoker/balancer/recorder"
 	"stoker/config"
 	"stoker/exchange"
+	"stoker/upstream"
 )
 
 // Options are what a balancer is made with.
@@ -53,7 +54,7 @@ type Options struct {
 	// EvidenceMemory what is held of all in flight, both in bytes.
 	EvidenceLimit, EvidenceMemory int64
 	// MaxAhead is how much of a body is held, in bytes, to find the model that it
-	// names, where routes ask for it; 0: DefaultMaxAhead.
+	// names, where routes ask for it, or its affinity; 0: DefaultMaxAhead.
 	MaxAhead int64
 	// AheadMemory is how much of all such bodies is held, in bytes; 0: DefaultAheadMemory.
 	AheadMemory int64
@@ -195,9 +196,15 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 
 	key, cookie := rules.Affinity.of(x)
 	a.cookie = cookie
+	var prefix upstream.Prefix
+	if rules.Affinity.inside() {
+		if key, prefix, err = a.look(rules.Affinity); err != nil {
+			return classify(err)
+		}
+	}
 	a.prepare(r)
 	j := &a.journey
-	*j = journey{b: b, l: l, x: x, a: a, want: Want{Priority: rules.priority(&x.Request), Affinity: key}}
+	*j = journey{b: b, l: l, x: x, a: a, want: Want{Priority: rules.priority(&x.Request), Affinity: key, Prefix: prefix}}
 	if !x.WebSocket { // what kills an engine through one is not in its request, which is everybody's
 		j.e = l.ward.begin(x)
 	}

@@ -26,6 +26,8 @@ type Want struct {
 	Priority int
 	// Affinity of the request: see upstream.Want.
 	Affinity uint64
+	// Prefix of the prompt: see upstream.Want.
+	Prefix upstream.Prefix
 	// Queued, where not nil, is lengthened by the wait.
 	Queued *time.Duration
 	// Alone asks for a member apart from others, with Patience and Shared as
@@ -74,7 +76,7 @@ func (o over) Acquire(ctx context.Context, want Want) (Lease, error) {
 		return m, nil
 	}
 	avoid, _ := want.Failed.(*upstream.Member) // nil at the first attempt
-	m, err := o.Pool.Acquire(ctx, upstream.Want{Avoid: avoid, Priority: want.Priority, Affinity: want.Affinity, Queued: want.Queued})
+	m, err := o.Pool.Acquire(ctx, upstream.Want{Avoid: avoid, Priority: want.Priority, Affinity: want.Affinity, Prefix: want.Prefix, Queued: want.Queued})
 	if err != nil {
 		return nil, err // not m: a nil *Member in a Lease is no nil Lease
 	}

@@ -211,13 +211,16 @@ type Pool struct {
 // Affinity says which requests go to the same upstream, as long as that has no
 // more than its part of the load.
 type Affinity struct {
-	// By is what they have in common: "header:NAME", "cookie:NAME" (which clients
+	// By is what they have in common: "prefix" (how their prompts begin),
+	// "field:NAME" (a string of the body), "header:NAME", "cookie:NAME" (which clients
 	// without one are given), "key" (what lets them in) or "client" (their
 	// address); empty: nothing.
 	By string `toml:"by"`
 	// LoadPercent of its share of the load is what an upstream may have for them to
 	// go there, 101 to 1000; 0: any load.
 	LoadPercent int `toml:"load_percent"`
+	// MemoryMiB bounds what is known, by "prefix", of who was given which prompts.
+	MemoryMiB int `toml:"memory_mib"`
 }
 
 // Queue bounds the requests that wait for a worker.

@@ -62,7 +62,7 @@ func DefaultPool(name string) Pool {
 		Drain:        "wait",
 		OnDeath:      "isolate",
 		MinRemaining: Duration(5 * time.Second),
-		Affinity:     Affinity{LoadPercent: 125},
+		Affinity:     Affinity{LoadPercent: 125, MemoryMiB: 4},
 		Retry: Retry{
 			Attempts:      3,
 			BudgetPercent: 20,

@@ -18,6 +18,8 @@ const (
 	// minAffinityLoad lets some more than the average go where it belongs: with
 	// exactly that, hardly anything would.
 	minAffinityLoad, maxAffinityLoad = 101, 1000
+	// maxAffinityMemory is room for some hundred million tokens.
+	maxAffinityMemory = 1024
 	// maxAttempts bounds how many upstreams one request is carried to.
 	maxAttempts = 100
 	// maxCount bounds what is merely counted.
@@ -164,9 +166,13 @@ func (v *validator) validateAffinity(i int, a *Affinity) {
 	case (kind == "header" || kind == "cookie") && name != "" && headerName.MatchString(name):
 	case kind == "header" || kind == "cookie":
 		v.report(by, fmt.Sprintf("%s names no %s: write one such as %q", quoteTOML(shorten(a.By)), kind, map[string]string{"header": "header:X-Session-Id", "cookie": "cookie:stoker"}[kind]))
-	case kind != "key" && kind != "client" || named:
-		v.report(by, fmt.Sprintf(`%s is none of "header:NAME", "cookie:NAME", "key" and "client"`, quoteTOML(shorten(a.By))))
+	case kind == "field" && bodyField.MatchString(name):
+	case kind == "field":
+		v.report(by, fmt.Sprintf(`%s names no field of a body: write one such as "field:user", or "field:metadata.user_id" for one within another`, quoteTOML(shorten(a.By))))
+	case kind != "prefix" && kind != "key" && kind != "client" || named:
+		v.report(by, fmt.Sprintf(`%s is none of "prefix", "field:NAME", "header:NAME", "cookie:NAME", "key" and "client"`, quoteTOML(shorten(a.By))))
 	}
+	v.number(v.poolKey(i, "affinity.memory_mib"), a.MemoryMiB, 1, maxAffinityMemory)
 	switch {
 	case a.LoadPercent == 0 || v.isFaulty(percent):
 	case a.LoadPercent > 0 && a.LoadPercent <= 10:
@@ -175,6 +181,9 @@ func (v *validator) validateAffinity(i int, a *Affinity) {
 		v.number(percent, a.LoadPercent, minAffinityLoad, maxAffinityLoad)
 	}
 }
+
+// bodyField is a key of a JSON object, or keys of objects within each other.
+var bodyField = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){0,7}$`)
 
 var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]*$")
 

@@ -35,6 +35,8 @@ type AffinityCounts struct {
 	Moved uint64
 	// Spilled went to another since that one had its part of the load, or all that it takes.
 	Spilled uint64
+	// New are prompts of which nobody holds the beginning.
+	New uint64
 }
 
 const (
@@ -54,15 +56,27 @@ type counted struct {
 	load, share uint64
 }
 
+// wish is what a request's choice of a member depends on.
+type wish struct {
+	affinity uint64  // see Want
+	prompt   bool    // it has a Prefix
+	holding  holding // of that
+	avoid    *Member
+}
+
 // choose returns the member that a request is to have: the first with room in
-// the order of its key, or, without one, whom the policy prefers; nil: nobody
-// can serve. Who is chosen is claimed, and so is counted. The lock is held.
-func (p *Pool) choose(key uint64, avoid *Member) *Member {
-	if key == 0 {
-		return p.ranking.best(avoid)
-	}
-	if len(p.ranking.heap) == 0 {
+// the order of its key, who holds most of its prompt, or, without either, whom
+// the policy prefers; nil: nobody can serve. Who is chosen is claimed, and so is
+// counted. The lock is held.
+func (p *Pool) choose(w *wish) *Member {
+	key, avoid := w.affinity, w.avoid
+	switch {
+	case len(p.ranking.heap) == 0:
 		return nil
+	case w.prompt:
+		return p.chooseHolder(&w.holding, avoid)
+	case key == 0:
+		return p.ranking.best(avoid)
 	}
 	count := &p.affinity.counts.Hits
 	row := p.affinityRow(key)

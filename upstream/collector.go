@@ -60,7 +60,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		for _, a := range []struct {
 			result string
 			n      uint64
-		}{{"hit", s.Affinity.Hits}, {"moved", s.Affinity.Moved}, {"spilled", s.Affinity.Spilled}} {
+		}{{"hit", s.Affinity.Hits}, {"moved", s.Affinity.Moved}, {"spilled", s.Affinity.Spilled}, {"new", s.Affinity.New}} {
 			ch <- prometheus.MustNewConstMetric(c.affinity, prometheus.CounterValue, float64(a.n), s.Name, a.result)
 		}
 		for _, m := range s.Members {

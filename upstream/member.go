@@ -23,6 +23,8 @@ type Member struct {
 	life atomic.Pointer[Life]
 	// troubled: the breaker has something to forget; written under pool.mu.
 	troubled atomic.Bool
+	// holder of prompts that the present engine is; 0 before the first Reset.
+	holder atomic.Uint32
 
 	// The rest is guarded by pool.mu.
 	weight   uint64
@@ -69,6 +71,7 @@ func (m *Member) Reset(address string) { m.ResetSecure(address, nil) }
 func (m *Member) ResetSecure(address string, secure *tls.Config) {
 	options := m.unready()
 	m.life.Store(newLife())
+	m.pool.prefixes.renew(m)
 	before := m.transport.Swap(newSecureTransport(address, secure, options))
 	if before != nil {
 		before.Close()
@@ -142,6 +145,7 @@ func (m *Member) Doubt(doubted bool) {
 // alone lets m in again.
 func (m *Member) Refused() {
 	m.SetReady(false)
+	m.pool.prefixes.renew(m) // whoever will listen there again has computed nothing yet
 	select {
 	case m.kick <- struct{}{}:
 	default:

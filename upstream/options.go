@@ -22,6 +22,9 @@ type PoolOptions struct {
 	// member may have for requests to come to it by their key (see Want.Affinity),
 	// at least 100; 0: any load.
 	AffinityLoad int
+	// PrefixMemory is how much memory, in bytes, may be taken to know who was
+	// given which prompts (see Want.Prefix); it is taken when the first one comes.
+	PrefixMemory int
 	// MaxConcurrency is how many requests may be in flight on one member; 0: any
 	// number. The others wait in the queue, which keeps their order, while an
 	// engine's own queue would keep them from the member that is free first.

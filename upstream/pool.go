@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,6 +51,9 @@ type Pool struct {
 	died   func(member string, since time.Time)
 
 	affinity affinity
+	prefixes prefixes // has a lock of its own
+	// prefixMemory is the options' PrefixMemory, read without the lock.
+	prefixMemory atomic.Int64
 
 	ready    int // members that are
 	expected int // members that are not, and soon will be
@@ -67,13 +71,18 @@ type Want struct {
 	Priority int
 	// Affinity is the AffinityKey of what the request has in common with others; 0: nothing.
 	Affinity uint64
+	// Prefix of the prompt, for a pool that goes by that rather than by a key; the
+	// caller must not change it before Acquire has returned. Empty: nothing.
+	Prefix Prefix
 	// Queued, where not nil, is lengthened by the time that was spent in the queue.
 	Queued *time.Duration
 }
 
 // NewPool returns an empty pool.
 func NewPool(name string, o PoolOptions) *Pool {
-	return &Pool{name: name, options: o, ranking: ranking{policy: o.Policy}, noneSince: time.Now()}
+	p := &Pool{name: name, options: o, ranking: ranking{policy: o.Policy}, noneSince: time.Now()}
+	p.prefixMemory.Store(int64(o.PrefixMemory))
+	return p
 }
 
 // Name is the pool's name in the configuration.
@@ -100,6 +109,7 @@ func (p *Pool) Remove(m *Member) {
 	p.stopTimers(m)
 	m.removed = true
 	p.reshaped()
+	p.prefixes.forget(m)
 	m.Dismiss()
 	for i, other := range p.members {
 		if other == m {
@@ -156,7 +166,15 @@ func (p *Pool) Dismiss(cause error) int {
 // the queue (ctx ends) loses the place. A full queue makes room for a request
 // of a higher priority by turning away the youngest of the lowest.
 func (p *Pool) Acquire(ctx context.Context, want Want) (*Member, error) {
-	m, w, err := p.claimOrQueue(want)
+	m, err := p.acquire(ctx, &want)
+	if m != nil && len(want.Prefix) > 0 {
+		p.prefixes.note(want.Prefix, m.holder.Load(), int(p.prefixMemory.Load()))
+	}
+	return m, err
+}
+
+func (p *Pool) acquire(ctx context.Context, want *Want) (*Member, error) {
+	m, w, err := p.claimOrQueue(*want)
 	if m != nil || err != nil {
 		return m, err
 	}
@@ -168,6 +186,10 @@ func (p *Pool) Acquire(ctx context.Context, want Want) (*Member, error) {
 
 // claimOrQueue returns a claimed member, or the place in the queue.
 func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
+	by := wish{affinity: want.Affinity, avoid: want.Avoid, prompt: len(want.Prefix) > 0}
+	if by.prompt {
+		by.holding = p.prefixes.find(want.Prefix)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -175,7 +197,7 @@ func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
 	}
 	// Nobody overtakes the queue: it is empty whenever somebody can serve,
 	// since grant runs at each change that could let anyone serve.
-	if m := p.choose(want.Affinity, want.Avoid); m != nil {
+	if m := p.choose(&by); m != nil {
 		p.claim(m)
 		return m, nil, nil
 	}
@@ -186,7 +208,8 @@ func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
 	if !p.makeRoom(priority) {
 		return nil, nil, p.blame(ErrQueueFull, errFullNoneReady)
 	}
-	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout, priority: priority, affinity: want.Affinity}
+	by.avoid = nil // it has waited
+	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout, priority: priority, wish: by}
 	p.queue.push(w)
 	return nil, w, nil
 }
@@ -283,7 +306,7 @@ func (p *Pool) arrange(m *Member) {
 func (p *Pool) grant() {
 	for p.queue.length > 0 {
 		w := p.queue.next()
-		m := p.choose(w.affinity, nil)
+		m := p.choose(&w.wish)
 		if m == nil {
 			return
 		}

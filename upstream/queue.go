@@ -15,7 +15,7 @@ type waiter struct {
 	refused    error // written before granted is closed
 	timeout    time.Duration
 	priority   int // within its bounds
-	affinity   uint64
+	wish       wish
 	prev, next *waiter
 	queued     bool
 }

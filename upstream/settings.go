@@ -8,6 +8,7 @@ func (p *Pool) SetOptions(o PoolOptions) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.options = o
+	p.prefixMemory.Store(int64(o.PrefixMemory))
 	for _, m := range p.members {
 		if t := m.transport.Load(); t != nil {
 			t.setLimits(o.Transport)

@@ -15,6 +15,7 @@ func poolOptions(p *config.Pool) upstream.PoolOptions {
 	return upstream.PoolOptions{
 		Policy:         policy,
 		AffinityLoad:   p.Affinity.LoadPercent,
+		PrefixMemory:   p.Affinity.MemoryMiB << 20,
 		MaxConcurrency: p.MaxConcurrency,
 		QueueLength:    p.Queue.Length,
 		QueueTimeout:   p.Queue.Timeout.Std(),

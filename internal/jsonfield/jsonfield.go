@@ -1,5 +1,5 @@
 // Package jsonfield finds one string in the outermost object of a JSON
-// document, and where it lies, without building the document: a prompt of a
+// document, and where it lies, or all that is in that object, without building the document: a prompt of a
 // megabyte is passed over at the speed of memory. It knows nothing of what the
 // document means.
 //
@@ -36,14 +36,53 @@ type Value struct {
 	Start, End int
 }
 
+// Key is a key as it is written, quotes included.
+type Key []byte
+
+// Is says whether k is name.
+func (k Key) Is(name string) bool { return is(k, name) }
+
+// Among returns which of names k is, -1 if it is none.
+func (k Key) Among(names []string) int {
+	for i, name := range names {
+		if is(k, name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// Walk calls visit for each member of the outermost object, with its value as it
+// is written, and says whether doc has the structure of an object. Visit may have
+// been called for some when it has not.
+func Walk(doc []byte, visit func(key Key, value []byte)) error {
+	s, ok := begin(doc)
+	if !ok {
+		return ErrSyntax
+	}
+	if !s.accept('}') {
+		for more := true; more; more = s.accept(',') {
+			name, start, end, ok := s.member()
+			if !ok {
+				return ErrSyntax
+			}
+			visit(name, doc[start:end])
+		}
+		if !s.accept('}') {
+			return ErrSyntax
+		}
+	}
+	if s.space(); s.at != len(doc) {
+		return ErrSyntax
+	}
+	return nil
+}
+
 // Find returns the string that key has in the outermost object of doc. The
 // whole document is looked at: the key may be there again at its end.
 func Find(doc []byte, key string) (Value, error) {
-	s := scanner{doc: doc}
-	if bytes.HasPrefix(doc, []byte("\xef\xbb\xbf")) { // as some editors begin
-		s.at = 3
-	}
-	if !s.accept('{') {
+	s, ok := begin(doc)
+	if !ok {
 		return Value{}, ErrSyntax
 	}
 	var found Value
@@ -98,6 +137,15 @@ func is(written []byte, key string) bool {
 type scanner struct {
 	doc []byte
 	at  int
+}
+
+// begin enters the outermost object.
+func begin(doc []byte) (s scanner, ok bool) {
+	s.doc = doc
+	if bytes.HasPrefix(doc, []byte("\xef\xbb\xbf")) { // as some editors begin
+		s.at = 3
+	}
+	return s, s.accept('{')
 }
 
 // member reads "key": value, and returns the key as it is written and where

@@ -92,6 +92,24 @@ func FuzzFind(f *testing.F) {
 	})
 }
 
+func TestWalk(t *testing.T) {
+	var got []string
+	err := Walk([]byte("\xef\xbb\xbf"+` { "a" : [1,{"x":"}"}] , "\u0062":"b\"","c":null, "d":{} } `), func(key Key, value []byte) {
+		got = append(got, string(key)+"="+string(value))
+		if key.Is("b") != (string(value) == `"b\""`) || key.Among([]string{"z", "c"}) >= 0 && string(value) != "null" {
+			t.Errorf("%s is misnamed", key)
+		}
+	})
+	if want := `"a"=[1,{"x":"}"}] "\u0062"="b\"" "c"=null "d"={}`; err != nil || strings.Join(got, " ") != want {
+		t.Errorf("%s, %v", got, err)
+	}
+	for _, doc := range []string{``, `[]`, `{"a":1`, `{"a":1}x`, `{"a":1,}`, `{"a"}`, `{"a":}`, `{"a":"x}`} {
+		if err := Walk([]byte(doc), func(Key, []byte) {}); !errors.Is(err, ErrSyntax) {
+			t.Errorf("%s: %v", doc, err)
+		}
+	}
+}
+
 // slowly is Find by encoding/json, token by token.
 func slowly(t *testing.T, doc []byte) (string, error) {
 	t.Helper()

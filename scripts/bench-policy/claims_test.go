@@ -40,13 +40,20 @@ func TestWhatTheDocumentationClaims(t *testing.T) {
 			atMost("p99 of the default to round robin's", ours.P99/other.P99, 0.1)
 		}
 		affine, hash := rows[byConversation], rows[nginxHash]
+		prefix := rows[byPrefix]
+		atMost("requests of the busiest worker by prefix, to the mean", prefix.Peak, 1.25)
 		if hash.Policy == "" {
+			atMost("p99 of useless affinity by prefix to the default's", prefix.P99/ours.P99, 1)
 			atMost("p99 of useless affinity to the default's", affine.P99/ours.P99, 1.7)
 			continue
 		}
 		atMost("p50 of affinity to the default's", affine.P50/ours.P50, 0.5)
 		atMost("p99 of affinity to the default's", affine.P99/ours.P99, 1)
 		atMost("prompts reused by the default, to affinity", ours.Cached/affine.Cached, 0.55)
+		atMost("prompts reused by the default, to affinity by prefix", ours.Cached/prefix.Cached, 0.5)
+		atMost("p50 of affinity by prefix to the default's", prefix.P50/ours.P50, 0.4)
+		atMost("p99 of affinity by prefix to the default's", prefix.P99/ours.P99, 0.9)
+		atMost("p50 of affinity by prefix to that by conversation", prefix.P50/affine.P50, 0.8)
 		atMost("p50 of affinity at 150 % to that at 125 %", rows[byConversation2].P50/affine.P50, 0.8)
 		atMost("p99 of affinity to that without a bound, by application", rows[byApplication].P99/rows[nginxHashApp].P99, 0.1)
 	}

@@ -71,6 +71,8 @@ type Row struct {
 	Cached  float64 `json:"cached"`
 	Busy    float64 `json:"busy"`
 	Busiest float64 `json:"busiest"`
+	// Peak is the most requests of one worker, to the mean.
+	Peak    float64 `json:"peak"`
 	counted int
 }
 
@@ -118,7 +120,7 @@ func run(s *scenario, p policy, requests [][]traffic.Request) Row {
 	}
 	return Row{
 		Policy: p.name, P50: ms(.5), P90: ms(.9), P99: ms(.99), P999: ms(.999),
-		Cached: all.Cached, Busy: all.Busy, Busiest: all.Busiest, counted: len(all.First),
+		Cached: all.Cached, Busy: all.Busy, Busiest: all.Busiest, Peak: all.Peak, counted: len(all.First),
 	}
 }
 
@@ -126,9 +128,9 @@ func report(out io.Writer, tables []Table, seeds int, took time.Duration) {
 	fmt.Fprintf(out, "# Time to first token by policy\n\nSimulated: %d workers, %s of traffic and %d seeds each, in %s.\n", workers, length, seeds, took.Round(100*time.Millisecond))
 	for _, t := range tables {
 		fmt.Fprintf(out, "\n## %s\n\n%s; %d requests.\n\n", t.Scenario, t.About, t.Requests)
-		fmt.Fprintln(out, "| policy | p50, ms | p90, ms | p99, ms | p99.9, ms | of prompts reused | workers busy (busiest) |\n|---|---|---|---|---|---|---|")
+		fmt.Fprintln(out, "| policy | p50, ms | p90, ms | p99, ms | p99.9, ms | of prompts reused | workers busy (busiest) | most requests of one, to the mean |\n|---|---|---|---|---|---|---|---|")
 		for _, r := range t.Rows {
-			fmt.Fprintf(out, "| %s | %.0f | %.0f | %.0f | %.0f | %.0f %% | %.0f %% (%.0f %%) |\n", r.Policy, r.P50, r.P90, r.P99, r.P999, 100*r.Cached, 100*r.Busy, 100*r.Busiest)
+			fmt.Fprintf(out, "| %s | %.0f | %.0f | %.0f | %.0f | %.0f %% | %.0f %% (%.0f %%) | %.2f |\n", r.Policy, r.P50, r.P90, r.P99, r.P999, 100*r.Cached, 100*r.Busy, 100*r.Busiest, r.Peak)
 		}
 	}
 }

@@ -18,7 +18,8 @@ type pooled struct {
 	index   map[*upstream.Member]int
 	members []*upstream.Member
 	key     func(*traffic.Request) string
-	limit   int // in flight per member
+	prompts bool // requests go by their prompts, not by a key
+	limit   int  // in flight per member
 	flying  int
 	waiting int
 	granted chan grant
@@ -41,6 +42,7 @@ func newPooled(n int, o upstream.PoolOptions, key func(*traffic.Request) string)
 	}
 	for i := range n {
 		m := p.pool.Add("sim-"+strconv.Itoa(i), 1)
+		m.Reset("unix:/nowhere") // which nothing is sent to
 		m.SetReady(true)
 		p.members = append(p.members, m)
 		p.index[m] = i
@@ -51,7 +53,12 @@ func newPooled(n int, o upstream.PoolOptions, key func(*traffic.Request) string)
 // Acquire implements traffic.Chooser. Who has to wait does so in a goroutine, as
 // in the balancer, and is in the queue before anything else happens.
 func (p *pooled) Acquire(r *traffic.Request) (int, bool) {
-	want := upstream.Want{Affinity: upstream.AffinityKey(p.key(r))}
+	want := upstream.Want{}
+	if p.prompts {
+		want.Prefix = prefixOf(r)
+	} else {
+		want.Affinity = upstream.AffinityKey(p.key(r))
+	}
 	if p.limit == 0 || p.flying < p.limit*len(p.members) {
 		p.flying++
 		return p.index[p.acquire(want)], true
@@ -69,6 +76,27 @@ func (p *pooled) acquire(want upstream.Want) *upstream.Member {
 		panic(err) // all are ready, and the queue is long enough
 	}
 	return m
+}
+
+// chunk is how many tokens an entry of a prompt's prefix stands for: some 256
+// bytes of text, as in the balancer.
+const chunk = 64
+
+// prefixOf is what the balancer would make of the text of r's prompt: the system
+// prompt is its application's, all that follows its conversation's.
+func prefixOf(r *traffic.Request) upstream.Prefix {
+	p := make(upstream.Prefix, 0, r.Prompt/chunk)
+	seed := uint64(0x9e3779b97f4a7c15)
+	for at := chunk; at <= r.Prompt && len(p) < upstream.MaxPrefix; at += chunk {
+		whose := uint64(r.Application)<<32 | 1<<63
+		if at > r.System {
+			whose = uint64(r.Conversation)
+		}
+		seed = (seed ^ whose) * 0xbf58476d1ce4e5b9
+		seed ^= seed >> 29
+		p = append(p, seed)
+	}
+	return p
 }
 
 // Release implements traffic.Chooser.

@@ -76,6 +76,8 @@ const (
 	byConversation2 = "affinity by conversation, load_percent = 150"
 	byApplication   = "affinity by application"
 	nginxHash       = "nginx hash, consistent, by conversation"
+	byPrefix        = "affinity by prefix"
+	byPrefix2       = "affinity by prefix, load_percent = 150"
 	nginxHashApp    = "nginx hash, consistent, by application"
 )
 
@@ -89,6 +91,13 @@ func policies(s *scenario) []policy {
 	pool := func(o upstream.PoolOptions, key func(*traffic.Request) string) func() traffic.Chooser {
 		return func() traffic.Chooser { return newPooled(workers, o, key) }
 	}
+	prefix := func(percent int) func() traffic.Chooser {
+		return func() traffic.Chooser {
+			p := newPooled(workers, upstream.PoolOptions{AffinityLoad: percent, PrefixMemory: 4 << 20}, none)
+			p.prompts = true
+			return p
+		}
+	}
 	all := []policy{
 		{nginxRoundRobin, func() traffic.Chooser { return &nginx{peers: make([]peer, workers)} }},
 		{nginxLeastConn, func() traffic.Chooser { return &nginx{leastConn: true, peers: make([]peer, workers)} }},
@@ -97,11 +106,13 @@ func policies(s *scenario) []policy {
 		{"least_outstanding, max_concurrency = 48", pool(upstream.PoolOptions{MaxConcurrency: 48}, none)},
 		{byConversation, pool(upstream.PoolOptions{AffinityLoad: 125}, conversation)},
 	}
+	all = append(all, policy{byPrefix, prefix(125)})
 	if s.load.Applications == 1 {
 		return all
 	}
 	return append(all,
 		policy{byConversation2, pool(upstream.PoolOptions{AffinityLoad: 150}, conversation)},
+		policy{byPrefix2, prefix(150)},
 		policy{byApplication, pool(upstream.PoolOptions{AffinityLoad: 125}, application)},
 		policy{nginxHash, pool(upstream.PoolOptions{}, conversation)},
 		policy{nginxHashApp, pool(upstream.PoolOptions{}, application)},

@@ -43,11 +43,15 @@ type engine struct {
 	stepping bool
 	until    time.Duration // end of the present step
 
+	given        int           // requests
 	read, cached int64         // prompt tokens
 	busy         time.Duration // in steps
 }
 
-func (e *engine) add(r *Request) { e.waiting = append(e.waiting, &job{request: r, left: r.Answer}) }
+func (e *engine) add(r *Request) {
+	e.given++
+	e.waiting = append(e.waiting, &job{request: r, left: r.Answer})
+}
 
 // admit takes from the queue what fits.
 func (e *engine) admit() {

@@ -22,6 +22,8 @@ type Result struct {
 	Cached float64
 	// Busy is how much of the time the engines worked, of 1; Busiest, the one that did most.
 	Busy, Busiest float64
+	// Peak is the most requests that one engine was given, to the mean.
+	Peak float64
 }
 
 // Quantile of the times to the first token, 0 to 1.
@@ -40,6 +42,7 @@ func (r *Result) Add(other Result, weight float64) {
 	r.Cached += weight * other.Cached
 	r.Busy += weight * other.Busy
 	r.Busiest += weight * other.Busiest
+	r.Peak += weight * other.Peak
 }
 
 // Run plays requests against engines until all are answered. Those that come
@@ -100,12 +103,15 @@ func Run(requests []Request, specs []Spec, chooser Chooser, warm time.Duration) 
 	result.Requests = len(requests)
 	var read, cached int64
 	var busy, busiest time.Duration
+	most := 0
 	for i := range engines {
 		read, cached = read+engines[i].read, cached+engines[i].cached
 		busy, busiest = busy+engines[i].busy, max(busiest, engines[i].busy)
+		most = max(most, engines[i].given)
 	}
 	result.Cached = float64(cached) / float64(max(read+cached, 1))
 	result.Busy = busy.Seconds() / now.Seconds() / float64(len(engines))
+	result.Peak = float64(most) * float64(len(engines)) / float64(max(len(requests), 1))
 	result.Busiest = busiest.Seconds() / now.Seconds()
 	return result
 }
