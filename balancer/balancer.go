@@ -150,24 +150,43 @@ func (b *Balancer) Serve(ctx context.Context, x *exchange.Exchange) {
 	b.conclude(x, a, b.carry(ctx, x, a))
 }
 
-// carry is a request's way, and says how it ended.
+// carry is a request's way, and says how it ended. What finds the way has
+// returned before anybody waits for an answer: a stream that is open for minutes
+// has nothing of it on its stack.
 func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) verdict {
-	if err := check(&x.Request); err != nil {
+	l, v := b.lead(ctx, x, a)
+	if l == nil {
+		return v
+	}
+	d, err := dueOf(x)
+	if err != nil {
 		return classify(err)
 	}
-	if err := checkWebSocket(x); err != nil {
+	if err := a.begin(b, x, l); err != nil {
 		return classify(err)
+	}
+	return a.journey.deliver(ctx, d)
+}
+
+// lead finds out whether x may be carried, and which way. Without a lane it has
+// ended, as the verdict says.
+func (b *Balancer) lead(ctx context.Context, x *exchange.Exchange, a *attempt) (*lane, verdict) {
+	if err := check(&x.Request); err != nil {
+		return nil, classify(err)
+	}
+	if err := checkWebSocket(x); err != nil {
+		return nil, classify(err)
 	}
 	now := b.table.Load()
 	a.table, a.ahead.total = now, &b.aheadHeld
 	a.smaller = now.compress.Wish(&x.Request)
 	if err := now.guard.Enter(x, &a.pass); err != nil {
-		return a.turnAway(err)
+		return nil, a.turnAway(err)
 	}
 	q := ask(&x.Request, a)
 	r, err := now.routes.find(&q)
 	if err != nil {
-		return classify(err)
+		return nil, classify(err)
 	}
 	a.route, x.Record.Route = r, r.name
 	var l *lane
@@ -176,45 +195,50 @@ func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) 
 		x.Record.Pool = l.pool.Name()
 	}
 	if err := now.guard.Take(x, &a.pass); err != nil {
-		return classify(err)
+		return nil, classify(err)
 	}
 	if r.own != nil {
-		return b.answer(ctx, x, a, r)
+		return nil, b.answer(ctx, x, a, r)
 	}
 	if err := a.limit(x, now.maxBody); err != nil {
-		return classify(err)
+		return nil, classify(err)
 	}
-	d, err := dueOf(x)
-	if err != nil {
-		return classify(err)
-	}
-	l.inFlight.Add(1)
-	defer l.inFlight.Add(-1)
-	rules := &l.rules
-	ctx, wait, cancel := d.limit(ctx, rules.MinRemaining)
-	defer cancel()
+	return l, verdict{}
+}
 
+// begin sets out on l's way.
+func (a *attempt) begin(b *Balancer, x *exchange.Exchange, l *lane) (err error) {
+	rules := &l.rules
 	key, cookie := rules.Affinity.of(x)
 	a.cookie = cookie
 	var prefix upstream.Prefix
 	if rules.Affinity.inside() {
 		if key, prefix, err = a.look(rules.Affinity); err != nil {
-			return classify(err)
+			return err
 		}
 	}
-	a.prepare(r)
+	a.prepare(a.route)
 	j := &a.journey
-	*j = journey{b: b, l: l, x: x, a: a, want: Want{Priority: rules.priority(&x.Request), Affinity: key, Prefix: prefix}}
+	j.b, j.l, j.x, j.a = b, l, x, a
+	j.want = Want{Priority: rules.priority(&x.Request), Affinity: key, Prefix: prefix}
 	if !x.WebSocket { // what kills an engine through one is not in its request, which is everybody's
 		j.e = l.ward.begin(x)
 	}
-	var v verdict
+	return nil
+}
+
+// deliver takes the request to a member, by the time when it is due.
+func (j *journey) deliver(ctx context.Context, d due) (v verdict) {
+	l := j.l
+	l.inFlight.Add(1)
+	defer l.inFlight.Add(-1)
+	ctx, wait, cancel := d.limit(ctx, l.rules.MinRemaining)
+	defer cancel()
 	defer func() {
 		j.leave()
-		l.ward.end(j.e, v.outcome == exchange.OutcomeOK && a.head.Status < http.StatusInternalServerError)
+		l.ward.end(j.e, v.isWell() && j.a.head.Status < http.StatusInternalServerError)
 	}()
-	v = j.travel(ctx, wait, d)
-	return v
+	return j.travel(ctx, wait, d)
 }
 
 // travel tries members until one has answered, or no other may be tried.
@@ -266,7 +290,7 @@ func try(ctx context.Context, lease Lease, x *exchange.Exchange, a *attempt) ver
 		lease.Refused()
 	case v.blame:
 		lease.Failed()
-	case v.outcome == exchange.OutcomeOK && a.head.Status < http.StatusInternalServerError:
+	case v.isWell() && a.head.Status < http.StatusInternalServerError:
 		lease.Answered()
 	}
 	return v
@@ -285,7 +309,7 @@ func (b *Balancer) report(x *exchange.Exchange, v verdict) {
 func (b *Balancer) conclude(x *exchange.Exchange, a *attempt, v verdict) {
 	x.Record.Outcome, x.Record.Err = v.outcome, v.err
 	switch {
-	case v.outcome == exchange.OutcomeOK:
+	case v.isWell():
 	case a.begun:
 		x.Sink.Break(v.err)
 	case v.status == statusClientGone:

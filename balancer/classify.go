@@ -27,8 +27,20 @@ const (
 	typePoison        = "poison_request"
 )
 
-// verdict is what is to be done about the end of an attempt.
+// verdict is what is to be done about the end of an attempt. It is small: whoever
+// waits for a stream's end has room for one on its stack, and with all that a
+// client is told in it they were a third of what each open stream took there.
 type verdict struct {
+	*ending
+	retry   bool // another member may be tried: this one had nothing of the request
+	refused bool // nobody listens there: the member leaves the pool at once
+	blame   bool // the member's fault
+	died    bool // the member's engine died with the request on it
+	err     error
+}
+
+// ending is how a request ends.
+type ending struct {
 	outcome exchange.Outcome
 	// status, kind (the error's type), code and message are what the client is
 	// told, if nothing of an answer was sent yet.
@@ -37,12 +49,13 @@ type verdict struct {
 	message    string
 	retryAfter int          // seconds; 0: says nothing
 	fields     http1.Fields // further ones of the answer
-	retry      bool         // another member may be tried: this one had nothing of the request
-	refused    bool         // nobody listens there: the member leaves the pool at once
-	blame      bool         // the member's fault
-	died       bool         // the member's engine died with the request on it
-	err        error
 }
+
+// endedWell is how nearly all end. It is nobody's to change.
+var endedWell = &ending{outcome: exchange.OutcomeOK}
+
+// isWell says whether the whole answer was handed to the client.
+func (v verdict) isWell() bool { return v.ending == endedWell }
 
 // classify is the one place that turns an error into status, retry, blame and
 // outcome.
@@ -67,7 +80,7 @@ type verdict struct {
 //	no head in time    504                         -                the member
 func classify(err error) verdict {
 	if err == nil {
-		return verdict{outcome: exchange.OutcomeOK}
+		return verdict{ending: endedWell}
 	}
 	v := judge(err)
 	v.err = err
@@ -89,37 +102,37 @@ func judge(err error) verdict {
 	case errors.As(err, &refusal):
 		return judgeRefusal(refusal)
 	case errors.Is(err, upstream.ErrNoneReady):
-		return verdict{
+		return verdict{ending: &ending{
 			outcome: exchange.OutcomeUnavailable, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "no_worker_ready",
 			message: "no worker is ready; try again later", retryAfter: 5,
-		}
+		}}
 	case errors.Is(err, upstream.ErrQueueFull):
-		return verdict{
+		return verdict{ending: &ending{
 			outcome: exchange.OutcomeQueueFull, status: http.StatusTooManyRequests, kind: typeOverloaded, code: "queue_full",
 			message: "all workers are busy and the queue is full; try again later", retryAfter: 1,
-		}
+		}}
 	case errors.Is(err, upstream.ErrQueueTimeout):
-		return verdict{
+		return verdict{ending: &ending{
 			outcome: exchange.OutcomeQueueTimeout, status: http.StatusTooManyRequests, kind: typeOverloaded, code: "queue_timeout",
 			message: "all workers are busy and none became free in time; try again later", retryAfter: 1,
-		}
+		}}
 	case errors.Is(err, exchange.ErrIdle):
-		return verdict{outcome: exchange.OutcomeIdle} // whatever is to be told has been
+		return verdict{ending: &ending{outcome: exchange.OutcomeIdle}} // whatever is to be told has been
 	case errors.Is(err, exchange.ErrDrained):
-		return verdict{
+		return verdict{ending: &ending{
 			outcome: exchange.OutcomeDrained, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "worker_stopped",
 			message: "the worker was stopped before it answered; try again", retryAfter: 1,
-		}
+		}}
 	case errors.Is(err, exchange.ErrDeadline):
-		return verdict{
+		return verdict{ending: &ending{
 			outcome: exchange.OutcomeDeadline, status: http.StatusGatewayTimeout, kind: typeTimeout, code: "deadline_exceeded",
 			message: "the request's deadline is over, or too near for an answer",
-		}
+		}}
 	case errors.Is(err, upstream.ErrPoolClosed), errors.Is(err, exchange.ErrShutdown):
-		return verdict{
+		return verdict{ending: &ending{
 			outcome: exchange.OutcomeShutdown, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "shutting_down",
 			message: "the server is shutting down", retryAfter: 5,
-		}
+		}}
 	case errors.Is(err, exchange.ErrClientGone), errors.Is(err, context.Canceled):
 		return gone()
 	default:
@@ -128,7 +141,7 @@ func judge(err error) verdict {
 }
 
 func judgeRequest(e *requestError) verdict {
-	v := verdict{outcome: exchange.OutcomeClientError, status: e.status, kind: typeBadRequest, code: e.code, message: e.text}
+	v := verdict{ending: &ending{outcome: exchange.OutcomeClientError, status: e.status, kind: typeBadRequest, code: e.code, message: e.text}}
 	if e.status == http.StatusUpgradeRequired {
 		v.fields = versionFields
 	}
@@ -188,21 +201,23 @@ func judgeBody(err error) verdict {
 		return judgeRequest(request)
 	}
 	if errors.Is(err, exchange.ErrClientSlow) {
-		return verdict{
+		return verdict{ending: &ending{
 			outcome: exchange.OutcomeClientError, status: http.StatusRequestTimeout, kind: typeTimeout, code: "body_timeout",
 			message: "the request's body did not arrive in time",
-		}
+		}}
 	}
-	return verdict{
+	return verdict{ending: &ending{
 		outcome: exchange.OutcomeClientError, status: http.StatusBadRequest, kind: typeBadRequest, code: "bad_body",
 		message: "the request's body is not valid HTTP",
-	}
+	}}
 }
 
-func gone() verdict { return verdict{outcome: exchange.OutcomeClientGone, status: statusClientGone} }
+func gone() verdict {
+	return verdict{ending: &ending{outcome: exchange.OutcomeClientGone, status: statusClientGone}}
+}
 
 func broken(status int, kind, code, message string) verdict {
-	return verdict{
-		outcome: exchange.OutcomeUpstreamError, status: status, kind: kind, code: code, message: message, blame: true,
-	}
+	return verdict{blame: true, ending: &ending{
+		outcome: exchange.OutcomeUpstreamError, status: status, kind: kind, code: code, message: message,
+	}}
 }

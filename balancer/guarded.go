@@ -5,7 +5,6 @@ import (
 	"net/http"
 
 	"stoker/balancer/guard"
-	"stoker/exchange"
 	"stoker/internal/http1"
 )
 
@@ -25,10 +24,10 @@ func (a *attempt) turnAway(err error) verdict {
 	if err != nil {
 		return gone()
 	}
-	return verdict{outcome: exchange.OutcomeOK}
+	return verdict{ending: endedWell}
 }
 
 // judgeRefusal is about a request that the guard refuses.
 func judgeRefusal(r *guard.Refusal) verdict {
-	return verdict{outcome: r.Outcome, status: r.Status, kind: r.Kind, code: r.Code, message: r.Text, retryAfter: r.RetryAfter}
+	return verdict{ending: &ending{outcome: r.Outcome, status: r.Status, kind: r.Kind, code: r.Code, message: r.Text, retryAfter: r.RetryAfter}}
 }

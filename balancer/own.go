@@ -32,7 +32,7 @@ func (b *Balancer) answer(ctx context.Context, x *exchange.Exchange, a *attempt,
 	if err := a.reply(x, own); err != nil {
 		return classify(&upstream.Failure{Op: upstream.OpClientWrite, Begun: true, Err: err})
 	}
-	return verdict{outcome: exchange.OutcomeOK}
+	return verdict{ending: endedWell}
 }
 
 // reply sends an answer of our own.

@@ -56,9 +56,9 @@ func (e *poisonError) text() string {
 }
 
 func judgePoison(e *poisonError) verdict {
-	return verdict{
+	return verdict{ending: &ending{
 		outcome: exchange.OutcomePoison, status: http.StatusUnprocessableEntity, kind: typePoison, code: "quarantined", message: e.text(),
-	}
+	}}
 }
 
 // journey is one request on its way through a lane.
@@ -154,7 +154,7 @@ func (j *journey) try(ctx context.Context, lease Lease) verdict {
 	if j.e == nil {
 		return v
 	}
-	well := v.outcome == exchange.OutcomeOK && j.a.head.Status < http.StatusInternalServerError
+	well := v.isWell() && j.a.head.Status < http.StatusInternalServerError
 	v.died = broke(v.err) && j.isOver(ctx, life)
 	j.l.ward.tried(j.e, !well && !v.died && j.x.Record.Attempts > 0 && sent(v))
 	if well && j.b.court.Alert() {

@@ -65,6 +65,9 @@ func (in *input) free() {
 	*in = input{}
 }
 
+// rest lets go of everything while nothing comes.
+func (in *input) rest() error { in.free(); return nil }
+
 // unread is what was read and not yet consumed.
 func (in *input) unread() []byte { return in.buf[in.start:in.end] }
 

@@ -58,14 +58,16 @@ type call struct {
 	writeErr error // of the request
 	dirty    bool  // the sink may hold something back
 	sinkErr  error // of a flush
-	// bodyRoom and rest are in.bodyRoom and restNow, bound once.
-	bodyRoom func() []byte
-	rest     func() error
+	// What reads are given, bound once: in.bodyRoom and restNow for a body, in.room
+	// and in.rest for a head.
+	bodyRoom, headRoom func() []byte
+	rest, restHead     func() error
 }
 
 var calls = sync.Pool{New: func() any {
 	c := new(call)
 	c.bodyRoom, c.rest = c.in.bodyRoom, c.restNow
+	c.headRoom, c.restHead = c.in.room, c.in.rest
 	return c
 }}
 
@@ -83,7 +85,9 @@ func (c *call) free() {
 	}
 	c.chunked.Reset()
 	clear(c.head.Fields)
-	*c = call{bodyRoom: c.bodyRoom, rest: c.rest, chunked: c.chunked, head: http1.ResponseHead{Response: http1.Response{Fields: c.head.Fields[:0]}}}
+	*c = call{
+		bodyRoom: c.bodyRoom, rest: c.rest, headRoom: c.headRoom, restHead: c.restHead, chunked: c.chunked, head: http1.ResponseHead{Response: http1.Response{Fields: c.head.Fields[:0]}},
+	}
 	calls.Put(c)
 }
 
@@ -317,7 +321,13 @@ func (c *call) receiveHead() *Failure {
 
 // readHead reads more of a head, once.
 func (c *call) readHead() *Failure {
-	n, err := c.link.conn.Read(c.in.room())
+	var n int
+	var err error
+	if len(c.in.unread()) == 0 {
+		n, err = c.link.conn.ReadLazily(c.headRoom, c.restHead) // a long prefill holds no buffer
+	} else {
+		n, err = c.link.conn.Read(c.in.room())
+	}
 	if n > 0 {
 		c.in.end += n
 		c.heard = true
