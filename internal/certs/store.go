@@ -45,6 +45,7 @@ type Store struct {
 	mu      sync.Mutex
 	tickets Tickets
 	shown   *Staged
+	source  Source
 	// bad is the print of files that were found bad, said whether they were said
 	// to be.
 	bad  string
@@ -82,6 +83,24 @@ func (s *Store) Tickets() Tickets {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Tickets{Keys: slices.Clone(s.tickets.Keys), Since: s.tickets.Since}
+}
+
+// Source has certificates that come from elsewhere than files.
+type Source interface {
+	// Find returns what to show; nil: it has nothing for that client. It is asked
+	// in each handshake, ahead of files that are for other names.
+	Find(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Protocols are what handshakes may agree upon besides versions of HTTP, in
+	// which no client can be asked for a certificate.
+	Protocols() []string
+}
+
+// Use asks source too, from now on; nil: none.
+func (s *Store) Use(source Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.source = source
+	s.show()
 }
 
 // Staged are settings whose files have been read, and are good.
@@ -154,10 +173,11 @@ func (s *Store) adopt(staged *Staged) {
 
 // show makes the configuration of what is there. s.mu is held.
 func (s *Store) show() {
-	if s.shown == nil || len(s.shown.pairs) == 0 {
+	if s.shown == nil || len(s.shown.pairs) == 0 && s.source == nil {
 		return // what was shown last serves listeners that are about to close
 	}
 	names := index(s.shown.pairs)
+	names.source = s.source
 	config := &tls.Config{
 		GetCertificate: names.find,
 		NextProtos:     []string{"h2", "http/1.1"},
@@ -170,11 +190,38 @@ func (s *Store) show() {
 		DynamicRecordSizingDisabled: true,
 	}
 	config.SetSessionTicketKeys(s.tickets.Keys)
+	if s.source != nil {
+		agreeOn(config, s.source.Protocols())
+	}
 	s.config.Store(config)
 }
 
+// agreeOn lets config agree on further protocols; their handshakes are done
+// without a client's certificate.
+func agreeOn(config *tls.Config, protocols []string) {
+	if len(protocols) == 0 {
+		return
+	}
+	config.NextProtos = slices.Concat(config.NextProtos, protocols)
+	if config.ClientAuth == tls.NoClientCert {
+		return
+	}
+	other := config.Clone()
+	other.ClientAuth, other.ClientCAs, other.NextProtos = tls.NoClientCert, nil, protocols
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if len(hello.SupportedProtos) == 1 && slices.Contains(protocols, hello.SupportedProtos[0]) {
+			return other, nil
+		}
+		return nil, nil
+	}
+}
+
+// errNone: nothing is there to show, for no name.
+var errNone = errors.New("there is no certificate yet")
+
 // names finds certificates by the name that a client asks for.
 type names struct {
+	source      Source
 	exact, wild map[string][]*tls.Certificate // wild by what follows "*"
 	standard    []*tls.Certificate
 }
@@ -189,6 +236,9 @@ func index(pairs []*Pair) *names {
 				n.exact[host] = append(n.exact[host], &p.Certificate)
 			}
 		}
+	}
+	if len(pairs) == 0 {
+		return n
 	}
 	// With it go those of the same names and another kind of key.
 	first := pairs[0]
@@ -205,6 +255,11 @@ func index(pairs []*Pair) *names {
 func (n *names) find(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	host := plain(hello.ServerName)
 	fitting := n.exact[host]
+	if len(fitting) == 0 && n.source != nil {
+		if found, err := n.source.Find(hello); found != nil || err != nil {
+			return found, err
+		}
+	}
 	if len(fitting) == 0 {
 		if dot := strings.IndexByte(host, '.'); dot > 0 {
 			fitting = n.wild[host[dot:]]
@@ -212,6 +267,9 @@ func (n *names) find(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	if len(fitting) == 0 {
 		fitting = n.standard
+	}
+	if len(fitting) == 0 {
+		return nil, errNone
 	}
 	for _, c := range fitting {
 		if hello.SupportsCertificate(c) == nil {
