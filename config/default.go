@@ -23,6 +23,11 @@ func Default() *Config {
 		TLS: TLS{
 			HandshakeTimeout: Duration(10 * time.Second),
 			ClientAuth:       ClientAuthOff,
+			ACME: ACME{
+				Directory:     "https://acme-v02.api.letsencrypt.org/directory",
+				Challenges:    []string{ChallengeTLS, ChallengeHTTP},
+				CheckInterval: Duration(10 * time.Minute),
+			},
 		},
 		Clients: Clients{
 			HeadTimeout:  Duration(10 * time.Second),

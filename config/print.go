@@ -75,13 +75,18 @@ func (p *printer) table(path string, v reflect.Value, skip []string) {
 	}
 }
 
-// isOff says whether a table has nothing that counts, as CORS without origins.
+// isOff says whether a table has nothing that counts, as CORS without origins
+// and ACME without domains.
 func isOff(v reflect.Value) bool {
-	if c, ok := reflect.TypeAssert[Compression](v); ok {
+	switch c := v.Interface().(type) {
+	case Compression:
 		return len(c.Encodings) == 0
+	case CORS:
+		return len(c.Origins) == 0
+	case ACME:
+		return !c.Enabled()
 	}
-	c, ok := reflect.TypeAssert[CORS](v)
-	return ok && len(c.Origins) == 0
+	return false
 }
 
 // tables writes an array of tables.

@@ -25,6 +25,54 @@ type TLS struct {
 	// Certificates: the first one that is for the name that a client asks for is
 	// shown, or else the first one.
 	Certificates []Certificate `toml:"certificates"`
+	// ACME obtains further ones.
+	ACME ACME `toml:"acme"`
+}
+
+// ACME says which certificates an authority is asked for by itself.
+type ACME struct {
+	// Domains each get a certificate; none: there is no such authority.
+	Domains []string `toml:"domains"`
+	// AgreeTerms: the operator agrees to the authority's terms of service.
+	AgreeTerms bool `toml:"agree_terms"`
+	// Email is where the authority may reach the operator.
+	Email string `toml:"email"`
+	// Directory is the authority's URL.
+	Directory string `toml:"directory"`
+	// CA is a file of PEM with those who vouch for the authority's own server;
+	// empty: the system's do.
+	CA string `toml:"ca"`
+	// Challenges are how the authority may ask whether a domain is ours.
+	Challenges []string `toml:"challenges"`
+	// CheckInterval is how often it is looked whether a certificate is due.
+	CheckInterval Duration `toml:"check_interval"`
+}
+
+// Enabled says whether any certificate is obtained.
+func (a *ACME) Enabled() bool { return len(a.Domains) > 0 }
+
+// The words of ACME.Challenges.
+const (
+	ChallengeHTTP = "http-01"
+	ChallengeTLS  = "tls-alpn-01"
+)
+
+// Asked is the first listener at which a challenge of that kind can arrive;
+// empty: there is none, or the kind is not wanted.
+func (c *Config) Asked(challenge string) string {
+	if !slices.Contains(c.TLS.ACME.Challenges, challenge) {
+		return ""
+	}
+	listen := c.Listen
+	if challenge == ChallengeTLS {
+		listen = c.ListenTLS
+	}
+	for _, address := range listen {
+		if !strings.HasPrefix(address, "unix:") {
+			return address
+		}
+	}
+	return ""
 }
 
 // Certificate is a certificate with its key.

@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -27,16 +29,86 @@ func (v *validator) validateTLS() {
 	for i := range t.Certificates {
 		v.validateCertificate(indexPath("tls.certificates", i), &t.Certificates[i])
 	}
+	v.validateACME()
 	switch {
-	case v.isFaulty("listen_tls") || v.isFaulty("tls.certificates"):
-	case len(c.ListenTLS) > 0 && len(t.Certificates) == 0:
-		v.report("listen_tls", "needs a certificate: write [[tls.certificates]] with its cert and key")
+	case v.isFaulty("listen_tls") || v.isFaulty("tls.certificates") || v.isFaulty("tls.acme.domains"):
+	case len(c.ListenTLS) > 0 && len(t.Certificates) == 0 && !t.ACME.Enabled():
+		v.report("listen_tls", "needs a certificate: write [[tls.certificates]] with its cert and key, or [tls.acme] with domains")
 	case len(c.ListenTLS) == 0 && len(t.Certificates) > 0:
 		v.report(indexPath("tls.certificates", 0), `nothing listens with TLS: write listen_tls = [":8443"]`)
 	case len(c.ListenTLS) == 0 && t.RedirectHTTPS:
 		v.report("tls.redirect_https", `nothing listens with TLS: write listen_tls = [":8443"]`)
 	case t.RedirectHTTPS && c.HTTPSPort() == 0:
 		v.report("tls.redirect_https", "no listener of listen_tls has a port that clients could be sent to: write redirect_port")
+	}
+}
+
+// validateACME checks what an authority is asked for, and that it can reach us.
+func (v *validator) validateACME() {
+	c := v.config
+	a := &c.TLS.ACME
+	v.duration("tls.acme.check_interval", a.CheckInterval, Duration(100*time.Millisecond))
+	for i, kind := range a.Challenges {
+		v.oneOf(indexPath("tls.acme.challenges", i), kind, ChallengeHTTP, ChallengeTLS)
+	}
+	switch u, err := url.Parse(a.Directory); {
+	case err != nil || u.Host == "" || u.User != nil:
+		v.report("tls.acme.directory", fmt.Sprintf("%s is not a URL: write the one of the authority's directory, such as %s", quoteTOML(shorten(a.Directory)), quoteTOML(Default().TLS.ACME.Directory)))
+	case u.Scheme != "https":
+		v.report("tls.acme.directory", "must begin with https://: ACME is spoken over TLS alone")
+	}
+	if a.Email != "" && !strings.Contains(strings.Trim(a.Email, "@"), "@") {
+		v.report("tls.acme.email", fmt.Sprintf("%s is not an address of mail: write NAME@DOMAIN, or leave it out", quoteTOML(shorten(a.Email))))
+	}
+	if !a.Enabled() {
+		for _, key := range []string{"agree_terms", "email", "directory", "ca", "challenges", "check_interval"} {
+			if v.written("tls.acme." + key) {
+				v.report("tls.acme."+key, `is of no use without domains: write domains = ["api.example.com"] too`)
+			}
+		}
+		return
+	}
+	for i, domain := range a.Domains {
+		v.validateDomain(indexPath("tls.acme.domains", i), domain, a.Domains[:i])
+	}
+	if !a.AgreeTerms {
+		v.report("tls.acme.agree_terms", "must be true: the authority wants its terms of service agreed to before it gives certificates; read them, then write agree_terms = true")
+	}
+	v.validateChallenges()
+}
+
+func (v *validator) validateDomain(key, domain string, before []string) {
+	_, notIP := netip.ParseAddr(domain)
+	switch err := checkHostName(domain); {
+	case domain == "":
+		v.report(key, `is empty: write a name such as "api.example.com"`)
+	case strings.Contains(domain, "*"):
+		v.report(key, fmt.Sprintf("%s: wildcards need a challenge by DNS, which stoker does not do: name each host, or have another program renew [[tls.certificates]]", quoteTOML(shorten(domain))))
+	case notIP == nil:
+		v.report(key, fmt.Sprintf("%s is an address: certificates are obtained for names alone", quoteTOML(shorten(domain))))
+	case err != nil:
+		v.report(key, err.Error())
+	case domain != plainHost(domain):
+		v.report(key, fmt.Sprintf("%s: write %s", quoteTOML(shorten(domain)), quoteTOML(plainHost(domain))))
+	case slices.Contains(before, domain):
+		v.report(key, fmt.Sprintf("%s is written twice", quoteTOML(shorten(domain))))
+	}
+}
+
+// validateChallenges sees that the authority's question has where to arrive.
+func (v *validator) validateChallenges() {
+	c := v.config
+	if len(c.ListenTLS) == 0 {
+		v.report("tls.acme.domains", `nothing listens with TLS: write listen_tls = [":443"]`)
+		return
+	}
+	for i, kind := range c.TLS.ACME.Challenges {
+		if listen := map[string]string{ChallengeHTTP: "listen", ChallengeTLS: "listen_tls"}[kind]; listen != "" && c.Asked(kind) == "" {
+			v.report(indexPath("tls.acme.challenges", i), fmt.Sprintf("%q is asked for by TCP, and no address of %s is for that: write one, or leave it out", kind, listen))
+		}
+	}
+	if len(c.TLS.ACME.Challenges) == 0 {
+		v.report("tls.acme.challenges", `leave the authority no way to ask: name "tls-alpn-01" or "http-01", and a listener for it that is no unix socket`)
 	}
 }
 
@@ -68,6 +140,11 @@ func (v *validator) validateTLSHost() {
 	if t.ClientCA != "" && !v.isFaulty("tls.client_ca") {
 		if _, err := certs.LoadAuthorities(t.ClientCA); err != nil {
 			v.report("tls.client_ca", err.Error())
+		}
+	}
+	if t.ACME.CA != "" && !v.isFaulty("tls.acme.ca") {
+		if _, err := certs.LoadAuthorities(t.ACME.CA); err != nil {
+			v.report("tls.acme.ca", err.Error())
 		}
 	}
 	pairs := make([]*certs.Pair, len(t.Certificates))
@@ -113,6 +190,10 @@ func (v *validator) completeTLS(base string) {
 		c.Listen = nil
 	}
 	c.TLS.ClientCA = absolute(base, c.TLS.ClientCA)
+	c.TLS.ACME.CA = absolute(base, c.TLS.ACME.CA)
+	if c.TLS.ACME.Enabled() && !v.written("tls.acme.challenges") {
+		c.TLS.ACME.Challenges = slices.DeleteFunc(c.TLS.ACME.Challenges, func(kind string) bool { return c.Asked(kind) == "" })
+	}
 	for i := range c.TLS.Certificates {
 		cert := &c.TLS.Certificates[i]
 		cert.Cert, cert.Key = absolute(base, cert.Cert), absolute(base, cert.Key)

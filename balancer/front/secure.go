@@ -23,8 +23,11 @@ const (
 	onlyHTTP2
 )
 
-// alpnHTTP2 is HTTP/2's name in the handshake of TLS.
-const alpnHTTP2 = "h2"
+// The names of HTTP's versions in the handshake of TLS.
+const (
+	alpnHTTP1 = "http/1.1"
+	alpnHTTP2 = "h2"
+)
 
 var errPlainHTTP = errors.New("this port speaks HTTPS, and the request came in plain HTTP; ask for https:// instead")
 
@@ -60,6 +63,9 @@ func (s *session) shakeHands() bool {
 		c.torn.Store(true)
 		s.explainTLS(err)
 		return false
+	}
+	if !slices.Contains([]string{"", alpnHTTP1, alpnHTTP2}, state.NegotiatedProtocol) {
+		return false // no HTTP: the handshake was all there is to it
 	}
 	c.by = onlyHTTP1
 	if state.NegotiatedProtocol == alpnHTTP2 {

@@ -64,6 +64,8 @@ type master struct {
 	front      *front.Front
 	door       *door.Door
 	certs      *certs.Store
+	obtained   obtained
+	tlsMetrics *tlsMetrics
 	admin      *admin
 	// notifier speaks to the service manager, if one has started us.
 	notifier *notifier
@@ -206,12 +208,16 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		return nil, err
 	}
 	observers := []front.Observer{balancer.NewMetrics(registry), &logs.access}
-	secure := newTLSMetrics(registry)
-	if m.certs, err = newCerts(m, secure); err != nil {
+	m.tlsMetrics = newTLSMetrics(registry, m.obtained.held)
+	if m.certs, err = newCerts(m, m.tlsMetrics); err != nil {
+		return nil, err
+	}
+	roots, err := authorityRoots(cfg)
+	if err != nil {
 		return nil, err
 	}
 	if m.front, err = front.New(front.Options{
-		Handler: porter{m, redirector{m, m.balancer}}, Observers: observers, Limits: frontLimits(cfg), Shaken: secure.shaken, Log: m.log.Named("front"),
+		Handler: witness{m, porter{m, redirector{m, m.balancer}}}, Observers: observers, Limits: frontLimits(cfg), Shaken: m.tlsMetrics.shaken, Log: m.log.Named("front"),
 	}); err != nil {
 		return nil, err
 	}
@@ -234,6 +240,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		m.listeners[cfg.Doors()[i]] = l
 		m.configured.Store(l, cfg.Doors()[i])
 	}
+	m.adoptObtained(m.obtainedBy(ctx, cfg, roots, m.listeners))
 	return m, nil
 }
 
@@ -254,6 +261,7 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 	m.elder.follow()
 	defer m.elder.close()
 	defer m.watchCerts(ctx)()
+	defer m.obtained.end()
 	m.postmortem.begin()
 	defer m.postmortem.end()
 	if m.court != nil {
@@ -265,6 +273,7 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 		m.inherit.giveUp(err)
 		return err
 	}
+	m.obtained.begin()
 	if err := linkState(m.cfg); err != nil {
 		m.log.Debug("no link to the state directory", "error", err)
 	}

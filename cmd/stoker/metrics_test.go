@@ -45,7 +45,7 @@ func (n names) MustRegister(cs ...prometheus.Collector) {
 func TestMetricsReferenceIsTrue(t *testing.T) {
 	made := names{prometheus.NewRegistry(), map[string]bool{}}
 	newMasterMetrics(made)
-	newTLSMetrics(made)
+	newTLSMetrics(made, new(obtained).held)
 	newCrashMetrics(made)
 	made.MustRegister(upstream.NewCollector(nil))
 	balancer.NewMetrics(made)

@@ -15,6 +15,7 @@ import (
 	"stoker/balancer/compression"
 	"stoker/balancer/guard"
 	"stoker/config"
+	"stoker/internal/acme"
 	"stoker/internal/certs"
 	"stoker/internal/door"
 	"stoker/internal/systemd"
@@ -140,6 +141,7 @@ type staged struct {
 	pools  []*upstream.Pool
 	logs   func()
 	certs  *certs.Staged
+	acme   *acme.Manager
 	keys   *guard.Keyring
 	opened map[string]*door.Listener
 }
@@ -165,6 +167,10 @@ func (m *master) stage(ctx context.Context, next *config.Config) (*staged, error
 	if change.certs, err = certs.Stage(certSettings(next)); err != nil {
 		return nil, err
 	}
+	roots, err := authorityRoots(next)
+	if err != nil {
+		return nil, err
+	}
 	if err := m.openListeners(ctx, change); err != nil {
 		return nil, err
 	}
@@ -173,6 +179,7 @@ func (m *master) stage(ctx context.Context, next *config.Config) (*staged, error
 		return nil, errors.Join(err, m.closeListeners(ctx, change.opened))
 	}
 	change.logs = logs
+	change.acme = m.obtainedBy(ctx, next, roots, m.listeners, change.opened)
 	return change, nil
 }
 
@@ -190,6 +197,7 @@ func (m *master) adopt(ctx context.Context, change *staged) {
 		}
 	}
 	m.certs.Adopt(change.certs) // before connections ask for them
+	m.adoptObtained(change.acme)
 	m.current.Store(next)
 	if m.court != nil {
 		m.court.SetTTL(next.Quarantine.TTL.Std())

@@ -51,6 +51,7 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	m.notifier.retire()
 	m.succeeded.Store(serving != nil)
 	m.enter(draining)
+	m.obtained.end()
 	m.front.Drain()
 	m.admin.leave()
 	reports.countersNow()

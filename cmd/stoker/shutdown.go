@@ -33,6 +33,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 	m.log.Info("shutting down", "reason", reason, "requests_in_flight", m.front.InFlight(), "drain_timeout", m.current.Load().Shutdown.DrainTimeout.String())
 	sleep(patient, m.current.Load().Shutdown.Delay.Std())
 
+	m.obtained.end()
 	// Before the door closes: who comes in while it does is told to come once only.
 	m.front.Drain()
 	if err := m.door.Close(ctx); err != nil {

@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stoker/balancer/front"
 	"stoker/config"
+	"stoker/internal/acme"
 	"stoker/internal/certs"
 )
 
@@ -20,10 +22,13 @@ type tlsMetrics struct {
 	resumed    prometheus.Counter
 	duration   prometheus.Histogram
 	reloads    *prometheus.CounterVec
-	expiry     *prometheus.GaugeVec
+	orders     *prometheus.CounterVec
+	expiry     *expiry
 }
 
-func newTLSMetrics(r prometheus.Registerer) *tlsMetrics {
+// newTLSMetrics makes them; held are the certificates that no file of the
+// configuration holds.
+func newTLSMetrics(r prometheus.Registerer, held func() []acme.Held) *tlsMetrics {
 	m := &tlsMetrics{
 		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stoker_tls_handshakes_total",
@@ -42,13 +47,40 @@ func newTLSMetrics(r prometheus.Registerer) *tlsMetrics {
 			Name: "stoker_tls_certificate_reloads_total",
 			Help: "Readings of certificates whose files had changed.",
 		}, []string{"result"}),
-		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "stoker_tls_certificate_expiry_timestamp_seconds",
-			Help: "When a certificate that is shown expires, in Unix time.",
-		}, []string{"certificate"}),
+		orders: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_tls_acme_orders_total",
+			Help: "Orders of certificates from an ACME authority, by what became of them.",
+		}, []string{"result"}),
+		expiry: &expiry{held: held, desc: prometheus.NewDesc("stoker_tls_certificate_expiry_timestamp_seconds",
+			"When a certificate that is shown expires, in Unix time.", []string{"certificate"}, nil)},
 	}
-	r.MustRegister(m.handshakes, m.resumed, m.duration, m.reloads, m.expiry)
+	r.MustRegister(m.handshakes, m.resumed, m.duration, m.reloads, m.orders, m.expiry)
 	return m
+}
+
+// expiry says when certificates expire, those from files and those that were obtained.
+type expiry struct {
+	desc  *prometheus.Desc
+	files atomic.Pointer[[]*certs.Pair]
+	held  func() []acme.Held
+}
+
+// Describe implements prometheus.Collector.
+func (e *expiry) Describe(to chan<- *prometheus.Desc) { to <- e.desc }
+
+// Collect implements prometheus.Collector.
+func (e *expiry) Collect(to chan<- prometheus.Metric) {
+	tell := func(certificate string, until time.Time) {
+		to <- prometheus.MustNewConstMetric(e.desc, prometheus.GaugeValue, float64(until.Unix()), certificate)
+	}
+	if files := e.files.Load(); files != nil {
+		for _, p := range *files {
+			tell(p.Cert, p.Leaf.NotAfter)
+		}
+	}
+	for _, h := range e.held() {
+		tell("acme:"+h.Domain, h.Until)
+	}
 }
 
 // shaken is told by the front.
@@ -64,19 +96,17 @@ func (m *tlsMetrics) shaken(h front.Handshake) {
 }
 
 // shown is told by the store.
-func (m *tlsMetrics) shown(pairs []*certs.Pair) {
-	m.expiry.Reset()
-	for _, p := range pairs {
-		m.expiry.WithLabelValues(p.Cert).Set(float64(p.Leaf.NotAfter.Unix()))
-	}
-}
+func (m *tlsMetrics) shown(pairs []*certs.Pair) { m.expiry.files.Store(&pairs) }
 
-func (m *tlsMetrics) loaded(ok bool) {
-	result := "ok"
-	if !ok {
-		result = "failed"
+func (m *tlsMetrics) loaded(ok bool) { m.reloads.WithLabelValues(resultWord(ok)).Inc() }
+
+func (m *tlsMetrics) ordered(ok bool) { m.orders.WithLabelValues(resultWord(ok)).Inc() }
+
+func resultWord(ok bool) string {
+	if ok {
+		return "ok"
 	}
-	m.reloads.WithLabelValues(result).Inc()
+	return "failed"
 }
 
 // newCerts shows what the configuration names; the tickets of the generation
