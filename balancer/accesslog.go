@@ -19,7 +19,8 @@ const maxLogged = 2048
 //
 //	time=2026-01-02T15:04:05.000Z id=… client=… method=POST path=/v1/chat/completions status=200 bytes=512 route=chat pool=chat worker=chat-0 attempts=1 ttfb=0.021000 duration=1.500000 outcome=ok error=-
 //
-// or the same as a JSON object. Times are in seconds; ttfb, the time to the
+// or the same as a JSON object, or what it has in common with other servers' in
+// Apache's form (combined.go). Times are in seconds; ttfb, the time to the
 // answer's head, is "-" (null) when none was sent. That of a WebSocket (status 101)
 // also has bytes_in, behind bytes; that of a compressed answer encoding and bytes_plain, its
 // length before. Of the target only the path is
@@ -30,7 +31,7 @@ const maxLogged = 2048
 // fast as he likes. The next line says how many had none.
 type AccessLog struct {
 	w        io.Writer
-	form     form
+	line     func([]byte, *exchange.Exchange) []byte
 	lines    sync.Pool // of *[]byte
 	refusals refusals
 }
@@ -63,13 +64,17 @@ func (r *refusals) allow(at time.Time) (ok bool, skipped int) {
 	return true, skipped
 }
 
-// NewAccessLog returns a log in format "text" or "json". Each line is one
+// NewAccessLog returns a log in format "text", "json" or "combined" (for which a
+// balancer has to note agents, see Options). Each line is one
 // Write, from any goroutine: w must be safe for that, and must not block, since
 // requests end in it.
 func NewAccessLog(w io.Writer, format string) *AccessLog {
-	l := &AccessLog{w: w, form: textForm, lines: sync.Pool{New: func() any { return new([]byte) }}}
-	if format == "json" {
-		l.form = jsonForm
+	l := &AccessLog{w: w, line: textForm.append, lines: sync.Pool{New: func() any { return new([]byte) }}}
+	switch format {
+	case "json":
+		l.line = jsonForm.append
+	case "combined":
+		l.line = appendCombined
 	}
 	return l
 }
@@ -89,7 +94,7 @@ func (l *AccessLog) Observe(x *exchange.Exchange) {
 	}
 	buf := l.lines.Get().(*[]byte)
 	defer l.lines.Put(buf)
-	*buf = l.form.append((*buf)[:0], x)
+	*buf = l.line((*buf)[:0], x)
 	_, _ = l.w.Write(*buf) // a log that cannot be written must not end requests
 }
 

@@ -62,6 +62,10 @@ type Options struct {
 	Guard *guard.Guard
 	// Compression of answers; nil: none.
 	Compression *compression.Compressor
+	// Agents: the log has who asks, by Referer and User-Agent.
+	Agents bool
+	// Pages are answers of our own for people.
+	Pages Pages
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
@@ -121,6 +125,8 @@ type table struct {
 	maxAhead int64
 	guard    *guard.Guard
 	compress *compression.Compressor
+	agents   bool
+	pages    pages
 
 	aheadMemory int64
 }
@@ -138,7 +144,7 @@ func (b *Balancer) Update(o Options) error {
 	if o.AheadMemory <= 0 {
 		o.AheadMemory = DefaultAheadMemory
 	}
-	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead, aheadMemory: o.AheadMemory, guard: o.Guard, compress: o.Compression})
+	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead, aheadMemory: o.AheadMemory, guard: o.Guard, compress: o.Compression, agents: o.Agents, pages: newPages(&o.Pages)})
 	return nil
 }
 

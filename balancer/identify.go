@@ -47,8 +47,12 @@ type claims struct {
 // fields by those to be sent on. A unix socket's peer is trusted: file
 // permissions have let it in, and it has no address of its own to show.
 func (b *Balancer) identify(x *exchange.Exchange) {
+	now := b.table.Load()
+	if now.agents {
+		noteAgent(x)
+	}
 	peer := x.Client.Addr()
-	trusted := !peer.IsValid() || b.table.Load().trusted.contain(peer)
+	trusted := !peer.IsValid() || now.trusted.contain(peer)
 	fields, said := separate(http1.StripHopByHop(x.Request.Fields), trusted)
 	address := "" // of the peer
 	if peer.IsValid() {

@@ -9,21 +9,26 @@ import (
 )
 
 // refuse answers with an error of our own, in the form that OpenAI's clients
-// read: {"error":{"message":…,"type":…,"code":…}}.
+// read: {"error":{"message":…,"type":…,"code":…}}, or as a page: see pages.go.
 func refuse(x *exchange.Exchange, a *attempt, v verdict) error {
-	body := errorBody(v)
-	fields := http1.Fields{
-		{Name: "Content-Type", Value: "application/json"},
-		{Name: "Cache-Control", Value: "no-store"},
+	var p pages
+	if a.table != nil {
+		p = a.table.pages
 	}
-	fields = append(fields, v.fields...)
+	target := x.Request.Target
+	if a.target != "" {
+		target = a.target
+	}
+	own := p.errorReply(x, target, &v)
+	fields := append(own.fields, v.fields...)
 	if v.status == http.StatusUnauthorized {
 		fields = append(fields, http1.Field{Name: "WWW-Authenticate", Value: challenge})
 	}
 	if v.retryAfter > 0 {
 		fields = append(fields, http1.Field{Name: "Retry-After", Value: strconv.Itoa(v.retryAfter)})
 	}
-	return a.reply(x, reply{status: v.status, fields: fields, body: body})
+	own.fields = fields
+	return a.reply(x, own)
 }
 
 func errorBody(v verdict) []byte {

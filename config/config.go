@@ -39,6 +39,8 @@ type Config struct {
 	LogFile string `toml:"log_file"`
 	// AccessLog is "stdout", "stderr", "off" or a file that it is appended to.
 	AccessLog string `toml:"access_log"`
+	// AccessLogFormat is "text", "json" or "combined" (Apache's); empty: as LogFormat.
+	AccessLogFormat string `toml:"access_log_format"`
 	// TrustedProxies are the networks whose X-Forwarded-* and X-Request-Id are believed.
 	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
 	// OrphanTimeout is how long a keeper goes on without a master before it
@@ -63,6 +65,8 @@ type Config struct {
 	Access   Access   `toml:"access"`
 	CORS     CORS     `toml:"cors"`
 	Limits   []Limit  `toml:"limits"`
+	// ErrorPages are answers of our own to requests that fail.
+	ErrorPages ErrorPages `toml:"error_pages"`
 	// Compression of answers.
 	Compression Compression `toml:"compression"`
 	Pools       []Pool      `toml:"pools"`

@@ -54,6 +54,7 @@ func Default() *Config {
 		Resolver: Resolver{MinInterval: Duration(time.Second), MaxInterval: Duration(5 * time.Minute)},
 		CORS:     defaultCORS(),
 
+		ErrorPages:  ErrorPages{HTML: true, JSONPaths: []string{"/v1"}},
 		Compression: defaultCompression(),
 	}
 }

@@ -83,6 +83,7 @@ func (v *validator) validate() {
 	v.duration("upgrade_timeout", v.config.UpgradeTimeout, Duration(100*time.Millisecond))
 	v.validateClients()
 	v.validateAccess()
+	v.validateErrorPages()
 	v.validateCompression()
 	v.validateShutdown()
 	v.validateRecorder()
@@ -198,6 +199,9 @@ func (v *validator) validateRunDir() {
 func (v *validator) validateLogs() {
 	c := v.config
 	v.oneOf("log_format", c.LogFormat, "text", "json")
+	if c.AccessLogFormat != "" {
+		v.oneOf("access_log_format", c.AccessLogFormat, "text", "json", "combined")
+	}
 	v.oneOf("log_level", c.LogLevel, "trace", "debug", "info", "warn", "error")
 	if !filepath.IsAbs(c.AccessLog) {
 		v.oneOf("access_log", c.AccessLog, "stdout", "stderr", "off", "/FILE")

@@ -235,6 +235,10 @@ func everywhereEngine(w http.ResponseWriter, r *http.Request, name string) {
 const everywhere = `
 [compression]
 encodings = ["zstd", "gzip"]
+
+[[routes]]
+host = "127.0.0.1"
+pool = "a"
 `
 
 // TestEverywhere: what this program does to requests and answers, asked in each
@@ -243,7 +247,7 @@ func TestEverywhere(t *testing.T) {
 	s := newSecure(t)
 	engine := startEverywhere(t, "a")
 	m := start(t, s.config+everywhere+fmt.Sprintf("[[pools]]\nname = \"a\"\n[[pools.servers]]\naddress = %q\n", engine)).ready()
-	cases := slices.Concat(compressionCases())
+	cases := slices.Concat(compressionCases(), pageCases())
 	for _, w := range ways(t, m, s) {
 		t.Run(w.name, func(t *testing.T) {
 			for _, c := range cases {
@@ -301,6 +305,35 @@ func compressionCases() []everywhereCase {
 		}},
 		{"compressed: not modified", ask{path: "/bulk", fields: "Accept-Encoding: gzip\nIf-None-Match: W/\"b1\""}, func(a *told) {
 			a.expect(304, `ETag: W/"b1"`, "Content-Encoding:")
+		}},
+	}
+}
+
+func pageCases() []everywhereCase {
+	const browser = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+	page := func(status int) func(*told) {
+		return func(a *told) {
+			a.expect(status, "Content-Type: text/html; charset=utf-8", "Vary: Accept", "Cache-Control: no-store")
+			if !strings.Contains(a.body, a.Header.Get("X-Request-Id")) || !strings.Contains(a.body, "<h1>"+a.Status) {
+				a.t.Errorf("%s", a.body)
+			}
+		}
+	}
+	object := func(status int, code string) func(*told) {
+		return func(a *told) {
+			a.expect(status, "Content-Type: application/json")
+			if !strings.Contains(a.body, `"code":"`+code+`"`) {
+				a.t.Errorf("%s", a.body)
+			}
+		}
+	}
+	return []everywhereCase{
+		{"error: a page for browsers", ask{host: "nowhere.test", path: "/", fields: browser}, page(404)},
+		{"error: JSON for programs", ask{host: "nowhere.test", path: "/"}, object(404, "no_route")},
+		{"error: JSON for those that take all", ask{host: "nowhere.test", path: "/", fields: "Accept: */*"}, object(404, "no_route")},
+		{"error: JSON below /v1", ask{host: "nowhere.test", path: "/v1/models", fields: browser}, object(404, "no_route")},
+		{"error: head of a page", ask{method: "HEAD", host: "nowhere.test", path: "/", fields: browser}, func(a *told) {
+			a.expect(404, "Content-Type: text/html; charset=utf-8")
 		}},
 	}
 }

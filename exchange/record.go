@@ -65,6 +65,9 @@ type Record struct {
 
 	// Route is the name of the route that led the request, where it has one.
 	Route string
+	// Referer and UserAgent are those of the request, where a log wants them.
+	Referer, UserAgent string
+
 	Key   string // name of the API key; empty: it had none that we know
 	Limit string // name of the rate limit that refused it; empty: none did
 

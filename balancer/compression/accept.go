@@ -6,22 +6,20 @@ import (
 	"stoker/internal/http1"
 )
 
-// quality is a q-value in thousandths (RFC 9110 12.4.2); unsaid: it was not named.
-type quality int
-
-const unsaid quality = -1
+// unsaid is the weight of what was not named.
+const unsaid = -1
 
 // choose returns the coding that the client likes best, of several the one that
 // comes first with us; nil: none, or the plain form better.
 func (c *Compressor) choose(fields http1.Fields) *coding {
 	identity, others := unsaid, unsaid
-	var few [4]quality
+	var few [4]int
 	said := few[:len(c.codings)]
 	for i := range said {
 		said[i] = unsaid
 	}
 	for element := range fields.Tokens("Accept-Encoding") {
-		name, q := readElement(element)
+		name, q := http1.Weight(element)
 		switch {
 		case name == "*":
 			others = q
@@ -46,37 +44,4 @@ func (c *Compressor) choose(fields http1.Fields) *coding {
 		}
 	}
 	return best
-}
-
-// readElement reads "gzip;q=0.5". Whose q-value is none is taken for refused.
-func readElement(element string) (name string, q quality) {
-	name, rest, weighted := strings.Cut(element, ";")
-	name = strings.TrimSpace(name)
-	if !weighted {
-		return name, 1000
-	}
-	key, value, _ := strings.Cut(strings.TrimSpace(rest), "=")
-	if !strings.EqualFold(strings.TrimSpace(key), "q") {
-		return name, 0
-	}
-	return name, readQuality(strings.TrimSpace(value))
-}
-
-// readQuality reads 0 to 1 with up to three decimals; anything else is 0.
-func readQuality(s string) quality {
-	if s == "" || s[0] != '0' && s[0] != '1' || len(s) > 5 || len(s) > 1 && s[1] != '.' {
-		return 0
-	}
-	q, worth := quality(s[0]-'0')*1000, quality(100)
-	for i := 2; i < len(s); i++ {
-		if s[i] < '0' || s[i] > '9' {
-			return 0
-		}
-		q += quality(s[i]-'0') * worth
-		worth /= 10
-	}
-	if q > 1000 {
-		return 0
-	}
-	return q
 }

@@ -206,7 +206,7 @@ func (s *session) shed() {
 	if len(s.in.unread()) > 0 || len(s.in.extra) > 0 || s.Length != 0 && !s.body.ended.Load() {
 		return
 	}
-	kept := []*string{&s.Request.Method, &s.Request.Target, &s.Request.Authority, &s.Record.ID, &s.Record.ClientIP}
+	kept := []*string{&s.Request.Method, &s.Request.Target, &s.Request.Authority, &s.Record.ID, &s.Record.ClientIP, &s.Record.Referer, &s.Record.UserAgent}
 	length := 0
 	for _, k := range kept {
 		length += len(*k)

@@ -106,7 +106,7 @@ func (l *logs) apply(cfg *config.Config, next map[string]*logPlace) {
 	if access == "off" {
 		l.access.to.Store(nil)
 	} else {
-		l.access.to.Store(balancer.NewAccessLog(next[access].writer, cfg.LogFormat))
+		l.access.to.Store(balancer.NewAccessLog(next[access].writer, cfg.AccessLogForm()))
 	}
 	before := l.places
 	l.places = next

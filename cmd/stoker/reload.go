@@ -317,6 +317,8 @@ func balancerOptions(cfg *config.Config, pools []*upstream.Pool, log hclog.Logge
 	o.Compression = compression.New(compression.Options{
 		Encodings: cfg.Compression.Encodings, Types: cfg.Compression.Types, MinSize: int64(cfg.Compression.MinSize), Level: cfg.Compression.Level,
 	})
+	o.Agents = cfg.AccessLogForm() == "combined"
+	o.Pages = balancer.Pages{HTML: cfg.ErrorPages.HTML, JSONPaths: cfg.ErrorPages.JSONPaths}
 	for i := range cfg.Pools {
 		o.Rules[cfg.Pools[i].Name] = poolRules(&cfg.Pools[i])
 	}
