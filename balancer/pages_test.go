@@ -36,7 +36,7 @@ func TestWhoPrefersHTML(t *testing.T) {
 func TestErrorPage(t *testing.T) {
 	p := newPages(&Pages{HTML: true, JSONPaths: []string{"/v1", "/api/"}})
 	browser := http1.Fields{{Name: "Accept", Value: "text/html,*/*;q=0.8"}}
-	v := verdict{status: 404, kind: "not_found", code: "no_route", message: `nothing at "<script>"`}
+	v := verdict{ending: &ending{status: 404, kind: "not_found", code: "no_route", message: `nothing at "<script>"`}}
 	for target, want := range map[string]string{
 		"/": "text/html; charset=utf-8", "/v10": "text/html; charset=utf-8", "/chat?x=/v1": "text/html; charset=utf-8",
 		"/v1": "application/json", "/v1/models?x": "application/json", "/api": "application/json", "/api/x": "application/json",
