@@ -62,6 +62,15 @@ type Exchange struct {
 	Record Record
 }
 
+// Mover is a Body whose bytes need not be copied through this process.
+type Mover interface {
+	// Move moves up to n bytes of the body to dst inside the kernel, as they
+	// come, and returns how many dst was given. Fewer than n, and no error, mean
+	// that what is next has to be read: it has come already, or somebody wants to see it. An
+	// error of the body's own is a *rawconn.SourceError, any other is dst's.
+	Move(dst *rawconn.Conn, n int64) (moved int64, err error)
+}
+
 // Sink takes one answer: any number of Interim, one Head, any number of Write,
 // Flush and Splice, then exactly one of End and Break. An error that it returns
 // is the client's (it went away or reads too slowly), never the upstream's.

@@ -9,6 +9,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/rawconn"
 )
 
 // upload writes a large body, or one of unknown length, while the answer is
@@ -96,6 +97,12 @@ func (u *upload) run() {
 
 func (u *upload) sendSized(buf []byte) (Op, error) {
 	for left := u.x.Length; left > 0; {
+		if left >= spliceFrom+int64(len(buf)) {
+			moved, op, err := u.move(left - int64(len(buf)))
+			if left -= moved; err != nil {
+				return op, err
+			}
+		}
 		n, err := u.x.Body.Read(buf[:min(int64(len(buf)), left)])
 		left -= int64(n)
 		u.ending.Store(left == 0)
@@ -107,6 +114,22 @@ func (u *upload) sendSized(buf []byte) (Op, error) {
 		}
 	}
 	return "", nil
+}
+
+// move sends up to n bytes of the body without looking at them, if that can be.
+// The last piece is never among them: see ending.
+func (u *upload) move(n int64) (int64, Op, error) {
+	from, able := u.x.Body.(exchange.Mover)
+	to := spliceable(u.conn)
+	if !able || to == nil || u.stopping.Load() {
+		return 0, "", nil
+	}
+	moved, err := from.Move(to, n)
+	if source, ok := errors.AsType[*rawconn.SourceError](err); ok {
+		op, err := u.unread(source.Err)
+		return moved, op, err
+	}
+	return moved, OpWrite, err
 }
 
 func (u *upload) sendChunks(buf []byte) (Op, error) {

@@ -12,7 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/rawconn"
 )
 
 // echoSum answers each request with the length and sum of its body, and its trailers.
@@ -212,5 +214,42 @@ func TestUpstreamDiesWhileTheClientSendsNothing(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// mover is a body in which everything may be moved. What is, it writes itself.
+type mover struct {
+	*bytes.Reader
+	moved int64
+	fail  error
+}
+
+func (m *mover) Move(dst *rawconn.Conn, n int64) (int64, error) {
+	if m.fail != nil {
+		return 0, m.fail
+	}
+	n = min(n, 100_000)
+	m.moved += n
+	return io.CopyN(struct{ io.Writer }{dst}, m.Reader, n)
+}
+
+// A large body is moved, but for its last piece, and what breaks there is the client's fault.
+func TestUploadsAreMoved(t *testing.T) {
+	s := serve(t, "tcp", echoSum)
+	tr := s.transport(t, TransportOptions{})
+	content := randomBytes(1 << 20)
+	x, sink := post(content), newNotes(t)
+	body := &mover{Reader: bytes.NewReader(content)}
+	x.Body = body
+	if err := tr.Do(t.Context(), x, sink); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("[] %d %x map[]", len(content), sha256.Sum256(content)); sink.body.String() != want || body.moved < 500_000 || body.moved > int64(len(content)-16<<10) {
+		t.Errorf("got %s\nwant %s, %d moved", sink.body.String(), want, body.moved)
+	}
+	x, sink = post(content), newNotes(t)
+	x.Body = &mover{Reader: bytes.NewReader(content), fail: &rawconn.SourceError{Err: exchange.ErrClientGone}}
+	if f, ok := errors.AsType[*Failure](tr.Do(t.Context(), x, sink)); !ok || f.Op != OpClientBody || !errors.Is(f, exchange.ErrClientGone) {
+		t.Errorf("%v", f)
 	}
 }

@@ -8,8 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/rawconn"
 )
 
 const (
@@ -18,6 +21,8 @@ const (
 	restBytes = 256 << 10
 	restTime  = 100 * time.Millisecond
 )
+
+var _ exchange.Mover = (*body)(nil)
 
 // errInterrupted is what an interrupted body says.
 var errInterrupted = errors.New("body is not wanted any more")
@@ -132,18 +137,79 @@ func (b *body) receive(p []byte) (int, error) {
 		b.taken += int64(n)
 		return n, nil
 	}
+	if err := b.bound(); err != nil {
+		return 0, err
+	}
 	began := time.Now()
 	defer func() { b.waited += time.Since(began) }()
-	s.conn.readUntil(b.deadline(began), s.conn.front.limits.Load().Body/16)
-	if b.interrupted.Load() || s.conn.hurried.Load() {
-		return 0, os.ErrDeadlineExceeded // the deadline that says so may just have been overwritten
-	}
 	n, err := s.conn.wire.Read(p)
 	b.taken += int64(n)
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
+}
+
+// Move implements exchange.Mover, for a body of a declared length in plain TCP.
+// However it goes on, Read says why where it moves nothing.
+func (b *body) Move(dst *rawconn.Conn, n int64) (moved int64, err error) {
+	s := b.session
+	if b.interrupted.Load() || b.err != nil || s.head.Framing == http1.Chunks || s.conn.tls != nil || len(s.in.unread()) > 0 || s.answer.goAhead() != nil {
+		return 0, nil
+	}
+	pipe, err := rawconn.OpenPipe()
+	if err != nil {
+		return 0, nil // out of descriptors: to read needs none
+	}
+	defer pipe.Close()
+	n = min(n, b.left)
+	for taken := int64(0); taken < n; {
+		in, err := b.fill(pipe, n-taken)
+		switch {
+		case errors.Is(err, unix.EINVAL) && taken == 0:
+			return 0, nil
+		case err != nil:
+			b.err = b.explain(err)
+			return moved, &rawconn.SourceError{Err: b.err}
+		}
+		taken += in
+		out, err := pipe.Drain(dst)
+		moved += out
+		if err != nil {
+			return moved, err
+		}
+	}
+	return moved, nil
+}
+
+// fill takes what comes of the body into a pipe, at most n bytes.
+func (b *body) fill(pipe *rawconn.Pipe, n int64) (int64, error) {
+	if err := b.bound(); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	in, err := pipe.Fill(b.session.conn.raw, n)
+	b.waited += time.Since(began)
+	if in == 0 && err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	b.taken += in
+	b.left -= in
+	b.session.Record.BytesIn += in
+	if b.left == 0 {
+		b.ended.Store(true)
+	}
+	return in, err
+}
+
+// bound sets the deadline of the next read, unless nobody wants it any more.
+func (b *body) bound() error {
+	c := b.session.conn
+	c.readUntil(b.deadline(time.Now()), c.front.limits.Load().Body/16)
+	if b.interrupted.Load() || c.hurried.Load() {
+		return os.ErrDeadlineExceeded // the deadline that says so may just have been overwritten
+	}
+	return nil
 }
 
 // deadline is when more must have come: progress within limits.Body, and on

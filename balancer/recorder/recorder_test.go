@@ -16,6 +16,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/rawconn"
 )
 
 func newRecorder(tb testing.TB, o Options) *Recorder {
@@ -532,5 +533,45 @@ func TestChunksAllocateNothing(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(50, one); n >= 10 {
 		t.Errorf("%v allocations for each exchange", n)
+	}
+}
+
+// moving is a body that need not be read.
+type moving struct {
+	*strings.Reader
+	moved int64
+}
+
+func (m *moving) Move(_ *rawconn.Conn, n int64) (int64, error) {
+	m.moved += n
+	_, _ = m.Seek(n, io.SeekCurrent)
+	return n, nil
+}
+
+// What a transport would move past the recorder is read where it is kept.
+func TestMovedBodiesKeepHeadAndTail(t *testing.T) {
+	var text strings.Builder
+	for i := 0; text.Len() < 100_000; i++ {
+		fmt.Fprintf(&text, "%d ", i)
+	}
+	content := text.String()
+	r := newRecorder(t, Options{Keep: 5, BodyLimit: 8 << 10})
+	x := newExchange("x", content)
+	from := &moving{Reader: strings.NewReader(content)}
+	x.Body = from
+	r.Begin(x)
+	room := make([]byte, 1000)
+	for left := int64(len(content)); left > 0; {
+		moved, err := x.Body.(exchange.Mover).Move(nil, left-1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left -= moved
+		n, _ := x.Body.Read(room)
+		left -= int64(n)
+	}
+	b := r.Exchanges(Filter{Bodies: true})[0].Request.Body
+	if from.moved < 80_000 || int(b.Size) != len(content) || len(b.Head) < 6000 || len(b.Tail) < 2000 || !strings.HasPrefix(content, b.Head) || !strings.HasSuffix(content, b.Tail) {
+		t.Errorf("moved %d; size %d, kept %d+%d", from.moved, b.Size, len(b.Head), len(b.Tail))
 	}
 }

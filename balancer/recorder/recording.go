@@ -10,6 +10,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/rawconn"
 )
 
 // maxAttempts is how many attempts of one exchange are remembered.
@@ -239,6 +240,30 @@ func (b *body) Read(p []byte) (int, error) {
 	rec.whole = rec.whole || errors.Is(err, io.EOF) || rec.length >= 0 && rec.request.size >= rec.length
 	rec.mu.Unlock()
 	return n, err
+}
+
+// Move implements exchange.Mover for what lies between a body's beginning and
+// its end, which are kept and so must be read.
+func (b *body) Move(dst *rawconn.Conn, n int64) (int64, error) {
+	from, able := b.from.(exchange.Mover)
+	if !able {
+		return 0, nil
+	}
+	rec := b.rec
+	rec.mu.Lock()
+	between := rec.length - rec.request.size - rec.recorder.bodies.tail
+	if !rec.request.cut {
+		between = 0
+	}
+	rec.mu.Unlock()
+	if between <= 0 {
+		return 0, nil
+	}
+	moved, err := from.Move(dst, min(n, between))
+	rec.mu.Lock()
+	rec.skip(&rec.request, moved)
+	rec.mu.Unlock()
+	return moved, err
 }
 
 // Interrupt passes a transport's wish on to a body that can hear it.

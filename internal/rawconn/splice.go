@@ -65,18 +65,13 @@ func (c *Conn) Splice(src *Conn, n int64) (moved int64, err error) {
 }
 
 func (c *Conn) splice(src *Conn, n int64) (moved int64, err error) {
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+	pipe, err := OpenPipe()
+	if err != nil {
 		return 0, errNoSplice // out of descriptors: the copy needs none
 	}
-	defer func() {
-		_ = unix.Close(pipe[0])
-		_ = unix.Close(pipe[1])
-	}()
-	// Best effort: a smaller pipe only means more calls.
-	_, _ = unix.FcntlInt(uintptr(pipe[1]), unix.F_SETPIPE_SZ, pipeSize)
+	defer pipe.Close()
 	for moved < n {
-		in, err := src.fillPipe(pipe[1], int(min(n-moved, pipeSize)))
+		in, err := pipe.Fill(src, n-moved)
 		if errors.Is(err, unix.EINVAL) && moved == 0 {
 			return 0, errNoSplice
 		}
@@ -86,13 +81,52 @@ func (c *Conn) splice(src *Conn, n int64) (moved int64, err error) {
 		if in == 0 {
 			return moved, nil
 		}
-		out, err := c.drainPipe(pipe[0], in)
-		moved += int64(out)
+		out, err := pipe.Drain(c)
+		moved += out
 		if err != nil {
 			return moved, err
 		}
 	}
 	return moved, nil
+}
+
+// Pipe is what bytes go through on their way from one socket to another inside
+// the kernel. It is for one goroutine at a time, and for who has something to do
+// between the two steps; Splice has not.
+type Pipe struct{ from, to, held int }
+
+// OpenPipe needs two descriptors, until Close.
+func OpenPipe() (*Pipe, error) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	// Best effort: a smaller pipe only means more calls.
+	_, _ = unix.FcntlInt(uintptr(ends[1]), unix.F_SETPIPE_SZ, pipeSize)
+	return &Pipe{from: ends[0], to: ends[1]}, nil
+}
+
+// Close lets go of the descriptors, and of what is in the pipe.
+func (p *Pipe) Close() {
+	_ = unix.Close(p.from)
+	_ = unix.Close(p.to)
+}
+
+// Fill takes what src has, at most atMost bytes, into the empty pipe. It waits
+// while src has nothing, and returns 0 when src has ended. An error that is
+// EINVAL: this kind of socket cannot be spliced from. It counts as a read of src.
+func (p *Pipe) Fill(src *Conn, atMost int64) (int64, error) {
+	n, err := src.fillPipe(p.to, int(min(atMost, pipeSize)))
+	p.held = n
+	return int64(n), err
+}
+
+// Drain writes to dst all that the pipe holds, and returns how much of it was
+// written. It counts as a write of dst.
+func (p *Pipe) Drain(dst *Conn) (int64, error) {
+	n, err := dst.drainPipe(p.from, p.held)
+	p.held = 0
+	return int64(n), err
 }
 
 // fillPipe moves what c has, at most atMost bytes, into an empty pipe. It
