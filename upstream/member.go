@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"sync/atomic"
 
 	"stoker/exchange"
@@ -65,14 +64,14 @@ func (m *Member) Pool() *Pool { return m.pool }
 // Reset says where a new engine listens: "unix:/PATH" or "HOST:PORT". It takes
 // the member out of the pool until SetReady, and forgets every connection to
 // the engine before, and its failures.
-func (m *Member) Reset(address string) { m.ResetSecure(address, nil) }
+func (m *Member) Reset(address string) { m.ResetPeer(Peer{Address: address}) }
 
-// ResetSecure is Reset to where TLS is spoken; with nil it is Reset.
-func (m *Member) ResetSecure(address string, secure *tls.Config) {
+// ResetPeer is Reset to where something else than plain HTTP/1.1 may be spoken.
+func (m *Member) ResetPeer(p Peer) {
 	options := m.unready()
 	m.life.Store(newLife())
 	m.pool.prefixes.renew(m)
-	before := m.transport.Swap(newSecureTransport(address, secure, options))
+	before := m.transport.Swap(newPeerTransport(p, options))
 	if before != nil {
 		before.Close()
 		m.progressBefore.Add(before.Progress())

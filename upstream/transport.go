@@ -26,6 +26,18 @@ type TransportOptions struct {
 	MaxIdle int
 }
 
+// Peer is where an upstream is reached, and how it is spoken to.
+type Peer struct {
+	// Address is "HOST:PORT" or "unix:/PATH".
+	Address string
+	// Secure is how TLS is spoken; nil: it is not. With HTTP2 it must offer "h2",
+	// and nothing else, by ALPN.
+	Secure *tls.Config
+	// HTTP2 is spoken instead of HTTP/1.1: as TLS agrees upon it, or with prior
+	// knowledge (h2c).
+	HTTP2 bool
+}
+
 const (
 	// DefaultIdleTimeout is below the 5 s after which uvicorn and llama-server
 	// close: a request written into a connection that is just being closed is
@@ -46,6 +58,7 @@ const (
 	// upstream before any byte of the answer. Most likely the request crossed
 	// with the close and nobody read it, but that is not certain: a crash looks
 	// the same. Where nothing had been written, Do replaces it and says nothing.
+	// In HTTP/2: the upstream says that it has not begun the request.
 	OpStale Op = "stale"
 	// OpWrite: the request could not be written, and no answer came either.
 	OpWrite Op = "write"
@@ -95,9 +108,9 @@ type Interrupter interface {
 	Interrupt()
 }
 
-// Transport carries exchanges to one upstream over HTTP/1.1, one at a time on
-// each of as many connections as it takes. It is safe for use by many
-// goroutines. It starts none of its own but for the upload of a large body, and
+// Transport carries exchanges to one upstream: over HTTP/1.1, one at a time on
+// each of as many connections as it takes, or over HTTP/2, see trunks. It is safe
+// for use by many goroutines. In HTTP/1.1 it starts none of its own but for the upload of a large body, and
 // for a tunnel, whose end Do awaits.
 type Transport struct {
 	network string // "tcp" or "unix"
@@ -106,6 +119,7 @@ type Transport struct {
 	secure  *tls.Config                      // nil: plain
 	dialer  net.Dialer
 	idle    idleLinks
+	trunks  *trunks // nil: HTTP/1.1
 
 	received atomic.Uint64
 }
@@ -129,10 +143,13 @@ func NewTransport(address string, o TransportOptions) *Transport {
 	return t
 }
 
-// newSecureTransport is NewTransport with TLS; nil: without.
-func newSecureTransport(address string, secure *tls.Config, o TransportOptions) *Transport {
-	t := NewTransport(address, o)
-	t.secure = secure
+// newPeerTransport is NewTransport to where something else than plain HTTP/1.1 may be spoken.
+func newPeerTransport(p Peer, o TransportOptions) *Transport {
+	t := NewTransport(p.Address, o)
+	t.secure = p.Secure
+	if p.HTTP2 {
+		t.trunks = newTrunks(t)
+	}
 	return t
 }
 
@@ -155,13 +172,16 @@ func newSecureTransport(address string, secure *tls.Config, o TransportOptions) 
 // now, so no event is held back and a burst is flushed once. sink.Splice must
 // return the *rawconn.SourceError that rawconn gives it as it is.
 //
-// When ctx ends, the upstream sees its connection closed at once, whatever Do
-// is waiting for; Do itself returns when its call to sink or x.Body, if it is in
+// When ctx ends, the upstream sees its connection closed at once (HTTP/2: the
+// stream reset), whatever Do is waiting for; Do itself returns when its call to sink or x.Body, if it is in
 // one, does.
 //
 // Expect is not sent on: the body is written without waiting, and the front
 // has answered 100 by the time it can be read.
 func (t *Transport) Do(ctx context.Context, x *exchange.Exchange, sink exchange.Sink) error {
+	if t.trunks != nil {
+		return t.trunks.do(ctx, x, sink)
+	}
 	c := newCall(ctx, t, x, sink)
 	defer c.free()
 	if failure := c.run(); failure != nil {
@@ -177,7 +197,12 @@ func (t *Transport) Progress() uint64 { return t.received.Load() }
 // Close closes the idle connections and keeps none from now on. Exchanges in
 // progress go on, and later ones still work, each over a connection of its
 // own: whoever was handed the transport just before it left the pool is served.
-func (t *Transport) Close() { t.idle.close() }
+func (t *Transport) Close() {
+	t.idle.close()
+	if t.trunks != nil {
+		t.trunks.close()
+	}
+}
 
 // link finds a connection: the idle one used last, or a new one.
 func (t *Transport) link(ctx context.Context) (*link, error) {
@@ -197,4 +222,9 @@ func (t *Transport) link(ctx context.Context) (*link, error) {
 // Cut ends the exchanges in progress at once: their Do fails with OpCanceled and
 // cause. It returns how many there were. One that is still being dialed is not
 // among them.
-func (t *Transport) Cut(cause error) int { return t.idle.cut(cause) }
+func (t *Transport) Cut(cause error) int {
+	if t.trunks != nil {
+		return t.trunks.cut(cause)
+	}
+	return t.idle.cut(cause)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -45,25 +46,31 @@ func (t *Transport) dial(ctx context.Context) (*link, error) {
 		ctx, cancel = context.WithTimeout(ctx, t.options.Load().ConnectTimeout)
 		defer cancel()
 	}
+	c, err := t.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := rawconn.Wrap(c)
+	if err != nil {
+		return nil, err
+	}
+	conn.CountReceived(&t.received)
+	if t.secure == nil {
+		return &link{conn: conn, abort: conn.Abort}, nil
+	}
+	secured, err := secure(ctx, conn, t.secure)
+	if err != nil {
+		return nil, err
+	}
+	return &link{conn: secured, abort: secured.Abort}, nil
+}
+
+// connect makes a socket's connection.
+func (t *Transport) connect(ctx context.Context) (net.Conn, error) {
 	for wait := minBacklogWait; ; wait = min(2*wait, maxBacklogWait) {
 		c, err := t.dialer.DialContext(ctx, t.network, t.address)
-		if err == nil {
-			conn, err := rawconn.Wrap(c)
-			if err != nil {
-				return nil, err
-			}
-			conn.CountReceived(&t.received)
-			if t.secure == nil {
-				return &link{conn: conn, abort: conn.Abort}, nil
-			}
-			secured, err := secure(ctx, conn, t.secure)
-			if err != nil {
-				return nil, err
-			}
-			return &link{conn: secured, abort: secured.Abort}, nil
-		}
-		if t.network != "unix" || !errors.Is(err, syscall.EAGAIN) {
-			return nil, err
+		if err == nil || t.network != "unix" || !errors.Is(err, syscall.EAGAIN) {
+			return c, err //nolint:wrapcheck // it says what was dialed
 		}
 		select {
 		case <-time.After(wait):

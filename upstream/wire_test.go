@@ -33,7 +33,7 @@ func securedServer(t *testing.T, handle http.HandlerFunc) (s *httptest.Server, t
 
 func securedTransport(t *testing.T, s *httptest.Server, c *tls.Config) *Transport {
 	t.Helper()
-	tr := newSecureTransport(s.Listener.Addr().String(), c, TransportOptions{ConnectTimeout: 5 * time.Second})
+	tr := newPeerTransport(Peer{Address: s.Listener.Addr().String(), Secure: c}, TransportOptions{ConnectTimeout: 5 * time.Second})
 	t.Cleanup(tr.Close)
 	return tr
 }

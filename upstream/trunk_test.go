@@ -1,0 +1,589 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"stoker/exchange"
+	"stoker/internal/http1"
+)
+
+// newHTTP2 is a real server, and a transport to it: over "tcp", "unix" or "tls".
+func newHTTP2(tb testing.TB, network string, handle http.HandlerFunc) (*httptest.Server, *Transport) {
+	tb.Helper()
+	checkGoroutines(tb)
+	s := httptest.NewUnstartedServer(handle)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.DisableGeneralOptionsHandler = true
+	s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1000}
+	p := Peer{HTTP2: true}
+	switch network {
+	case "tls":
+		s.EnableHTTP2 = true
+		s.StartTLS()
+		p.Secure = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "example.com", NextProtos: []string{"h2"}}
+		p.Address = s.Listener.Addr().String()
+	default:
+		s.Config.Protocols = new(http.Protocols)
+		s.Config.Protocols.SetUnencryptedHTTP2(true)
+		if network == "unix" {
+			path := filepath.Join(tb.TempDir(), "s")
+			l, err := net.Listen("unix", path)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			s.Listener.Close()
+			s.Listener, p.Address = l, "unix:"+path
+		}
+		s.Start()
+		if network == "tcp" {
+			p.Address = s.Listener.Addr().String()
+		}
+	}
+	t := newPeerTransport(p, TransportOptions{ConnectTimeout: 10 * time.Second})
+	tb.Cleanup(func() {
+		t.Close()
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return s, t
+}
+
+var http2Networks = []string{"tcp", "unix", "tls"}
+
+func TestHTTP2Carries(t *testing.T) {
+	large := randomBytes(3 << 20)
+	for _, network := range http2Networks {
+		t.Run(network, func(t *testing.T) {
+			_, tr := newHTTP2(t, network, func(w http.ResponseWriter, r *http.Request) {
+				if r.ProtoMajor != 2 || r.Header.Get("Te") != "trailers" || r.Host != "test" {
+					t.Errorf("%s, TE %q, host %q", r.Proto, r.Header.Get("Te"), r.Host)
+				}
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Errorf("the request's body: %v", err)
+				}
+				w.Header().Set("X-Asked", fmt.Sprintf("%s %s %s %d %d", r.Method, r.RequestURI, r.Header.Get("X-Field"), r.ContentLength, len(body)))
+				w.Header()["X-Many"] = []string{"1", "2"}
+				switch r.URL.Path {
+				case "/trailers":
+					fmt.Fprint(w, "body")
+					w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+				case "/alone":
+					w.Header().Set("Grpc-Status", "12")
+				case "/nothing":
+					w.WriteHeader(http.StatusNoContent)
+				case "/large":
+					w.Write(large)
+				case "/echo":
+					w.Write(body)
+				}
+			})
+			for _, c := range []struct {
+				name     string
+				x        *exchange.Exchange
+				asked    string
+				status   int
+				body     []byte
+				trailers http1.Fields
+			}{
+				{name: "target", x: asking("GET", "/a%2Fb//c?d;e=%20&f"), asked: "GET /a%2Fb//c?d;e=%20&f x 0 0"},
+				{name: "two slashes", x: asking("GET", "//a/b"), asked: "GET //a/b x 0 0"},
+				{name: "asterisk", x: asking("OPTIONS", "*"), asked: "OPTIONS * x 0 0"},
+				{name: "head", x: asking("HEAD", "/large"), asked: "HEAD /large x 0 0"},
+				{name: "trailers", x: asking("GET", "/trailers"), asked: "GET /trailers x 0 0", body: []byte("body"), trailers: http1.Fields{{Name: "Grpc-Status", Value: "0"}}},
+				{name: "trailers only", x: asking("GET", "/alone"), asked: "GET /alone x 0 0"},
+				{name: "no content", x: asking("GET", "/nothing"), asked: "GET /nothing x 0 0", status: http.StatusNoContent},
+				{name: "large answer", x: asking("GET", "/large"), asked: "GET /large x 0 0", body: large},
+				{name: "small body", x: sending("/echo", []byte("small"), 5), asked: "POST /echo x 5 5", body: []byte("small")},
+				{name: "large body", x: sending("/echo", large, int64(len(large))), asked: fmt.Sprintf("POST /echo x %d %[1]d", len(large)), body: large},
+				{name: "body of unknown length", x: sending("/echo", large, -1), asked: fmt.Sprintf("POST /echo x -1 %d", len(large)), body: large},
+				{name: "empty body of unknown length", x: sending("/echo", nil, -1), asked: "POST /echo x -1 0"},
+			} {
+				n := newNotes(t)
+				if err := tr.Do(t.Context(), c.x, n); err != nil {
+					t.Fatalf("%s: %v", c.name, err)
+				}
+				if c.status == 0 {
+					c.status = http.StatusOK
+				}
+				if asked := n.fields.Get("X-Asked"); n.status != c.status || asked != c.asked || !n.ended {
+					t.Errorf("%s: %d, %q, ended %v; want %q", c.name, n.status, asked, n.ended, c.asked)
+				}
+				if !bytes.Equal(n.body.Bytes(), c.body) || fmt.Sprint(n.trailers) != fmt.Sprint(c.trailers) {
+					t.Errorf("%s: %d bytes, trailers %v", c.name, n.body.Len(), n.trailers)
+				}
+			}
+			if tr.Progress() < uint64(len(large)) {
+				t.Errorf("progress %d", tr.Progress())
+			}
+		})
+	}
+}
+
+func asking(method, target string) *exchange.Exchange {
+	return &exchange.Exchange{Request: http1.Request{Method: method, Target: target, Authority: "test", Fields: http1.Fields{{Name: "x-field", Value: "x"}}}}
+}
+
+// sending is a request with a body, of a length that is known or not (-1).
+func sending(target string, body []byte, length int64) *exchange.Exchange {
+	x := asking("POST", target)
+	x.Length, x.Body = length, bytes.NewReader(body)
+	return x
+}
+
+// pipe is a request's body that a test writes, and that can be interrupted.
+type pipe struct {
+	*io.PipeReader
+	interrupted atomic.Bool
+}
+
+func (p *pipe) Interrupt() {
+	p.interrupted.Store(true)
+	p.CloseWithError(io.ErrClosedPipe)
+}
+
+// stream is a request whose body is written while it is answered.
+func stream(target string) (*exchange.Exchange, *io.PipeWriter, *pipe) {
+	r, w := io.Pipe()
+	x, p := asking("POST", target), &pipe{PipeReader: r}
+	x.Length, x.Body = -1, p
+	return x, w, p
+}
+
+// TestHTTP2IsFullDuplex: a head without a body is passed on at once, and each
+// message is answered before the next is sent.
+func TestHTTP2IsFullDuplex(t *testing.T) {
+	_, tr := newHTTP2(t, "unix", func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		buf := make([]byte, 100)
+		for {
+			n, err := r.Body.Read(buf)
+			w.Write(buf[:n])
+			w.(http.Flusher).Flush()
+			if err != nil {
+				w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+				return
+			}
+		}
+	})
+	x, to, _ := stream("/")
+	n := newNotes(t)
+	done := make(chan error, 1)
+	go func() { done <- tr.Do(t.Context(), x, n) }()
+	<-n.changed // the head
+	for i := range 20 {
+		fmt.Fprintf(to, "message %02d", i)
+		for have := 0; have < (i+1)*10; {
+			<-n.changed
+			n.mu.Lock()
+			have = n.body.Len()
+			n.mu.Unlock()
+		}
+	}
+	to.Close()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := n.trailers.Get("Grpc-Status"); got != "0" {
+		t.Errorf("trailers %v", n.trailers)
+	}
+}
+
+// TestHTTP2AnswerEndsFirst: what the client still sends is of no use then.
+func TestHTTP2AnswerEndsFirst(t *testing.T) {
+	for _, status := range []int{200, 413} {
+		_, tr := newHTTP2(t, "tcp", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		x, to, body := stream("/")
+		go fmt.Fprint(to, "some")
+		n := newNotes(t)
+		if err := tr.Do(t.Context(), x, n); err != nil || n.status != status || !n.ended {
+			t.Errorf("%d: %v, %d", status, err, n.status)
+		}
+		if !body.interrupted.Load() {
+			t.Error("the client's body is still read")
+		}
+	}
+}
+
+func TestHTTP2CancelIsSeenByTheUpstream(t *testing.T) {
+	errTest := errors.New("because")
+	gone := make(chan struct{}, 10)
+	_, tr := newHTTP2(t, "tcp", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/begun" {
+			w.(http.Flusher).Flush()
+		}
+		if r.URL.Path != "/" {
+			<-r.Context().Done()
+			gone <- struct{}{}
+		}
+	})
+	for _, path := range []string{"/silent", "/begun"} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		x, to, _ := stream(path)
+		n := newNotes(t)
+		done := make(chan error, 1)
+		go func() { done <- tr.Do(ctx, x, n) }()
+		fmt.Fprint(to, "x") // is read: the request is under way
+		if path == "/begun" {
+			<-n.changed
+		}
+		cancel(errTest)
+		f := asFailure(t, <-done, OpCanceled)
+		if !errors.Is(f.Err, errTest) || !f.Sent || f.Begun != (path == "/begun") {
+			t.Errorf("%s: %+v", path, f)
+		}
+		<-gone
+		if err := tr.Do(t.Context(), asking("GET", "/"), newNotes(t)); err != nil {
+			t.Errorf("%s: the next: %v", path, err)
+		}
+	}
+	if len(tr.trunks.list) != 1 {
+		t.Errorf("%d trunks", len(tr.trunks.list))
+	}
+}
+
+func TestHTTP2Cut(t *testing.T) {
+	_, tr := newHTTP2(t, "tcp", func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	n := newNotes(t)
+	done := make(chan error, 1)
+	go func() { done <- tr.Do(t.Context(), asking("GET", "/"), n) }()
+	<-n.changed
+	if cut := tr.Cut(exchange.ErrDrained); cut != 1 {
+		t.Errorf("cut %d", cut)
+	}
+	if f := asFailure(t, <-done, OpCanceled); !errors.Is(f.Err, exchange.ErrDrained) {
+		t.Errorf("%v", f.Err)
+	}
+}
+
+// TestHTTP2ManyShareFew: a crowd is carried over as few connections as it takes,
+// and what is closed serves on until it is idle.
+func TestHTTP2ManyShareFew(t *testing.T) {
+	const crowd = 3*maxStreams - 1
+	var conns sync.Map
+	all := make(chan struct{})
+	var came atomic.Int64
+	_, tr := newHTTP2(t, "tcp", func(_ http.ResponseWriter, r *http.Request) {
+		conns.Store(r.RemoteAddr, true)
+		if came.Add(1) == crowd {
+			close(all)
+		}
+		<-all
+	})
+	var wait sync.WaitGroup
+	for range crowd {
+		wait.Go(func() {
+			if err := tr.Do(t.Context(), asking("GET", "/"), newNotes(t)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-all
+	tr.Close()
+	wait.Wait()
+	used := 0
+	conns.Range(func(any, any) bool { used++; return true })
+	if used < 3 || used > 4 { // the server lets 100 in before it has said how many may come
+		t.Errorf("%d connections for %d exchanges", used, crowd)
+	}
+	if err := tr.Do(t.Context(), asking("GET", "/"), newNotes(t)); err != nil {
+		t.Errorf("after Close: %v", err)
+	}
+	if left := len(tr.trunks.list); left != 0 {
+		t.Errorf("%d trunks are left", left)
+	}
+}
+
+func TestHTTP2ResponseTimeout(t *testing.T) {
+	_, tr := newHTTP2(t, "tcp", func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/stream" {
+			w.(http.Flusher).Flush()
+			time.Sleep(50 * time.Millisecond)
+			return
+		}
+		<-r.Context().Done()
+	})
+	tr.setLimits(TransportOptions{ResponseTimeout: 20 * time.Millisecond})
+	f := asFailure(t, tr.Do(t.Context(), sending("/", []byte("x"), 1), newNotes(t)), OpTimeout)
+	if !f.Sent || f.Begun {
+		t.Errorf("%+v", f)
+	}
+	tr.setLimits(TransportOptions{ResponseTimeout: 20 * time.Second})
+	x, to, _ := stream("/stream")
+	go to.Close()
+	if err := tr.Do(t.Context(), x, newNotes(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHTTP2BackPressure: who does not take an answer holds up its stream, and no other.
+func TestHTTP2BackPressure(t *testing.T) {
+	var wrote atomic.Int64
+	ended := make(chan struct{})
+	_, tr := newHTTP2(t, "tcp", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			return
+		}
+		defer close(ended)
+		piece := make([]byte, 16<<10)
+		for range 1000 {
+			n, err := w.Write(piece)
+			if wrote.Add(int64(n)); err != nil {
+				return
+			}
+		}
+	})
+	n := newNotes(t)
+	stuck, free := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	n.onWrite = func() { once.Do(func() { close(stuck); <-free }) }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- tr.Do(ctx, asking("GET", "/endless"), n) }()
+	<-stuck
+	for before := int64(-1); before != wrote.Load(); time.Sleep(50 * time.Millisecond) {
+		before = wrote.Load()
+	}
+	if got := wrote.Load(); got > streamWindow+largeBuffer+64<<10 {
+		t.Errorf("%d bytes were written to a client that takes none", got)
+	}
+	if err := tr.Do(t.Context(), asking("GET", "/"), newNotes(t)); err != nil {
+		t.Errorf("beside it: %v", err)
+	}
+	cancel()
+	close(free)
+	asFailure(t, <-done, OpCanceled)
+	<-ended
+}
+
+func TestHTTP2ClientsFaults(t *testing.T) {
+	seen := make(chan error, 10)
+	_, tr := newHTTP2(t, "tcp", func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		_, err := io.Copy(w, r.Body)
+		seen <- err
+	})
+	errTest := errors.New("no more")
+	x, to, _ := stream("/")
+	go func() {
+		fmt.Fprint(to, "half")
+		to.CloseWithError(errTest)
+	}()
+	if f := asFailure(t, tr.Do(t.Context(), x, newNotes(t)), OpClientBody); !errors.Is(f.Err, errTest) {
+		t.Errorf("%v", f.Err)
+	}
+	if err := <-seen; err == nil {
+		t.Error("half a request looks whole to the upstream")
+	}
+	for _, method := range []string{"Head", "Write", "Flush", "End"} {
+		n := newNotes(t)
+		n.fail[method] = errTest
+		if f := asFailure(t, tr.Do(t.Context(), sending("/", []byte("x"), 1), n), OpClientWrite); !errors.Is(f.Err, errTest) {
+			t.Errorf("%s: %v", method, f.Err)
+		}
+	}
+	x = asking("GET", "/")
+	x.WebSocket = true
+	if f := asFailure(t, tr.Do(t.Context(), x, newNotes(t)), OpClientBody); !errors.Is(f.Err, ErrNoWebSocket) || f.Sent {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestHTTP2DialFails(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	tr := newPeerTransport(Peer{Address: l.Addr().String(), HTTP2: true}, TransportOptions{})
+	defer tr.Close()
+	var wait sync.WaitGroup
+	for range 20 {
+		wait.Go(func() {
+			f := asFailure(t, tr.Do(t.Context(), sending("/", []byte("x"), -1), newNotes(t)), OpDial)
+			if f.Sent || !f.Replayable {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+	wait.Wait()
+
+	s, _ := newHTTP2(t, "tls", func(http.ResponseWriter, *http.Request) {})
+	s.TLS.NextProtos = []string{"http/1.1"}
+	one := httptest.NewTLSServer(http.NotFoundHandler()) // without HTTP/2
+	defer one.Close()
+	tr = newPeerTransport(Peer{Address: one.Listener.Addr().String(), HTTP2: true, Secure: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}}}, TransportOptions{})
+	defer tr.Close()
+	if f := asFailure(t, tr.Do(t.Context(), asking("GET", "/"), newNotes(t)), OpDial); !errors.Is(f.Err, errNoHTTP2) {
+		t.Errorf("%v", f.Err)
+	}
+}
+
+// framed is a server of HTTP/2 that answers each request's head as a test says.
+type framed struct {
+	*http2.Framer
+	conn net.Conn
+	hp   *hpack.Encoder
+	buf  bytes.Buffer
+}
+
+// head writes HEADERS of names and values.
+func (f *framed) head(id uint32, end bool, fields ...string) {
+	f.buf.Reset()
+	for i := 0; i < len(fields); i += 2 {
+		f.hp.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: f.buf.Bytes(), EndStream: end, EndHeaders: true})
+}
+
+// serveFrames calls handle for each request, when it has come whole, of each
+// connection; false ends that.
+func serveFrames(tb testing.TB, handle func(f *framed, conn int64, id uint32) bool) *Transport {
+	tb.Helper()
+	var conns atomic.Int64
+	s := serve(tb, "tcp", func(c net.Conn) {
+		f := &framed{Framer: http2.NewFramer(c, c), conn: c}
+		f.hp = hpack.NewEncoder(&f.buf)
+		number := conns.Add(1)
+		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		f.WriteSettings()
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			if frame.Header().Flags.Has(http2.FlagDataEndStream) && (frame.Header().Type == http2.FrameHeaders || frame.Header().Type == http2.FrameData) &&
+				!handle(f, number, frame.Header().StreamID) {
+				return
+			}
+		}
+	})
+	tr := newPeerTransport(Peer{Address: s.address, HTTP2: true}, TransportOptions{})
+	tb.Cleanup(tr.Close)
+	return tr
+}
+
+// TestHTTP2Failures: what an upstream may do wrong, and what it says of a request
+// that it has not begun.
+func TestHTTP2Failures(t *testing.T) {
+	well := func(f *framed, id uint32) { f.head(id, true, ":status", "200") }
+	half := func(f *framed, id uint32) {
+		f.head(id, false, ":status", "200", "content-type", "application/grpc")
+		f.WriteData(id, false, []byte("half"))
+	}
+	for _, c := range []struct {
+		name   string
+		handle func(f *framed, conn int64, id uint32) bool
+		op     Op // "": none
+		unsent bool
+		begun  bool
+	}{
+		{name: "GOAWAY before the request", handle: func(f *framed, conn int64, id uint32) bool {
+			if conn > 1 {
+				well(f, id)
+				return true
+			}
+			f.WriteGoAway(0, http2.ErrCodeNo, nil)
+			return true
+		}},
+		{name: "GOAWAY again and again", handle: func(f *framed, _ int64, _ uint32) bool {
+			f.WriteGoAway(0, http2.ErrCodeNo, nil)
+			return true
+		}, op: OpStale, unsent: true},
+		{name: "GOAWAY behind the request", handle: func(f *framed, _ int64, id uint32) bool {
+			f.WriteGoAway(id, http2.ErrCodeNo, nil)
+			well(f, id)
+			return true
+		}},
+		{name: "refused", handle: func(f *framed, _ int64, id uint32) bool {
+			f.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+			return true
+		}, op: OpStale, unsent: true},
+		{name: "reset", handle: func(f *framed, _ int64, id uint32) bool {
+			f.WriteRSTStream(id, http2.ErrCodeInternal)
+			return true
+		}, op: OpRead},
+		{name: "closed", handle: func(*framed, int64, uint32) bool { return false }, op: OpRead},
+		{name: "GOAWAY behind the request, and closed", handle: func(f *framed, _ int64, id uint32) bool {
+			f.WriteGoAway(id, http2.ErrCodeNo, nil)
+			return false
+		}, op: OpRead},
+		{name: "reset within", handle: func(f *framed, _ int64, id uint32) bool {
+			half(f, id)
+			f.WriteRSTStream(id, http2.ErrCodeCancel)
+			return true
+		}, op: OpRead, begun: true},
+		{name: "closed within", handle: func(f *framed, _ int64, id uint32) bool { half(f, id); return false }, op: OpRead, begun: true},
+		{name: "no status", handle: func(f *framed, _ int64, id uint32) bool { f.head(id, true, "a", "b"); return true }, op: OpMalformed},
+		{name: "a name in capitals", handle: func(f *framed, _ int64, id uint32) bool {
+			f.head(id, true, ":status", "200", "Upper", "b")
+			return true
+		}, op: OpMalformed},
+		{name: "a line feed", handle: func(f *framed, _ int64, id uint32) bool {
+			f.head(id, true, ":status", "200", "a", "b\nc: d")
+			return true
+		}, op: OpMalformed},
+		{name: "less than it said", handle: func(f *framed, _ int64, id uint32) bool {
+			f.head(id, false, ":status", "200", "content-length", "10")
+			f.WriteData(id, true, []byte("half"))
+			return true
+		}, op: OpRead, begun: true},
+		{name: "nothing of what it said", handle: func(f *framed, _ int64, id uint32) bool {
+			f.head(id, true, ":status", "200", "content-length", "10")
+			return true
+		}, op: OpRead, begun: true},
+		{name: "more than it said", handle: func(f *framed, _ int64, id uint32) bool {
+			f.head(id, false, ":status", "200", "content-length", "2")
+			f.WriteData(id, true, []byte("half"))
+			return true
+		}, op: OpRead, begun: true},
+		{name: "no HTTP/2", handle: func(f *framed, _ int64, _ uint32) bool {
+			fmt.Fprint(f.conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			return false
+		}, op: OpRead},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tr := serveFrames(t, c.handle)
+			for _, length := range []int64{-1, 4} {
+				x, n := sending("/", []byte("body"), length), newNotes(t)
+				err := tr.Do(t.Context(), x, n)
+				if c.op == "" {
+					if err != nil || !n.ended {
+						t.Fatalf("%v, ended %v", err, n.ended)
+					}
+					continue
+				}
+				f, ok := errors.AsType[*Failure](err)
+				if !ok || f.Op != c.op || f.Sent == c.unsent || f.Begun != c.begun || n.ended {
+					t.Fatalf("length %d: %v: %+v", length, err, f)
+				}
+				if body, _ := io.ReadAll(x.Body); c.unsent && (!f.Replayable || string(body) != "body") {
+					t.Errorf("%q is left to be sent again", body)
+				}
+			}
+		})
+	}
+}
