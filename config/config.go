@@ -159,6 +159,10 @@ type Recorder struct {
 type Pool struct {
 	Name string `toml:"name"`
 
+	// Protocol is what its upstreams are spoken to in, by probes too: "http/1.1", or
+	// "h2": HTTP/2, agreed upon by ALPN where a server speaks TLS, with prior
+	// knowledge (h2c) otherwise.
+	Protocol string `toml:"protocol"`
 	// Policy is "least_outstanding" or "round_robin".
 	Policy string `toml:"policy"`
 	// MaxConcurrency is how many requests one upstream gets at a time; 0: any number.
@@ -259,11 +263,13 @@ type Breaker struct {
 
 // Health says how a worker or server is asked how it is, and when it is taken for hung.
 type Health struct {
-	// Kind of the probes: "http", "tcp", "command" or "canary".
+	// Kind of the probes: "http", "tcp", "command", "canary" or "grpc".
 	Kind string `toml:"kind"`
 	// Path is asked for by GET. Empty: /health, and any answer but 5xx counts;
 	// set: only 2xx counts.
 	Path string `toml:"path"`
+	// Service is what a "grpc" probe asks about; empty: the server as a whole.
+	Service string `toml:"service"`
 	// Command is what a "command" probe runs; exit code 0 is well. {address} is
 	// replaced in it besides the usual placeholders.
 	Command []string `toml:"command"`
@@ -303,6 +309,12 @@ type Canary struct {
 	// Timeout of one canary.
 	Timeout Duration `toml:"timeout"`
 }
+
+// The protocols that upstreams are spoken to in.
+const (
+	HTTP1 = "http/1.1"
+	HTTP2 = "h2"
+)
 
 // Restart says when a dead engine is started again.
 type Restart struct {

@@ -64,6 +64,7 @@ func Default() *Config {
 func DefaultPool(name string) Pool {
 	return Pool{
 		Name:         name,
+		Protocol:     HTTP1,
 		Policy:       "least_outstanding",
 		Drain:        "wait",
 		OnDeath:      "isolate",

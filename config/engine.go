@@ -7,10 +7,10 @@ import (
 
 // SameEngine reports whether engines that p has started are what q would
 // start: the same command with the same environment, directory, user and
-// devices. All else that a pool says can be changed while its engines run.
+// devices, spoken to in the same protocol. All else that a pool says can be changed while its engines run.
 func (p *Pool) SameEngine(q *Pool) bool {
 	return slices.Equal(p.Command, q.Command) && maps.Equal(p.Env, q.Env) &&
-		p.Dir == q.Dir && p.User == q.User &&
+		p.Dir == q.Dir && p.User == q.User && p.Protocol == q.Protocol &&
 		p.GPUsPerWorker == q.GPUsPerWorker && slices.Equal(p.dealt(), q.dealt())
 }
 
@@ -24,6 +24,7 @@ func (p *Pool) dealt() []string {
 // a worker goes on that has an engine of q until its turn in a rolling change.
 func (p *Pool) WithEngineOf(q *Pool) *Pool {
 	mixed := *p
+	mixed.Protocol = q.Protocol
 	mixed.Command, mixed.Env, mixed.Dir, mixed.User = q.Command, q.Env, q.Dir, q.User
 	mixed.GPUsPerWorker, mixed.GPUs, mixed.Workers = q.GPUsPerWorker, q.GPUs, q.Workers
 	return &mixed

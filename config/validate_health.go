@@ -15,7 +15,13 @@ var probePlaceholders = append(slices.Clone(placeholders), "{address}")
 func (v *validator) validateHealth(i int, p *Pool) {
 	key := func(name string) string { return v.poolKey(i, "health."+name) }
 	h := &p.Health
-	v.oneOf(key("kind"), h.Kind, "http", "tcp", "command", "canary")
+	v.oneOf(key("kind"), h.Kind, "http", "tcp", "command", "canary", "grpc")
+	switch {
+	case h.Kind == "grpc" && p.Protocol != HTTP2 && !v.isFaulty(v.poolKey(i, "protocol")):
+		v.report(key("kind"), fmt.Sprintf("%q asks over HTTP/2, and the pool's protocol is %q: write protocol = %q", h.Kind, p.Protocol, HTTP2))
+	case h.Kind != "grpc" && h.Service != "" && !v.isFaulty(key("kind")):
+		v.report(key("service"), fmt.Sprintf("is asked about by nobody: kind is %q; write kind = \"grpc\", or leave it out", h.Kind))
+	}
 	if h.Path != "" {
 		v.requestPath(key("path"), h.Path)
 	}

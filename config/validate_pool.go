@@ -132,6 +132,7 @@ func (v *validator) validateKind(i int, p *Pool) {
 // validateServing checks what both kinds of pool have.
 func (v *validator) validateServing(i int, p *Pool) {
 	key := func(name string) string { return v.poolKey(i, name) }
+	v.validateProtocol(key("protocol"), p)
 	v.oneOf(key("policy"), p.Policy, "least_outstanding", "round_robin")
 	v.oneOf(key("drain"), p.Drain, "wait", "stop")
 	v.oneOf(key("on_death"), p.OnDeath, "isolate", "fail")
@@ -155,6 +156,16 @@ func (v *validator) validateServing(i int, p *Pool) {
 	v.duration(key("response_timeout"), p.ResponseTimeout, 0)
 	v.duration(key("drain_timeout"), p.DrainTimeout, 0)
 	v.validateHealth(i, p)
+}
+
+// validateProtocol checks what upstreams are spoken to in.
+func (v *validator) validateProtocol(key string, p *Pool) {
+	switch p.Protocol {
+	case "h2c", "http2", "http/2", "grpc":
+		v.report(key, fmt.Sprintf("%q is written %q: without TLS that is spoken with prior knowledge (h2c)", p.Protocol, HTTP2))
+	default:
+		v.oneOf(key, p.Protocol, HTTP1, HTTP2)
+	}
 }
 
 // validateAffinity checks by what requests go to the same upstream.

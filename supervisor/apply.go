@@ -172,7 +172,9 @@ func (p *poolWorkers) changedServers() []func() {
 	old := p.remote
 	p.remote = nil
 	for _, at := range p.seats() {
-		i := slices.IndexFunc(old, func(r *remote) bool { return r.seat.sameEnd(&at) })
+		i := slices.IndexFunc(old, func(r *remote) bool {
+			return r.seat.sameEnd(&at) && r.server.pool.Protocol == p.config.Protocol
+		})
 		if i < 0 {
 			r := p.s.newRemote(p, at)
 			if at.name != nil && (at.name.held || at.name.away[at.Name]) {

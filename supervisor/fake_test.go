@@ -347,7 +347,7 @@ func newFakeMember() *fakeMember {
 	return &fakeMember{kick: make(chan struct{}, 1), idle: make(chan struct{}), born: time.Now()}
 }
 
-func (m *fakeMember) Reset(string) {}
+func (m *fakeMember) ResetPeer(upstream.Peer) {}
 
 func (m *fakeMember) Dismiss() {}
 func (m *fakeMember) Died(time.Time) {
@@ -490,7 +490,7 @@ func newLife(t *testing.T, p *config.Pool, script ...behaviour) *life {
 	w.epoch, w.log, w.metrics = 7, hclog.NewNullLogger(), m.worker("w", "w")
 	w.keepers, w.place, w.member = l.keepers, l.place, l.member
 	w.newChecks = func(h config.Health, _ string) *checks {
-		c := newChecks(h, "127.0.0.1:9", nil, nil)
+		c := newChecks(h, "127.0.0.1:9", manner{}, nil)
 		e := l.w.engine.(*fakeEngine)
 		c.usual = e.probe
 		if c.canary != nil {

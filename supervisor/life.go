@@ -7,7 +7,9 @@ import (
 	"syscall"
 	"time"
 
+	"stoker/config"
 	"stoker/supervisor/keeper"
+	"stoker/upstream"
 )
 
 // The states. Each is a method that does what the state does and returns which
@@ -89,7 +91,7 @@ func (w *worker) executed() (State, cause) {
 func (w *worker) occupy() {
 	w.readyFor, w.refused = 0, false
 	w.checks = w.newChecks(w.pool.Health, w.address)
-	w.member.Reset(w.address)
+	w.member.ResetPeer(upstream.Peer{Address: w.address, HTTP2: w.pool.Protocol == config.HTTP2})
 }
 
 // loading waits for the first good answers.

@@ -32,6 +32,7 @@ const (
 	kindTCP     = "tcp"
 	kindCommand = "command"
 	kindCanary  = "canary"
+	kindGRPC    = "grpc"
 )
 
 // Reasons why probes fail, which label a metric.
@@ -93,13 +94,25 @@ func refused(err error) bool {
 // peer is where an upstream is reached: "unix:/PATH" or "HOST:PORT".
 type peer struct {
 	network, address, host string
-	secure                 *tls.Config // nil: plain
+	manner
 }
 
-// newPeer is an upstream that is asked in TLS where secure is not nil.
-func newPeer(address string, secure *tls.Config) peer {
+// manner is how an upstream is asked.
+type manner struct {
+	secure *tls.Config // nil: plain
+	http2  bool
+}
+
+// mannerOf is how those of a pool are asked.
+func mannerOf(p *config.Pool, secure *tls.Config) manner {
+	return manner{secure: secure, http2: p.Protocol == config.HTTP2}
+}
+
+// newPeer is an upstream that is asked so.
+func newPeer(address string, how manner) peer {
 	p := plainPeer(address)
-	if secure != nil {
+	p.http2 = how.http2
+	if secure := how.secure; secure != nil {
 		p.secure = secure
 		if _, err := netip.ParseAddr(secure.ServerName); err != nil && secure.ServerName != "" {
 			p.host = secure.ServerName
@@ -130,8 +143,8 @@ func (t peer) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // newTCPProbe connects, and says nothing.
-func newTCPProbe(address string, secure *tls.Config) probe {
-	t := newPeer(address, secure)
+func newTCPProbe(address string, how manner) probe {
+	t := newPeer(address, how)
 	return func(ctx context.Context) error {
 		c, err := t.dial(ctx)
 		if err != nil {
@@ -172,23 +185,25 @@ type checks struct {
 }
 
 // newChecks makes them. command makes the probe of a command.
-func newChecks(h config.Health, address string, secure *tls.Config, command func(argv []string, address string) probe) *checks {
+func newChecks(h config.Health, address string, how manner, command func(argv []string, address string) probe) *checks {
 	c := &checks{kind: h.Kind, timeout: h.Timeout.Std()}
 	if h.Kind == kindCanary || h.Canary.Path != "" || h.Canary.Body != "" {
-		c.canary = newCanary(h.Canary, address, secure)
+		c.canary = newCanary(h.Canary, address, how)
 	}
 	if h.MetricsPath != "" {
-		c.page = newPage(h, address, secure)
+		c.page = newPage(h, address, how)
 	}
 	switch h.Kind {
 	case kindTCP:
-		c.usual = newTCPProbe(address, secure)
+		c.usual = newTCPProbe(address, how)
 	case kindCommand:
 		c.usual = command(h.Command, address)
+	case kindGRPC:
+		c.usual = newGRPCProbe(h, address, how)
 	case kindCanary:
 		c.usual, c.timeout = c.canary, h.Canary.Timeout.Std()
 	default:
-		c.usual, c.name = newHTTPProbe(h, address, secure), "GET "+healthPath(h)
+		c.usual, c.name = newHTTPProbe(h, address, how), "GET "+healthPath(h)
 		c.patience = time.Duration(max(h.Failures, 1)) * (h.Timeout.Std() + h.Interval.Std())
 	}
 	return c

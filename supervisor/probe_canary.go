@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -20,12 +19,12 @@ const usualCanaryPath = "/v1/completions"
 // newCanary asks for a completion of one token. Good is 2xx with at least one
 // choice or some text. A refusal that a sound engine may give (of the model, of
 // the key, for its load) is errNoProof.
-func newCanary(c config.Canary, address string, secure *tls.Config) probe {
+func newCanary(c config.Canary, address string, how manner) probe {
 	path := c.Path
 	if path == "" {
 		path = usualCanaryPath
 	}
-	body, t := canaryBody(c, path), newPeer(address, secure)
+	body, t := canaryBody(c, path), newPeer(address, how)
 	client := newProbeClient(t)
 	return func(ctx context.Context) error {
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+t.host+path, strings.NewReader(body))

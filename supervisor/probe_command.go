@@ -97,12 +97,12 @@ func (s *slot) commandProbe(argv []string, address string) probe {
 
 // newChecks are a worker's.
 func (s *slot) newChecks(h config.Health, address string) *checks {
-	return newChecks(h, address, nil, s.commandProbe)
+	return newChecks(h, address, mannerOf(s.pool, nil), s.commandProbe)
 }
 
 // newServerChecks are a remote server's.
 func newServerChecks(p *config.Pool, c config.Server) *checks {
-	return newChecks(p.Health, c.Address, serverTLS(c), func(argv []string, address string) probe {
+	return newChecks(p.Health, c.Address, mannerOf(p, serverTLS(p, c)), func(argv []string, address string) probe {
 		replace := strings.NewReplacer("{address}", address, "{name}", c.Name)
 		words := make([]string, len(argv))
 		for i, word := range argv {

@@ -1,8 +1,8 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -18,10 +18,14 @@ const maxProbeBody = 4 << 10
 // newProbeClient is a client whose every request has a connection of its own,
 // so that it finds out what a new client would.
 func newProbeClient(t peer) *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!t.http2)
+	protocols.SetUnencryptedHTTP2(t.http2) // over TLS too: dial has agreed upon it
 	return &http.Client{
 		Transport: &http.Transport{
 			Proxy:                  nil, // the environment's proxy is for the world outside
 			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return t.dial(ctx) },
+			Protocols:              protocols,
 			DisableKeepAlives:      true,
 			MaxResponseHeaderBytes: 64 << 10,
 		},
@@ -29,17 +33,38 @@ func newProbeClient(t peer) *http.Client {
 	}
 }
 
+// wholeAnswer is all that came of a request.
+type wholeAnswer struct {
+	status         int
+	text           string // of the status
+	body           []byte
+	head, trailers http.Header
+}
+
+// grpc is a field that gRPC has behind the body, or in the head where there is none.
+func (a *wholeAnswer) grpc(name string) string {
+	return cmp.Or(a.trailers.Get(name), a.head.Get(name))
+}
+
 // fetch sends one request and reads the answer's body up to limit bytes. The
 // body too must come: an engine that sends a head and hangs is not well.
 func fetch(client *http.Client, r *http.Request, limit int64) (status int, text string, body []byte, err error) {
+	a, err := fetchWhole(client, r, limit)
+	if a == nil {
+		return 0, "", nil, err
+	}
+	return a.status, a.text, a.body, err
+}
+
+func fetchWhole(client *http.Client, r *http.Request, limit int64) (*wholeAnswer, error) {
 	r.Header.Set("User-Agent", "stoker-probe")
 	answer, err := client.Do(r)
 	if err != nil {
-		return 0, "", nil, err
+		return nil, err //nolint:wrapcheck // probeFailure has the words
 	}
 	defer func() { _ = answer.Body.Close() }()
-	body, err = io.ReadAll(io.LimitReader(answer.Body, limit))
-	return answer.StatusCode, answer.Status, body, err
+	body, err := io.ReadAll(io.LimitReader(answer.Body, limit))
+	return &wholeAnswer{answer.StatusCode, answer.Status, body, answer.Header, answer.Trailer}, err //nolint:wrapcheck // as above
 }
 
 func healthPath(h config.Health) string {
@@ -50,9 +75,9 @@ func healthPath(h config.Health) string {
 }
 
 // newHTTPProbe asks by GET.
-func newHTTPProbe(h config.Health, address string, secure *tls.Config) probe {
+func newHTTPProbe(h config.Health, address string, how manner) probe {
 	path, strict := healthPath(h), h.Path != ""
-	t := newPeer(address, secure)
+	t := newPeer(address, how)
 	client := newProbeClient(t)
 	return func(ctx context.Context) error {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.host+path, http.NoBody)

@@ -27,12 +27,12 @@ func TestTCPProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := newTCPProbe(l.Addr().String(), nil)(t.Context()); err != nil {
+	if err := newTCPProbe(l.Addr().String(), manner{})(t.Context()); err != nil {
 		t.Errorf("somebody listens: %v", err)
 	}
 	_ = l.Close()
 	for _, address := range []string{l.Addr().String(), "unix:" + filepath.Join(t.TempDir(), "absent")} {
-		if err := newTCPProbe(address, nil)(t.Context()); !errors.Is(err, errRefused) || reasonOf(err) != failRefused {
+		if err := newTCPProbe(address, manner{})(t.Context()); !errors.Is(err, errRefused) || reasonOf(err) != failRefused {
 			t.Errorf("nobody at %s: %v", address, err)
 		}
 	}
@@ -176,7 +176,7 @@ func TestCanary(t *testing.T) {
 			limit = 50 * time.Millisecond
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
-		err := newCanary(c.canary, strings.TrimPrefix(s.URL, "http://"), nil)(ctx)
+		err := newCanary(c.canary, strings.TrimPrefix(s.URL, "http://"), manner{})(ctx)
 		cancel()
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || reasonOf(err) != c.reason) || errors.Is(err, errNoProof) != c.noProof {
 			t.Errorf("%+v: %v, want %q (%s, no proof %t)", c.canary, err, c.want, c.reason, c.noProof)
@@ -192,7 +192,7 @@ func TestCanary(t *testing.T) {
 }
 
 func TestMetricsPage(t *testing.T) {
-	p := newPage(config.Health{MetricsPath: "/metrics"}, "127.0.0.1:1", nil)
+	p := newPage(config.Health{MetricsPath: "/metrics"}, "127.0.0.1:1", manner{})
 	text := `# HELP vllm:generation_tokens_total Tokens.
 # TYPE vllm:generation_tokens_total counter
 vllm:generation_tokens_total{engine="0",model_name="a } \" b"} 1200.0
@@ -207,7 +207,7 @@ vllm:prompt_tokens_total
 	if made, busy := p.sums(text); made != 1500 || busy != 9 {
 		t.Errorf("made %v, busy %v", made, busy)
 	}
-	p = newPage(config.Health{MetricsPath: "/metrics", ProgressMetrics: []string{"own_total"}, BusyMetrics: []string{"own"}}, "127.0.0.1:1", nil)
+	p = newPage(config.Health{MetricsPath: "/metrics", ProgressMetrics: []string{"own_total"}, BusyMetrics: []string{"own"}}, "127.0.0.1:1", manner{})
 	if made, busy := p.sums(text + "own_total 5\nown 1\n"); made != 5 || busy != 1 {
 		t.Errorf("of its own names: made %v, busy %v", made, busy)
 	}
@@ -215,7 +215,7 @@ vllm:prompt_tokens_total
 
 func FuzzMetricsPage(f *testing.F) {
 	f.Add("a{b=\"c\\\"}\"} 1 2\n# x\n{} 3")
-	p := newPage(config.Health{MetricsPath: "/m", ProgressMetrics: []string{"a"}}, "127.0.0.1:1", nil)
+	p := newPage(config.Health{MetricsPath: "/m", ProgressMetrics: []string{"a"}}, "127.0.0.1:1", manner{})
 	f.Fuzz(func(t *testing.T, text string) {
 		if made, busy := p.sums(text); made < 0 || busy < 0 {
 			t.Errorf("made %v, busy %v", made, busy)
@@ -235,7 +235,7 @@ func TestMetricsAreSigns(t *testing.T) {
 		_, _ = io.WriteString(w, page)
 	}))
 	defer s.Close()
-	p, signs := newPage(config.Health{MetricsPath: "/metrics"}, strings.TrimPrefix(s.URL, "http://"), nil), new(signs)
+	p, signs := newPage(config.Health{MetricsPath: "/metrics"}, strings.TrimPrefix(s.URL, "http://"), manner{}), new(signs)
 	for i, c := range []struct {
 		made, busy, status int
 		signs              uint64

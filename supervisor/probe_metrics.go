@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"crypto/tls"
 	"net/http"
 	"strconv"
 	"strings"
@@ -40,8 +39,8 @@ type page struct {
 	made  float64 // the counters' sum when it was last read
 }
 
-func newPage(h config.Health, address string, secure *tls.Config) *page {
-	t := newPeer(address, secure)
+func newPage(h config.Health, address string, how manner) *page {
+	t := newPeer(address, how)
 	return &page{
 		client: newProbeClient(t), url: "http://" + t.host + h.MetricsPath,
 		progress: nameSet(h.ProgressMetrics, usualProgress), busy: nameSet(h.BusyMetrics, usualBusy),

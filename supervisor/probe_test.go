@@ -81,7 +81,7 @@ func TestHTTPProbe(t *testing.T) {
 				limit = 50 * time.Millisecond
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			err := newHTTPProbe(config.Health{Path: c.path}, address, nil)(ctx)
+			err := newHTTPProbe(config.Health{Path: c.path}, address, manner{})(ctx)
 			cancel()
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%s at %s: %v, want %q", c.path, address, err, c.want)
@@ -89,7 +89,7 @@ func TestHTTPProbe(t *testing.T) {
 		}
 	}
 	for _, address := range []string{"127.0.0.1:1", "unix:" + filepath.Join(dir, "absent")} {
-		if err := newHTTPProbe(config.Health{}, address, nil)(t.Context()); !errors.Is(err, errRefused) {
+		if err := newHTTPProbe(config.Health{}, address, manner{})(t.Context()); !errors.Is(err, errRefused) {
 			t.Errorf("nobody at %s: %v", address, err)
 		}
 	}

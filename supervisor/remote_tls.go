@@ -15,12 +15,16 @@ const sessions = 16
 // here, so they are read anew for each server that comes. Where they cannot be
 // read no handshake succeeds, and the probes say why: never is a connection
 // less secure than was asked for.
-func serverTLS(c config.Server) *tls.Config {
+func serverTLS(p *config.Pool, c config.Server) *tls.Config {
 	if !c.TLS {
 		return nil
 	}
+	protocol := config.HTTP1 // its name in the handshake
+	if p.Protocol == config.HTTP2 {
+		protocol = config.HTTP2
+	}
 	t := &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: c.VerifiedName(), NextProtos: []string{"http/1.1"},
+		MinVersion: tls.VersionTLS12, ServerName: c.VerifiedName(), NextProtos: []string{protocol},
 		ClientSessionCache: tls.NewLRUClientSessionCache(sessions),
 		InsecureSkipVerify: c.TLSInsecureSkipVerify, //nolint:gosec // G402: only where the configuration says it in so many words; it is warned about
 	}

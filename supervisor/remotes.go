@@ -34,7 +34,7 @@ func (s *Supervisor) newRemote(p *poolWorkers, at seat) *remote {
 	}
 	m := p.upstream.Add(c.Name, c.Weight)
 	m.SetTier(at.tier)
-	m.ResetSecure(c.Address, serverTLS(c))
+	m.ResetPeer(upstream.Peer{Address: c.Address, Secure: serverTLS(p.config, c), HTTP2: p.config.Protocol == config.HTTP2})
 	return &remote{s: s, pool: p, member: m, seat: at, server: newServer(p.config, c, m, s.log, s.metrics.probeFailed(p.name, c.Name))}
 }
 

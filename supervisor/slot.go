@@ -164,7 +164,8 @@ func (s *slot) Fingerprint() string {
 		Env             map[string]string
 		GPUs            []string
 		Index           int
-	}{s.name, s.pool.User, s.pool.Dir, s.pool.Command, s.pool.Env, s.gpus, s.index})
+		Protocol        string `json:",omitempty"` // engines that are adopted are older than it
+	}{s.name, s.pool.User, s.pool.Dir, s.pool.Command, s.pool.Env, s.gpus, s.index, strings.TrimPrefix(s.pool.Protocol, config.HTTP1)})
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:8])
 }

@@ -74,8 +74,8 @@ type place interface {
 
 // member is a worker's or server's place in the pool. *upstream.Member is one.
 type member interface {
-	// Reset says where a new engine listens.
-	Reset(address string)
+	// ResetPeer says where a new engine listens, and what it speaks.
+	ResetPeer(p upstream.Peer)
 	SetReady(ready bool)
 	// SetExpected says whether it will be ready soon, as far as one can tell:
 	// requests then wait for it.
