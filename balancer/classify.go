@@ -194,6 +194,9 @@ func nothingSent(f *upstream.Failure) bool { return !f.Sent && !f.Begun && f.Rep
 // judgeBody is about a body that could not be read: the connection broke, it
 // was cut, or what came was no HTTP.
 func judgeBody(err error) verdict {
+	if errors.Is(err, upstream.ErrNoWebSocket) {
+		return judgeRequest(errWebSocketHTTP2)
+	}
 	if errors.Is(err, exchange.ErrClientGone) || errors.Is(err, exchange.ErrShutdown) {
 		return judge(err)
 	}

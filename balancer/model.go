@@ -75,6 +75,8 @@ func (a *attempt) findModel() (jsonfield.Value, error) {
 	switch coding := fields.Get("Content-Encoding"); {
 	case a.x.Body == nil:
 		return jsonfield.Value{}, errNoBody
+	case isGRPC(&a.x.Request):
+		return jsonfield.Value{}, errNotJSON
 	case coding != "" && !strings.EqualFold(coding, "identity"):
 		return jsonfield.Value{}, errCompressed
 	}

@@ -9,8 +9,12 @@ import (
 )
 
 // refuse answers with an error of our own, in the form that OpenAI's clients
-// read: {"error":{"message":…,"type":…,"code":…}}, or as a page: see pages.go.
+// read: {"error":{"message":…,"type":…,"code":…}}, or as a page: see
+// pages.go; or in gRPC's.
 func refuse(x *exchange.Exchange, a *attempt, v verdict) error {
+	if isGRPC(&x.Request) {
+		return a.reply(x, grpcRefusal(v))
+	}
 	var p pages
 	if a.table != nil {
 		p = a.table.pages

@@ -15,6 +15,8 @@ var (
 
 	errWebSocketVersion = &requestError{http.StatusUpgradeRequired, "websocket_version", websocket.ErrVersion.Error()}
 
+	errWebSocketHTTP2 = &requestError{http.StatusNotImplemented, "websocket_over_http2", "no WebSocket leads to this pool: its workers are spoken to in HTTP/2"}
+
 	// versionFields name the version that there is, as RFC 6455 4.4 wants it.
 	versionFields = http1.Fields{{Name: "Sec-WebSocket-Version", Value: websocket.Version}, {Name: "Upgrade", Value: "websocket"}}
 )
