@@ -25,6 +25,8 @@ const (
 	typeBadRequest    = "bad_request"
 	typeNotFound      = "not_found"
 	typePoison        = "poison_request"
+	// typeInvalid is OpenAI's word for a request that asks for what there is not.
+	typeInvalid = "invalid_request_error"
 )
 
 // verdict is what is to be done about the end of an attempt. It is small: whoever
@@ -47,6 +49,7 @@ type ending struct {
 	status     int
 	kind, code string
 	message    string
+	param      string       // of the request that is wrong; empty: none in particular
 	retryAfter int          // seconds; 0: says nothing
 	fields     http1.Fields // further ones of the answer
 }
@@ -148,6 +151,9 @@ func judgeRequest(e *requestError) verdict {
 	switch e.status {
 	case http.StatusNotFound:
 		v.outcome, v.kind = exchange.OutcomeNoRoute, typeNotFound
+		if e.code == codeUnknownModel { // in OpenAI's very words: programs look for them
+			v.kind, v.param = typeInvalid, "model"
+		}
 	case http.StatusServiceUnavailable:
 		v.outcome, v.kind, v.retryAfter = exchange.OutcomeLimited, typeOverloaded, 1
 	}

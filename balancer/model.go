@@ -41,6 +41,9 @@ var errAheadTooLarge = &requestError{http.StatusRequestEntityTooLarge, "body_too
 // else fill the memory together.
 var errAheadFull = &requestError{http.StatusServiceUnavailable, "read_ahead_full", "too many large requests are being read; try again later"}
 
+// codeUnknownModel is what OpenAI's API says of a model that it does not have.
+const codeUnknownModel = "model_not_found"
+
 // maxModelShown is how much of a name a client is shown again, in bytes.
 const maxModelShown = 200
 
@@ -53,7 +56,7 @@ func unknownModel(name string) *unknownModelError {
 	if len(name) > maxModelShown {
 		name = strings.ToValidUTF8(name[:maxModelShown], "") + "…"
 	}
-	return &unknownModelError{&requestError{http.StatusNotFound, "model_not_found", fmt.Sprintf("The model `%s` does not exist", name)}}
+	return &unknownModelError{&requestError{http.StatusNotFound, codeUnknownModel, fmt.Sprintf("The model `%s` does not exist", name)}}
 }
 
 func (*unknownModelError) Error() string { return "no route is for the model that the body names" }

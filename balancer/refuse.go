@@ -40,6 +40,10 @@ func errorBody(v verdict) []byte {
 	b = appendJSON(b, v.message)
 	b = append(b, `,"type":`...)
 	b = appendJSON(b, v.kind)
+	if v.param != "" {
+		b = append(b, `,"param":`...)
+		b = appendJSON(b, v.param)
+	}
 	b = append(b, `,"code":`...)
 	b = appendJSON(b, v.code)
 	return append(b, "}}\n"...)

@@ -98,7 +98,8 @@ func TestUnknownModelIsNotLogged(t *testing.T) {
 	text := `{"model":"my secret"}`
 	x := post(strings.NewReader(text), int64(len(text)), sink)
 	newBalancer(t, byModelRoutes(&fakePool{name: "p"})).Serve(t.Context(), x)
-	if sink.head.Status != 404 || !strings.Contains(string(sink.body), "my secret") || x.Record.Outcome != exchange.OutcomeNoRoute ||
+	want := "{\"error\":{\"message\":\"The model `my secret` does not exist\",\"type\":\"invalid_request_error\",\"param\":\"model\",\"code\":\"model_not_found\"}}\n"
+	if sink.head.Status != 404 || string(sink.body) != want || x.Record.Outcome != exchange.OutcomeNoRoute ||
 		x.Record.Err == nil || strings.Contains(x.Record.Err.Error(), "secret") {
 		t.Errorf("got %d %s, and %v for the log", sink.head.Status, sink.body, x.Record.Err)
 	}
