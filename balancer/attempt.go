@@ -141,6 +141,7 @@ func (a *attempt) prepare(r *route) {
 
 // Write implements exchange.Sink.
 func (a *attempt) Write(p []byte) (int, error) {
+	a.journey.relieve() // its prompt is read
 	a.record.Write(p)
 	n, err := a.x.Sink.Write(p)
 	a.x.Record.BytesOut += int64(n)
@@ -152,6 +153,7 @@ func (a *attempt) Flush() error { return a.x.Sink.Flush() }
 
 // Splice implements exchange.Sink.
 func (a *attempt) Splice(src *rawconn.Conn, n int64) (int64, error) {
+	a.journey.relieve()
 	moved, err := a.x.Sink.Splice(src, n)
 	a.x.Record.BytesOut += moved
 	a.record.Skip(moved)

@@ -227,6 +227,9 @@ func (a *attempt) begin(b *Balancer, x *exchange.Exchange, l *lane) (err error) 
 	j := &a.journey
 	j.b, j.l, j.x, j.a = b, l, x, a
 	j.want = Want{Priority: rules.priority(&x.Request), Affinity: key, Prefix: prefix}
+	if rules.WeighPrompts {
+		j.want.Tokens, j.want.Charged = promptTokens(x), &j.charged
+	}
 	// What kills an engine through a WebSocket is not in its request, which is
 	// everybody's; a stream of gRPC cannot be read whole before it is judged.
 	if !x.WebSocket && !isGRPC(&x.Request) {

@@ -30,6 +30,8 @@ type Rules struct {
 	OnDeath string
 	// Affinity says which requests are to go to the same member.
 	Affinity Affinity
+	// WeighPrompts says that the pool wants to know how long prompts are.
+	WeighPrompts bool
 	// PriorityHeader names the field that holds a request's priority; empty:
 	// all are equal.
 	PriorityHeader string

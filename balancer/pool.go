@@ -28,6 +28,9 @@ type Want struct {
 	Affinity uint64
 	// Prefix of the prompt: see upstream.Want.
 	Prefix upstream.Prefix
+	// Tokens and Charged are about what the prompt weighs: see upstream.Want.
+	Tokens  int
+	Charged *int
 	// Queued, where not nil, is lengthened by the wait.
 	Queued *time.Duration
 	// Alone asks for a member apart from others, with Patience and Shared as
@@ -76,7 +79,10 @@ func (o over) Acquire(ctx context.Context, want Want) (Lease, error) {
 		return m, nil
 	}
 	avoid, _ := want.Failed.(*upstream.Member) // nil at the first attempt
-	m, err := o.Pool.Acquire(ctx, upstream.Want{Avoid: avoid, Priority: want.Priority, Affinity: want.Affinity, Prefix: want.Prefix, Queued: want.Queued})
+	m, err := o.Pool.Acquire(ctx, upstream.Want{
+		Avoid: avoid, Priority: want.Priority, Affinity: want.Affinity, Prefix: want.Prefix,
+		Tokens: want.Tokens, Charged: want.Charged, Queued: want.Queued,
+	})
 	if err != nil {
 		return nil, err // not m: a nil *Member in a Lease is no nil Lease
 	}

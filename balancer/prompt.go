@@ -57,7 +57,7 @@ func (a *attempt) peek() ([]byte, error) {
 	switch {
 	case h.buf != nil:
 		return h.data(), nil
-	case h.held || x.WebSocket || isGRPC(&x.Request) || x.Body == nil || x.Length == 0 || x.Length > a.table.maxAhead || !isPlainJSON(x.Request.Fields):
+	case h.held || x.WebSocket || isGRPC(&x.Request) || x.Body == nil || x.Length == 0 || x.Length > a.table.maxAhead || isGRPC(&x.Request) || !isPlainJSON(x.Request.Fields):
 		return nil, nil
 	}
 	err := a.readAhead()

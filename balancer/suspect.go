@@ -73,6 +73,9 @@ type journey struct {
 	done func()
 	// alone ends its having a worker for itself; nil: it has not.
 	alone *time.Timer
+	// lease is the present one, charged what the prompt weighs on it.
+	lease   Lease
+	charged int
 }
 
 // admit finds a place: apart from others for who is under suspicion, none for
@@ -143,6 +146,8 @@ func (j *journey) leave() {
 // nobody could be convicted.
 func (j *journey) try(ctx context.Context, lease Lease) verdict {
 	defer lease.Release()
+	j.lease = lease
+	defer j.relieve()
 	life := lifeOf(lease)
 	j.l.ward.try(j.e, lease.Name())
 	j.keep(lease)

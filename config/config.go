@@ -165,6 +165,9 @@ type Pool struct {
 	Protocol string `toml:"protocol"`
 	// Policy is "least_outstanding" or "round_robin".
 	Policy string `toml:"policy"`
+	// WeighPrompts is how many tokens of prompts weigh as much as one request where
+	// "least_outstanding" and affinity compare loads; 0: prompts weigh nothing.
+	WeighPrompts int `toml:"weigh_prompts"`
 	// MaxConcurrency is how many requests one upstream gets at a time; 0: any number.
 	MaxConcurrency int `toml:"max_concurrency"`
 	// MinRemaining is what must be left of a client's deadline to pass a request on.

@@ -66,6 +66,7 @@ func DefaultPool(name string) Pool {
 		Name:         name,
 		Protocol:     HTTP1,
 		Policy:       "least_outstanding",
+		WeighPrompts: 1000,
 		Drain:        "wait",
 		OnDeath:      "isolate",
 		MinRemaining: Duration(5 * time.Second),

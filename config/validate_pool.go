@@ -143,6 +143,7 @@ func (v *validator) validateServing(i int, p *Pool) {
 	v.duration(key("queue.timeout"), p.Queue.Timeout, 0)
 	v.fieldName(key("queue.priority_header"), p.Queue.PriorityHeader)
 	v.validateAffinity(i, &p.Affinity)
+	v.number(key("weigh_prompts"), p.WeighPrompts, 0, maxCount)
 	v.number(key("max_concurrency"), p.MaxConcurrency, 0, maxCount)
 	v.duration(key("min_remaining"), p.MinRemaining, 0)
 	v.duration(key("slow_start"), p.SlowStart, 0)

@@ -62,6 +62,7 @@ type wish struct {
 	prompt   bool    // it has a Prefix
 	holding  holding // of that
 	avoid    *Member
+	tokens   int // of the prompt
 }
 
 // choose returns the member that a request is to have: the first with room in
@@ -101,11 +102,11 @@ func (p *Pool) choose(w *wish) *Member {
 }
 
 // withinShare says whether m with one more request has no more than AffinityLoad
-// percent, rounded up to a whole request, of what is its by weight and slow
+// percent, rounded up to a whole request (without its prompt), of what is its by weight and slow
 // start; at least one of those that serve always is. The lock is held.
 func (p *Pool) withinShare(m *Member) bool {
 	percent := uint64(max(p.options.AffinityLoad, 0))
-	return percent == 0 || uint64(m.load())*100*p.affinity.share < percent*(p.affinity.load+1)*m.share()
+	return percent == 0 || m.weighed(p.ranking.unit)*100*p.affinity.share < percent*(p.affinity.load+p.ranking.unit)*m.share()
 }
 
 // tally keeps the sums. It runs whenever what m adds to them may have changed.
@@ -116,7 +117,7 @@ func (p *Pool) tally(m *Member, serves bool) {
 	sums.share -= m.counted.share
 	m.counted = counted{}
 	if serves {
-		m.counted = counted{serves: true, load: uint64(m.load()), share: m.share()}
+		m.counted = counted{serves: true, load: m.weighed(p.ranking.unit), share: m.share()}
 		sums.load += m.counted.load
 		sums.share += m.counted.share
 	}

@@ -230,7 +230,7 @@ func TestSessionsOfWhoCannotServe(t *testing.T) {
 		{"full", func(p *Pool, m *Member) *Member {
 			for range 5 {
 				m.pool.mu.Lock()
-				p.claim(m)
+				p.claim(m, nil, nil)
 				m.pool.mu.Unlock()
 			}
 			return nil

@@ -172,7 +172,7 @@ func (p *Pool) place(l *loner) bool {
 	case best == nil && l.kept == nil && l.want.Shared:
 		if m := p.ranking.best(nil); m != nil {
 			p.letGo(l)
-			p.claim(m)
+			p.claim(m, nil, nil)
 			m.alone.tried = true
 			l.granted <- m
 			return true
@@ -210,7 +210,7 @@ func (p *Pool) hasRoom(m *Member) bool {
 func (p *Pool) settle(l *loner, m *Member) bool {
 	p.letGo(l)
 	m.alone.held, m.alone.tried = true, true
-	p.claim(m)
+	p.claim(m, nil, nil)
 	l.granted <- m
 	return true
 }

@@ -33,7 +33,7 @@ func (s *stage) busy(name string, n int) {
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
 	for range n {
-		s.pool.claim(s.members[name])
+		s.pool.claim(s.members[name], nil, nil)
 	}
 }
 

@@ -40,6 +40,7 @@ type Member struct {
 	warm     warm
 	alone    alone // see Pool.AcquireAlone
 	inFlight int
+	burden   uint64 // tokens that it has to read, see Relieve
 	// elsewhere is how many requests another process has there; see Pool.SetElsewhere.
 	elsewhere int
 	idle      chan struct{} // closed when both become 0; nil while nobody waits for that

@@ -25,6 +25,9 @@ type PoolOptions struct {
 	// PrefixMemory is how much memory, in bytes, may be taken to know who was
 	// given which prompts (see Want.Prefix); it is taken when the first one comes.
 	PrefixMemory int
+	// PromptTokens is how many tokens of a prompt weigh as much as one request
+	// where loads are compared; 0: prompts weigh nothing.
+	PromptTokens int
 	// MaxConcurrency is how many requests may be in flight on one member; 0: any
 	// number. The others wait in the queue, which keeps their order, while an
 	// engine's own queue would keep them from the member that is free first.

@@ -74,13 +74,18 @@ type Want struct {
 	// Prefix of the prompt, for a pool that goes by that rather than by a key; the
 	// caller must not change it before Acquire has returned. Empty: nothing.
 	Prefix Prefix
+	// Tokens that the prompt has, as far as can be told.
+	Tokens int
+	// Charged, where not nil, is set to what the prompt weighs on the member, to be
+	// taken off by Member.Relieve when that has read it.
+	Charged *int
 	// Queued, where not nil, is lengthened by the time that was spent in the queue.
 	Queued *time.Duration
 }
 
 // NewPool returns an empty pool.
 func NewPool(name string, o PoolOptions) *Pool {
-	p := &Pool{name: name, options: o, ranking: ranking{policy: o.Policy}, noneSince: time.Now()}
+	p := &Pool{name: name, options: o, ranking: ranking{policy: o.Policy, unit: unitOf(&o)}, noneSince: time.Now()}
 	p.prefixMemory.Store(int64(o.PrefixMemory))
 	return p
 }
@@ -186,7 +191,7 @@ func (p *Pool) acquire(ctx context.Context, want *Want) (*Member, error) {
 
 // claimOrQueue returns a claimed member, or the place in the queue.
 func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
-	by := wish{affinity: want.Affinity, avoid: want.Avoid, prompt: len(want.Prefix) > 0}
+	by := wish{affinity: want.Affinity, avoid: want.Avoid, prompt: len(want.Prefix) > 0, tokens: min(want.Tokens, maxTokens)}
 	if by.prompt {
 		by.holding = p.prefixes.find(want.Prefix)
 	}
@@ -198,7 +203,7 @@ func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
 	// Nobody overtakes the queue: it is empty whenever somebody can serve,
 	// since grant runs at each change that could let anyone serve.
 	if m := p.choose(&by); m != nil {
-		p.claim(m)
+		p.claim(m, &by, want.Charged)
 		return m, nil, nil
 	}
 	if p.hopeless() {
@@ -209,7 +214,7 @@ func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
 		return nil, nil, p.blame(ErrQueueFull, errFullNoneReady)
 	}
 	by.avoid = nil // it has waited
-	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout, priority: priority, wish: by}
+	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout, priority: priority, wish: by, charged: want.Charged}
 	p.queue.push(w)
 	return nil, w, nil
 }
@@ -278,9 +283,12 @@ func (p *Pool) leave(w *waiter, why error) error {
 	return why
 }
 
-// claim counts one more request on m. The lock is held.
-func (p *Pool) claim(m *Member) {
+// claim counts one more request on m, by which it was chosen. The lock is held.
+func (p *Pool) claim(m *Member, by *wish, charged *int) {
 	m.inFlight++
+	if charged != nil {
+		*charged = p.charge(m, by)
+	}
 	m.breaker.trial = m.breaker.state == BreakerHalfOpen
 	p.ranking.picked(m)
 	p.arrange(m)
@@ -310,7 +318,7 @@ func (p *Pool) grant() {
 		if m == nil {
 			return
 		}
-		p.claim(m)
+		p.claim(m, &w.wish, w.charged)
 		p.queue.remove(w)
 		w.granted <- m
 	}

@@ -16,6 +16,7 @@ type waiter struct {
 	timeout    time.Duration
 	priority   int // within its bounds
 	wish       wish
+	charged    *int // see Want
 	prev, next *waiter
 	queued     bool
 }

@@ -12,7 +12,9 @@ const strideUnit = 1 << 20
 // pass, moved on by strideUnit/weight (more while it warms up) whenever it is picked; the lowest is next.
 type ranking struct {
 	policy Policy
-	heap   []*Member
+	// unit is what a request weighs without its prompt; see burden.
+	unit uint64
+	heap []*Member
 	// pass of the latest pick: a member that joins starts here, so that it
 	// does not make up for the turns it was away.
 	pass uint64
@@ -23,7 +25,7 @@ type ranking struct {
 func (r *ranking) before(a, b *Member) bool {
 	if r.policy == LeastOutstanding {
 		// The load per share that each would have with one more request.
-		loadA, loadB := (uint64(a.load())+1)*b.share(), (uint64(b.load())+1)*a.share()
+		loadA, loadB := (a.weighed(r.unit)+r.unit)*b.share(), (b.weighed(r.unit)+r.unit)*a.share()
 		if loadA != loadB {
 			return loadA < loadB
 		}

@@ -14,10 +14,15 @@ func (p *Pool) SetOptions(o PoolOptions) {
 			t.setLimits(o.Transport)
 		}
 	}
-	if p.ranking.policy != o.Policy {
+	unit := unitOf(&o)
+	if p.ranking.policy != o.Policy || p.ranking.unit != unit {
+		p.ranking.unit = unit
 		p.ranking.follow(o.Policy)
 	}
 	for _, m := range p.members {
+		if o.PromptTokens == 0 {
+			m.burden = 0
+		}
 		if o.Breaker.Failures == 0 {
 			m.breaker.close()
 		}

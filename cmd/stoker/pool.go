@@ -8,13 +8,10 @@ import (
 
 // poolOptions are what the configuration says of a pool's members and queue.
 func poolOptions(p *config.Pool) upstream.PoolOptions {
-	policy := upstream.LeastOutstanding
-	if p.Policy == "round_robin" {
-		policy = upstream.RoundRobin
-	}
 	return upstream.PoolOptions{
-		Policy:         policy,
+		Policy:         policyOf(p),
 		AffinityLoad:   p.Affinity.LoadPercent,
+		PromptTokens:   p.WeighPrompts,
 		PrefixMemory:   p.Affinity.MemoryMiB << 20,
 		MaxConcurrency: p.MaxConcurrency,
 		QueueLength:    p.Queue.Length,
@@ -32,6 +29,13 @@ func poolOptions(p *config.Pool) upstream.PoolOptions {
 	}
 }
 
+func policyOf(p *config.Pool) upstream.Policy {
+	if p.Policy == "round_robin" {
+		return upstream.RoundRobin
+	}
+	return upstream.LeastOutstanding
+}
+
 // poolRules are what the configuration says of the requests to a pool.
 func poolRules(p *config.Pool) balancer.Rules {
 	onDeath := p.OnDeath
@@ -46,6 +50,7 @@ func poolRules(p *config.Pool) balancer.Rules {
 		RetryFloor:     p.Retry.BudgetMin,
 		MinRemaining:   p.MinRemaining.Std(),
 		Affinity:       balancer.ParseAffinity(p.Affinity.By),
+		WeighPrompts:   p.WeighPrompts > 0 && policyOf(p) == upstream.LeastOutstanding,
 		PriorityHeader: p.Queue.PriorityHeader,
 	}
 }

@@ -23,6 +23,13 @@ type pooled struct {
 	flying  int
 	waiting int
 	granted chan grant
+	charged map[*traffic.Request]*charge
+}
+
+// charge is what a request's prompt weighs, and on whom.
+type charge struct {
+	member *upstream.Member
+	tokens int
 }
 
 // grant is the end of a request's wait.
@@ -38,7 +45,7 @@ func newPooled(n int, o upstream.PoolOptions, key func(*traffic.Request) string)
 	o.QueueLength, o.QueueTimeout = 1<<20, never
 	p := &pooled{
 		pool: upstream.NewPool("sim", o), index: map[*upstream.Member]int{}, key: key, limit: o.MaxConcurrency,
-		granted: make(chan grant),
+		granted: make(chan grant), charged: map[*traffic.Request]*charge{},
 	}
 	for i := range n {
 		m := p.pool.Add("sim-"+strconv.Itoa(i), 1)
@@ -53,7 +60,9 @@ func newPooled(n int, o upstream.PoolOptions, key func(*traffic.Request) string)
 // Acquire implements traffic.Chooser. Who has to wait does so in a goroutine, as
 // in the balancer, and is in the queue before anything else happens.
 func (p *pooled) Acquire(r *traffic.Request) (int, bool) {
-	want := upstream.Want{}
+	c := &charge{}
+	p.charged[r] = c
+	want := upstream.Want{Tokens: r.Prompt, Charged: &c.tokens}
 	if p.prompts {
 		want.Prefix = prefixOf(r)
 	} else {
@@ -61,7 +70,8 @@ func (p *pooled) Acquire(r *traffic.Request) (int, bool) {
 	}
 	if p.limit == 0 || p.flying < p.limit*len(p.members) {
 		p.flying++
-		return p.index[p.acquire(want)], true
+		c.member = p.acquire(want)
+		return p.index[c.member], true
 	}
 	go func() { p.granted <- grant{r, p.acquire(want)} }()
 	for p.waiting++; p.pool.Stats().Queued < p.waiting; {
@@ -108,7 +118,17 @@ func (p *pooled) Release(engine int) (*traffic.Request, int, bool) {
 	}
 	p.waiting--
 	g := <-p.granted
+	p.charged[g.request].member = g.member
 	return g.request, p.index[g.member], true
+}
+
+// First implements traffic.Chooser.
+func (p *pooled) First(r *traffic.Request) {
+	c := p.charged[r]
+	delete(p.charged, r)
+	if c.tokens > 0 {
+		c.member.Relieve(c.tokens)
+	}
 }
 
 // nginx chooses as nginx does, with a zone in shared memory: without one each of
@@ -148,6 +168,9 @@ func (n *nginx) Acquire(*traffic.Request) (int, bool) {
 	n.peers[best].conns++
 	return best, true
 }
+
+// First implements traffic.Chooser.
+func (*nginx) First(*traffic.Request) {}
 
 // Release implements traffic.Chooser.
 func (n *nginx) Release(engine int) (*traffic.Request, int, bool) {

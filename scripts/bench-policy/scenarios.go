@@ -60,6 +60,9 @@ func (s *scenario) engines() []traffic.Spec {
 	return specs
 }
 
+// weigh is pools.weigh_prompts by default.
+const weigh = 1000
+
 // policy is a way to choose.
 type policy struct {
 	name string
@@ -71,6 +74,7 @@ const (
 	nginxRoundRobin = "nginx round robin"
 	roundRobin      = "round_robin"
 	nginxLeastConn  = "nginx least_conn"
+	unweighed       = "least_outstanding, weigh_prompts = 0"
 	byDefault       = "least_outstanding (default)"
 	byConversation  = "affinity by conversation"
 	byConversation2 = "affinity by conversation, load_percent = 150"
@@ -93,7 +97,7 @@ func policies(s *scenario) []policy {
 	}
 	prefix := func(percent int) func() traffic.Chooser {
 		return func() traffic.Chooser {
-			p := newPooled(workers, upstream.PoolOptions{AffinityLoad: percent, PrefixMemory: 4 << 20}, none)
+			p := newPooled(workers, upstream.PoolOptions{PromptTokens: weigh, AffinityLoad: percent, PrefixMemory: 4 << 20}, none)
 			p.prompts = true
 			return p
 		}
@@ -102,18 +106,19 @@ func policies(s *scenario) []policy {
 		{nginxRoundRobin, func() traffic.Chooser { return &nginx{peers: make([]peer, workers)} }},
 		{nginxLeastConn, func() traffic.Chooser { return &nginx{leastConn: true, peers: make([]peer, workers)} }},
 		{roundRobin, pool(upstream.PoolOptions{Policy: upstream.RoundRobin}, none)},
-		{byDefault, pool(upstream.PoolOptions{}, none)},
-		{"least_outstanding, max_concurrency = 48", pool(upstream.PoolOptions{MaxConcurrency: 48}, none)},
-		{byConversation, pool(upstream.PoolOptions{AffinityLoad: 125}, conversation)},
+		{unweighed, pool(upstream.PoolOptions{}, none)},
+		{byDefault, pool(upstream.PoolOptions{PromptTokens: weigh}, none)},
+		{"least_outstanding, max_concurrency = 48", pool(upstream.PoolOptions{PromptTokens: weigh, MaxConcurrency: 48}, none)},
+		{byConversation, pool(upstream.PoolOptions{PromptTokens: weigh, AffinityLoad: 125}, conversation)},
 	}
 	all = append(all, policy{byPrefix, prefix(125)})
 	if s.load.Applications == 1 {
 		return all
 	}
 	return append(all,
-		policy{byConversation2, pool(upstream.PoolOptions{AffinityLoad: 150}, conversation)},
+		policy{byConversation2, pool(upstream.PoolOptions{PromptTokens: weigh, AffinityLoad: 150}, conversation)},
 		policy{byPrefix2, prefix(150)},
-		policy{byApplication, pool(upstream.PoolOptions{AffinityLoad: 125}, application)},
+		policy{byApplication, pool(upstream.PoolOptions{PromptTokens: weigh, AffinityLoad: 125}, application)},
 		policy{nginxHash, pool(upstream.PoolOptions{}, conversation)},
 		policy{nginxHashApp, pool(upstream.PoolOptions{}, application)},
 	)

@@ -9,6 +9,8 @@ import (
 type Chooser interface {
 	// Acquire gives a request to an engine, or keeps it until a Release.
 	Acquire(r *Request) (engine int, now bool)
+	// First says that a request's first token has come: its prompt is read.
+	First(r *Request)
 	// Release gives back a place on an engine, and says who gets one by that.
 	Release(engine int) (next *Request, to int, granted bool)
 }
@@ -61,6 +63,7 @@ func Run(requests []Request, specs []Spec, chooser Chooser, warm time.Duration) 
 		}
 	}
 	first := func(r *Request) {
+		chooser.First(r)
 		if r.At >= warm {
 			result.First = append(result.First, now-r.At)
 		}

@@ -9,6 +9,7 @@ import (
 type oneByOne struct{ flying int }
 
 func (o *oneByOne) Acquire(*Request) (int, bool) { o.flying++; return 0, true }
+func (*oneByOne) First(*Request)                 {}
 func (o *oneByOne) Release(int) (*Request, int, bool) {
 	o.flying--
 	return nil, 0, false
