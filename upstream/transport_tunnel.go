@@ -128,23 +128,39 @@ func (c *call) dig() *Failure {
 	c.headCame()
 	c.request.free() // from here on no second attempt is possible
 	c.request = nil
+	t := newTunnel(c.link.conn)
+	if failure := c.hand(t); failure != nil {
+		return failure
+	}
 	c.begun = true
-	client, err := sink.Upgrade(&c.head.Response)
+	var err error
+	t.client, err = sink.Upgrade(&c.head.Response)
 	clear(c.head.Fields)
 	c.head.Fields, c.head.Reason = c.head.Fields[:0], ""
 	if err != nil {
 		return c.fail(OpClientWrite, err)
 	}
-	t := &tunnel{client: client, engine: c.link.conn, last: time.Now(), done: make(chan struct{})}
+	return c.through(t)
+}
+
+func newTunnel(engine wire) *tunnel {
+	t := &tunnel{engine: engine, last: time.Now(), done: make(chan struct{})}
 	t.lastUp.Store(t.last.UnixNano())
 	t.room.init()
-	if c.disarm != nil {
-		c.disarm() // if that was too late, the link is cut, and the tunnel ends at once
+	return t
+}
+
+// hand has t told of what ends the exchange, or is to, in place of the link. This
+// comes before the client can know that there is a tunnel: one that says Close and
+// leaves as soon as it does would else find its link cut, and its Close lost.
+func (c *call) hand(t *tunnel) *Failure {
+	if c.disarm != nil && !c.disarm() {
+		return c.fail(OpCanceled, nil) // the link is cut
 	}
 	ctx := c.ctx // it may be told of the end when the call is another's
 	c.disarm = onEnd(ctx, func() { t.endWith(context.Cause(ctx)) })
 	c.t.open(c.link, t)
-	return c.through(t)
+	return nil
 }
 
 // through carries the tunnel, and says how it ended.

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -377,4 +379,36 @@ func TestSplice(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A client that says something and leaves as soon as it learns of its tunnel must
+// not be taken for one that hung up: what makes a tunnel of its connection, and
+// needs the front's lock, comes before the 101.
+func TestNoClientLearnsOfATunnelBeforeItIsOne(t *testing.T) {
+	held, end := make(chan struct{}), make(chan struct{})
+	var f *Front
+	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
+		f.mu.Lock() // until the client has waited in vain
+		close(held)
+		_, err := x.Sink.(exchange.Upgrader).Upgrade(&http1.Response{Status: http.StatusSwitchingProtocols})
+		if err != nil {
+			t.Error(err)
+		}
+		<-end
+		_ = x.Sink.End(nil)
+	}, func(front *Front) { f = front })
+	c := fx.dial(t)
+	c.send(t, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	<-held
+	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	early, err := c.in.Peek(1)
+	fx.mu.Unlock()
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%q, %v", early, err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	if r, _ := c.answer(t, http.MethodGet); r.StatusCode != http.StatusSwitchingProtocols {
+		t.Error(r.Status)
+	}
+	close(end)
 }

@@ -33,12 +33,14 @@ func (a *answer) Upgrade(r *http1.Response) (exchange.Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before the client can know of it, or what it says and its leaving right
+	// behind would be a hang-up, which cuts off what it has said.
+	if err := s.conn.front.dig(s); err != nil {
+		return nil, err
+	}
 	// No body is missing, however it ends, and no request follows.
 	a.out, a.begun, a.bare, a.close = out, true, true, true
 	if err := a.flush(); err != nil {
-		return nil, err
-	}
-	if err := s.conn.front.dig(s); err != nil {
 		return nil, err
 	}
 	s.shed()
