@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/steady"
 )
 
 // afterRequest handles a connection by saying answer once a request has come,
@@ -98,12 +101,7 @@ func TestAnswersThatFail(t *testing.T) {
 
 func TestDialFails(t *testing.T) {
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := l.Addr().String()
-	l.Close()
+	nobody := steady.Reserve(t, "127.0.0.1")
 	for _, address := range []string{nobody, "unix:" + filepath.Join(dir, "none"), "no port", "unix:" + strings.Repeat("x", 200)} {
 		x := post([]byte("body"))
 		f := asFailure(t, NewTransport(address, TransportOptions{}).Do(t.Context(), x, newNotes(t)), OpDial)
@@ -204,19 +202,20 @@ func TestResponseTimeout(t *testing.T) {
 // The limit is for the head; a stream may take as long as it likes, and so may
 // the next exchange on the connection.
 func TestResponseTimeoutEndsWithTheHead(t *testing.T) {
-	const limit = 60 * time.Millisecond
 	for _, length := range []int{0, 1 << 20} {
-		s := serve(t, "tcp", answeringSlowly(3*limit))
-		tr := s.transport(t, TransportOptions{ResponseTimeout: limit})
-		for range 2 {
-			x := post(make([]byte, length))
-			if err := tr.Do(t.Context(), x, newNotes(t)); err != nil {
-				t.Errorf("with a body of %d bytes: %v", length, err)
+		steady.WithLimit(t, 60*time.Millisecond, func(t *steady.Trial, limit time.Duration) {
+			s := serve(t, "tcp", answeringSlowly(3*limit))
+			tr := s.transport(t, TransportOptions{ResponseTimeout: limit})
+			for range 2 {
+				x := post(make([]byte, length))
+				if err := tr.Do(t.Context(), x, newNotes(t)); err != nil {
+					t.Errorf("with a body of %d bytes: %v", length, err)
+				}
 			}
-		}
-		if n := s.accepted.Load(); n != 1 {
-			t.Errorf("%d connections", n)
-		}
+			if n := s.accepted.Load(); n != 1 {
+				t.Errorf("%d connections", n)
+			}
+		})
 	}
 }
 
@@ -351,11 +350,17 @@ func TestUnsolicitedAnswerIsNotTaken(t *testing.T) {
 
 func TestIdleConnectionsAreBoundedAndPruned(t *testing.T) {
 	open := make(chan int, 100)
+	var together sync.WaitGroup // the first three
+	together.Add(3)
+	var asked atomic.Int64
 	s := serve(t, "unix", func(c net.Conn) {
 		open <- 1
 		defer func() { open <- -1 }()
 		answering(func(*http.Request, []byte) []byte {
-			time.Sleep(20 * time.Millisecond) // so that all three are in flight together
+			if asked.Add(1) <= 3 {
+				together.Done()
+				together.Wait()
+			}
 			return []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		})(c)
 	})

@@ -4,12 +4,14 @@ import (
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
+
+	"stoker/internal/steady"
 )
 
 // TestRemoveEndsOneListener: the others serve on, and the address is free.
 func TestRemoveEndsOneListener(t *testing.T) {
 	d := New(hclog.NewNullLogger())
-	stays, goes := d.Add(listen(t, "127.0.0.1:0")), d.Add(listen(t, "127.0.0.1:0"))
+	stays, goes := d.Add(listen(t, "127.0.0.1:0")), d.Add(listen(t, steady.Reserve(t, "127.0.0.1")))
 	waitStays, waitGoes := serve(stays), serve(goes)
 	if err := d.Remove(t.Context(), goes); err != nil {
 		t.Fatal(err)
