@@ -100,6 +100,7 @@ func TestSilence(t *testing.T) {
 		want     string
 		doubts   string
 		canaries int
+		most     int // where it is more than that
 	}{
 		{
 			// Seen without anything at 62 s; 5 s later the canary, and 4 s later no token.
@@ -116,7 +117,7 @@ func TestSilence(t *testing.T) {
 		},
 		{
 			name: "long prompts: every canary is good", script: behaviour{}, inFlight: 3, until: 10 * time.Minute,
-			want: "loading 0s, ready 0s", canaries: 110,
+			want: "loading 0s, ready 0s", canaries: 110, most: 123,
 		},
 		{
 			name: "streams move: no canary is ever sent", script: behaviour{muteFrom: time.Minute}, inFlight: 3, until: 10 * time.Minute,
@@ -128,8 +129,8 @@ func TestSilence(t *testing.T) {
 			want: "loading 0s, ready 0s",
 		},
 		{
-			name: "the engine is full, and says so", script: behaviour{unsure: true}, inFlight: 3, until: time.Minute,
-			want: "loading 0s, ready 0s", canaries: 10,
+			name: "the engine is full, and says so", script: behaviour{unsure: true}, inFlight: 3, until: time.Minute + 4*time.Second, // every five or six seconds
+			want: "loading 0s, ready 0s", canaries: 10, most: 12,
 		},
 		{
 			name: "no canary is configured", script: behaviour{muteFrom: time.Minute}, inFlight: 3, until: time.Hour,
@@ -158,8 +159,8 @@ func TestSilence(t *testing.T) {
 				time.Sleep(c.until)
 				l.want(strings.Split(c.want, ", ")...)
 				e := l.keepers.engine(0)
-				if got := e.sung(); got < c.canaries || got > c.canaries+c.canaries/8 { // two timers of one instant come in any order
-					t.Errorf("%d canaries, want %d", got, c.canaries)
+				if got := e.sung(); got < c.canaries || got > max(c.canaries, c.most) { // two timers of one instant come in any order
+					t.Errorf("%d canaries, want %d to %d", got, c.canaries, c.most)
 				}
 				if got := l.member.history(); c.doubts != "" && !strings.HasPrefix(got, c.doubts) {
 					t.Errorf("doubts %s, want %s", got, c.doubts)

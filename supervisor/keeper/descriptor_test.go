@@ -118,7 +118,11 @@ func TestDescriptorsNobodyAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer readOnly.Close()
-	const claim = `{"op":"claim","id":1,"epoch":7}` + "\n"
+	epoch := 6
+	claim := func() string { // of its own: the owner before may not have been seen to leave
+		epoch++
+		return fmt.Sprintf(`{"op":"claim","id":1,"epoch":%d}`+"\n", epoch)
+	}
 	const hello = `{"op":"hello","id":1,"min":1,"max":2}` + "\n"
 	for _, tc := range []struct {
 		name, before, send string
@@ -132,11 +136,11 @@ func TestDescriptorsNobodyAskedFor(t *testing.T) {
 		{"with an unknown op", hello, `{"op":"dance","id":2}` + "\n", stray, 3, "unknown_op"},
 		{"with garbage", hello, "what?\n", stray, 20, "bad_frame"},
 		{"a log by a stranger", hello, `{"op":"log","id":2}` + "\n", stray, 1, "not_owner"},
-		{"a log before any hello", claim, `{"op":"log","id":2}` + "\n", stray, 1, "unknown_op"},
-		{"a log in version 1", `{"op":"hello","id":1,"min":1,"max":1}` + "\n" + claim, `{"op":"log","id":2}` + "\n", stray, 1, "unknown_op"},
-		{"a log of what is only read", hello + claim, `{"op":"log","id":2}` + "\n", readOnly, 1, "bad_descriptor"},
-		{"a log without a descriptor", hello + claim, `{"op":"log","id":2}` + "\n", nil, 0, "bad_descriptor"},
-		{"with the frame after the log", hello + claim + `{"op":"log","id":2}` + "\n", `{"op":"tail","id":3}` + "\n", stray, 1, ""},
+		{"a log before any hello", claim(), `{"op":"log","id":2}` + "\n", stray, 1, "unknown_op"},
+		{"a log in version 1", `{"op":"hello","id":1,"min":1,"max":1}` + "\n" + claim(), `{"op":"log","id":2}` + "\n", stray, 1, "unknown_op"},
+		{"a log of what is only read", hello + claim(), `{"op":"log","id":2}` + "\n", readOnly, 1, "bad_descriptor"},
+		{"a log without a descriptor", hello + claim(), `{"op":"log","id":2}` + "\n", nil, 0, "bad_descriptor"},
+		{"with the frame after the log", hello + claim() + `{"op":"log","id":2}` + "\n", `{"op":"tail","id":3}` + "\n", stray, 1, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			conn, frames := raw(t, o.Dir)
@@ -168,7 +172,7 @@ func TestDescriptorsNobodyAskedFor(t *testing.T) {
 		t.Errorf("the keeper wrote %q", got)
 	}
 	conn, frames := raw(t, o.Dir)
-	for line := range strings.Lines(hello + claim) {
+	for line := range strings.Lines(hello + claim()) {
 		fmt.Fprint(conn, line)
 		reply(t, frames)
 	}
