@@ -16,13 +16,22 @@ import (
 //	never taken           the last that others could turn to, while another is
 //	                      expected; more than half of those that are ready; one
 //	                      that such a request is on
-//	given back to others  by Share, at the latest by Release
+//	given back to others  by Share, at the latest by Release; where nobody else serves
+//	                      them, keptAtMost after it was kept, and they go before the
+//	                      next such request: an engine that somebody kills with fifty
+//	                      requests on it must not serve these alone for a minute
+
+// keptAtMost is how long the others wait for a member that is kept, if there is
+// no other. Who kills an engine does so at its beginning.
+const keptAtMost = 2 * time.Second
 
 // alone is a member's part in it, guarded by the pool's lock.
 type alone struct {
-	held   bool   // gets nothing else
-	tried  bool   // such a request is on it
-	waiter *loner // for whom it empties; nil: nobody
+	held   bool        // gets nothing else
+	tried  bool        // such a request is on it
+	waiter *loner      // for whom it empties; nil: nobody
+	since  time.Time   // when such a request came onto it
+	limit  *time.Timer // ends its being held where others wait; nil: none do
 }
 
 // WantAlone says how a request wants to be alone.
@@ -118,8 +127,8 @@ func (p *Pool) letGo(l *loner) {
 		l.patience, l.hurried = nil, false
 	}
 	if m := l.kept; m != nil {
-		l.kept, m.alone.waiter, m.alone.held = nil, nil, false
-		p.arrange(m)
+		l.kept, m.alone.waiter = nil, nil
+		p.unhold(m)
 	}
 }
 
@@ -131,23 +140,95 @@ func (a *Alone) Share() {
 	p.share(a.Member)
 }
 
+// share lets others onto m. The lock is held.
 func (p *Pool) share(m *Member) {
 	if m.alone.held && m.alone.waiter == nil {
-		m.alone.held = false
-		p.arrange(m)
-		p.grantAlone()
+		crowded := p.isCrowded()
+		p.unhold(m)
+		p.serve(crowded)
+	}
+}
+
+// unhold lets m be chosen. The lock is held.
+func (p *Pool) unhold(m *Member) {
+	m.alone.held = false
+	if m.alone.limit != nil {
+		m.alone.limit.Stop()
+		m.alone.limit = nil
+	}
+	p.arrange(m)
+}
+
+// serve serves all who wait: those who want to be alone first, unless everybody
+// else has been waiting for them. The lock is held.
+func (p *Pool) serve(crowded bool) {
+	if crowded {
 		p.grant()
 	}
+	p.grantAlone()
+	p.grant()
 }
 
 // Release gives the place back, once.
 func (a *Alone) Release() {
 	p := a.pool
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	crowded := p.isCrowded()
 	a.alone.tried = false
-	p.share(a.Member)
-	p.mu.Unlock()
-	a.Member.Release()
+	if a.alone.held && a.alone.waiter == nil {
+		p.unhold(a.Member)
+	}
+	p.release(a.Member, crowded)
+}
+
+// isCrowded says whether others wait because all who could serve them are kept.
+// The lock is held.
+func (p *Pool) isCrowded() bool {
+	return p.queue.length > 0 && !slices.ContainsFunc(p.members, func(m *Member) bool {
+		return m.ready && p.hasTurn(m) && !m.doubted && !m.alone.held && m.breaker.admits()
+	})
+}
+
+// relent bounds how long others wait for members that are kept. It runs when
+// somebody begins to wait, and when somebody who served them no longer does. The
+// lock is held.
+func (p *Pool) relent() {
+	if !p.isCrowded() {
+		return
+	}
+	for _, m := range p.members {
+		if m.alone.held && m.alone.waiter == nil {
+			p.limit(m)
+		}
+	}
+	hurried := false
+	for _, l := range p.lonely {
+		if l.kept != nil && !l.hurried {
+			l.hurried, hurried = true, true
+		}
+	}
+	if hurried {
+		p.grantAlone()
+	}
+}
+
+// limit ends m's being held in time. The lock is held.
+func (p *Pool) limit(m *Member) {
+	if m.alone.limit != nil {
+		return
+	}
+	m.alone.limit = time.AfterFunc(time.Until(m.alone.since.Add(keptAtMost)), func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if m.alone.limit == nil || time.Since(m.alone.since) < keptAtMost {
+			return // it was given back, and may be kept for the next
+		}
+		m.alone.limit = nil
+		if p.isCrowded() {
+			p.share(m)
+		}
+	})
 }
 
 // grantAlone serves those who wait to be alone, in order. It runs at each
@@ -209,9 +290,12 @@ func (p *Pool) hasRoom(m *Member) bool {
 // settle gives m to l. The lock is held.
 func (p *Pool) settle(l *loner, m *Member) bool {
 	p.letGo(l)
-	m.alone.held, m.alone.tried = true, true
+	m.alone.held, m.alone.tried, m.alone.since = true, true, time.Now()
 	p.claim(m, nil, nil)
 	l.granted <- m
+	if p.isCrowded() {
+		p.limit(m)
+	}
 	return true
 }
 
@@ -259,7 +343,7 @@ func (p *Pool) freeAlone(m *Member) {
 	if l := m.alone.waiter; l != nil {
 		p.letGo(l)
 	}
-	m.alone.held = false
+	p.unhold(m)
 }
 
 // refuseLonely turns all away. The lock is held.

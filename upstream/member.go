@@ -135,6 +135,7 @@ func (m *Member) Doubt(doubted bool) {
 	p.arrange(m)
 	if doubted {
 		p.spare()
+		p.relent()
 	}
 	p.grant()
 }
@@ -161,11 +162,15 @@ func (m *Member) Release() {
 	p := m.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.release(m, false)
+}
+
+// release gives back a place, for which others may have been crowded out. The lock is held.
+func (p *Pool) release(m *Member, crowded bool) {
 	m.inFlight--
 	m.breaker.trial = false // a trial that has neither failed nor succeeded: the next may try
 	p.arrange(m)
-	p.grantAlone()
-	p.grant()
+	p.serve(crowded)
 	m.tellIdle()
 }
 

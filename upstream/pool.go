@@ -216,6 +216,7 @@ func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
 	by.avoid = nil // it has waited
 	w := &waiter{granted: make(chan *Member, 1), timeout: p.options.QueueTimeout, priority: priority, wish: by, charged: want.Charged}
 	p.queue.push(w)
+	p.relent()
 	return nil, w, nil
 }
 
@@ -345,6 +346,7 @@ func (p *Pool) setReady(m *Member, ready bool) {
 	p.arrange(m)
 	p.spare()
 	p.grantAlone()
+	p.relent()
 }
 
 // setExpected keeps the count of those who are. The lock is held.
