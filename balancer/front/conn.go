@@ -48,8 +48,6 @@ type conn struct {
 	heard atomic.Bool
 	// hurried: the deadlines are set for good, see hurry.
 	hurried atomic.Bool
-	// watched: hungUp will be told. Used by the session alone.
-	watched bool
 	// by says which versions of HTTP may be spoken. Used by the session alone.
 	by version
 	// refused: it is one too many, and will be told this.
@@ -63,9 +61,11 @@ type conn struct {
 	peer netip.Addr
 
 	// Guarded by front.mu.
-	hungUp bool      // the client has closed its side
-	since  time.Time // idle since
-	open   bool      // streams: some are open
+	hungUp bool // the client has closed its side
+	// watched: hungUp will be told. late: it is in front.late.
+	watched, late bool
+	since         time.Time // idle since
+	open          bool      // streams: some are open
 	// handing: on its way to the HTTP/2 server.
 	handing bool
 	now     *flight // HTTP/1.1: being served

@@ -67,6 +67,7 @@ func (f *Front) enter(q *flight) bool {
 		return true
 	}
 	q.conn.now = q
+	f.watchLate(q.conn)
 	if q.conn.hungUp {
 		q.left()
 	}

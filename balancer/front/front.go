@@ -88,6 +88,7 @@ type Front struct {
 	handover *handover
 	hangups  *hangups
 
+	crew      crew
 	pool      sync.Pool // of *stream
 	draining  atomic.Bool
 	closed    atomic.Bool
@@ -101,6 +102,7 @@ type Front struct {
 	// busy counts connections that are reading or serving, HTTP/2 ones with open streams.
 	busy     int
 	requests requestList
+	late     latecomers
 	// handing counts connections on their way to the HTTP/2 server, ending says
 	// that none may set out any more.
 	handing int
@@ -224,7 +226,7 @@ func (f *Front) admit(nc net.Conn, config *tls.Config) {
 		f.turnAway(c, err)
 		return
 	}
-	go newSession(c).run() // until bye, which waitGone awaits
+	f.serve(c)
 }
 
 // turnAway closes a connection that cannot be served, at once. What it says
@@ -259,6 +261,7 @@ func (f *Front) Close() {
 	_ = f.handover.Close()
 	_ = f.http2.Close()
 	f.waitGone()
+	f.crew.close()
 	f.hangups.close()
 	f.goroutine.Wait()
 }

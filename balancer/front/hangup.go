@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,6 +103,80 @@ func (h *hangups) deliver(id uint64) {
 	h.mu.Unlock()
 	if c != nil {
 		c.clientLeft()
+	}
+}
+
+const (
+	// watchAfter is how long a request may take until its connection is watched.
+	// Most that bring one of their own are answered before, and are spared a
+	// system call; who waits for so long does not see the difference.
+	watchAfter = 5 * time.Millisecond
+	// watchAtOnce is how many are looked at under the front's lock at a time.
+	watchAtOnce = 256
+)
+
+// latecomers are connections that are not watched yet and have a request.
+type latecomers struct {
+	conns []*conn
+	timer *time.Timer
+	armed bool
+}
+
+// watchLate has c watched if its request takes long. f.mu is held.
+func (f *Front) watchLate(c *conn) {
+	if c.watched || c.late {
+		return
+	}
+	c.late = true
+	f.late.conns = append(f.late.conns, c)
+	f.late.arm(watchAfter, f.watchSlow)
+}
+
+func (l *latecomers) arm(after time.Duration, look func()) {
+	switch {
+	case l.armed:
+	case l.timer == nil:
+		l.timer = time.AfterFunc(after, look)
+	default:
+		l.timer.Reset(after)
+	}
+	l.armed = true
+}
+
+// watchSlow watches those whose request has taken long, and forgets those whose
+// request is over.
+func (f *Front) watchSlow() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late.armed = false
+	now := time.Now()
+	some := f.late.conns[:min(len(f.late.conns), watchAtOnce)]
+	rest := f.late.conns[len(some):]
+	var young []*conn
+	for _, c := range some {
+		switch {
+		case c.now == nil:
+			c.late = false // also if it is gone: it must not be watched then
+		case now.Sub(c.now.Record.Start) < watchAfter:
+			young = append(young, c)
+		default:
+			c.late = false
+			// Without it, for want of memory in the kernel, a hang-up is seen only
+			// when something is written: better late than never.
+			c.watched = f.hangups.watch(c) == nil
+		}
+	}
+	switch left := append(young, rest...); {
+	case len(left) == 0:
+		clear(f.late.conns)
+		f.late.conns = f.late.conns[:0]
+		return
+	case len(rest) > 0:
+		f.late.conns = left
+		f.late.arm(time.Millisecond, f.watchSlow)
+	default:
+		f.late.conns = left
+		f.late.arm(watchAfter, f.watchSlow)
 	}
 }
 

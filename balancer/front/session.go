@@ -31,6 +31,8 @@ type session struct {
 	unwanted bool
 	// handed: the connection is somebody else's now.
 	handed bool
+	// next is the connection that is served after this one, see crew.
+	next chan *conn
 }
 
 // usualFields is room for what clients send and what the balancer adds to it.
@@ -43,7 +45,21 @@ func newSession(c *conn) *session {
 	s.roomOf = s.in.room
 	s.freeIn = func() error { s.in.free(); return nil }
 	s.head.Fields = make(http1.Fields, 0, usualFields)
+	s.next = make(chan *conn, 1)
 	return s
+}
+
+// reset makes s as new, for c. Nobody knows of what it was before: its connection
+// is gone, and no request of it is left.
+func (s *session) reset(c *conn) {
+	fields := s.head.Fields
+	if fields == nil {
+		fields = make(http1.Fields, 0, usualFields)
+	}
+	clear(fields[:cap(fields)])
+	*s = session{flight: flight{conn: c}, trailersOf: s.trailersOf, roomOf: s.roomOf, freeIn: s.freeIn, next: s.next}
+	s.body.session, s.answer.session = s, s
+	s.head.Fields = fields[:0]
 }
 
 // run serves until the connection ends or turns out to be HTTP/2.
@@ -191,11 +207,6 @@ func (s *session) begin() {
 	s.Client = c.client
 	s.Record = exchange.Record{Start: time.Now()}
 	s.life = newLife()
-	if !c.watched {
-		// Without it, for want of memory in the kernel, a hang-up is seen only
-		// when something is written: better late than never.
-		c.watched = c.front.hangups.watch(c) == nil
-	}
 }
 
 // shed lets go of the buffer that the request was read into, once its answer

@@ -26,6 +26,9 @@ func (c *Conn) WriteBuffers(bufs [][]byte) (int64, error) {
 	if len(iov) == 0 {
 		return 0, nil
 	}
+	if c.out.tryAll == nil {
+		c.out.tryAll = c.tryWriteAll
+	}
 	c.out.iov, c.out.rest = iov, iov
 	n, err := c.write(c.out.tryAll)
 	clear(iov) // keep no caller's buffer alive

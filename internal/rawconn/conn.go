@@ -48,7 +48,7 @@ type Conn struct {
 }
 
 // reading is the read in progress: arguments and results of the callback,
-// which is bound once so that a read allocates nothing.
+// which is bound once, by the first that needs it, so that a read allocates nothing.
 type reading struct {
 	try  func(fd uintptr) bool
 	p    []byte
@@ -118,10 +118,7 @@ func Wrap(c net.Conn) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wrap connection: %w", err)
 	}
-	w := &Conn{conn: c, raw: raw}
-	w.in.try, w.in.tryLazy, w.in.peek, w.in.fill = w.tryRead, w.tryReadLazily, w.tryPeek, w.tryFill
-	w.out.try, w.out.tryAll, w.out.drain = w.tryWrite, w.tryWriteAll, w.tryDrain
-	return w, nil
+	return &Conn{conn: c, raw: raw}, nil
 }
 
 // CountReceived adds the number of every byte read from now on to n.
@@ -138,6 +135,9 @@ func (c *Conn) Read(p []byte) (int, error) { return c.ReadIdle(p, nil) }
 func (c *Conn) ReadIdle(p []byte, idle func() error) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if c.in.try == nil {
+		c.in.try = c.tryRead
 	}
 	c.in.p, c.in.idle = p, idle
 	err := c.raw.Read(c.in.try)
@@ -195,6 +195,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if c.out.try == nil {
+		c.out.try = c.tryWrite
+	}
 	c.out.p = p
 	n, err := c.write(c.out.try)
 	c.out.p = nil
@@ -226,6 +229,9 @@ func (c *Conn) tryWrite(fd uintptr) bool {
 // has closed it, ErrUnsolicited when the peer sent something, else the error.
 // Nothing is consumed. It counts as a read.
 func (c *Conn) CheckIdle() error {
+	if c.in.peek == nil {
+		c.in.peek = c.tryPeek
+	}
 	if err := c.raw.Control(c.in.peek); err != nil {
 		return err
 	}

@@ -16,6 +16,9 @@ import (
 // Rest is also the moment to flush what was made of earlier reads, as ReadIdle's
 // function is; an error from it ends the read and is returned as it is.
 func (c *Conn) ReadLazily(room func() []byte, rest func() error) (int, error) {
+	if c.in.tryLazy == nil {
+		c.in.tryLazy = c.tryReadLazily
+	}
 	c.in.room, c.in.rest = room, rest
 	err := c.raw.Read(c.in.tryLazy)
 	n, rerr := c.in.n, c.in.err

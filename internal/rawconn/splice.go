@@ -132,6 +132,9 @@ func (p *Pipe) Drain(dst *Conn) (int64, error) {
 // fillPipe moves what c has, at most atMost bytes, into an empty pipe. It
 // waits when c has nothing, and returns 0 when c has ended.
 func (c *Conn) fillPipe(pipe, atMost int) (int, error) {
+	if c.in.fill == nil {
+		c.in.fill = c.tryFill
+	}
 	c.in.pipe, c.in.atMost = pipe, atMost
 	err := c.raw.Read(c.in.fill)
 	n, rerr := c.in.n, c.in.err
@@ -164,6 +167,9 @@ func (c *Conn) tryFill(fd uintptr) bool {
 
 // drainPipe moves n bytes, which the pipe holds, to c.
 func (c *Conn) drainPipe(pipe, n int) (int, error) {
+	if c.out.drain == nil {
+		c.out.drain = c.tryDrain
+	}
 	c.out.pipe, c.out.left = pipe, n
 	return c.write(c.out.drain)
 }
