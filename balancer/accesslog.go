@@ -25,6 +25,8 @@ const maxLogged = 2048
 // also has bytes_in, behind bytes; that of a compressed answer encoding and bytes_plain, its
 // length before. Of the target only the path is
 // logged: queries may hold secrets. Requests with an API key have key=NAME behind client.
+// A stream whose worker failed it has migrated=N behind attempts, how often it
+// went on, and if it then did not, not_migrated=REASON.
 //
 // What was refused before it was a request has a line of its own, without
 // method and path, up to maxRefusals in a second: anybody can send garbage as
@@ -137,6 +139,12 @@ func (f *form) append(b []byte, x *exchange.Exchange) []byte {
 	b = f.appendString(b, "pool", r.Pool)
 	b = f.appendString(b, "worker", r.Worker)
 	b = f.appendInt(b, "attempts", int64(r.Attempts))
+	if len(r.Moves) > 0 || r.NotMoved != "" {
+		b = f.appendInt(b, "migrated", int64(len(r.Moves)))
+	}
+	if r.NotMoved != "" {
+		b = f.appendString(b, "not_migrated", r.NotMoved)
+	}
 	if r.FirstByte.IsZero() {
 		b = append(f.appendKey(b, "ttfb"), f.none...)
 	} else {

@@ -247,8 +247,12 @@ func (j *journey) deliver(ctx context.Context, d due) (v verdict) {
 	defer cancel()
 	defer func() {
 		j.leave()
+		j.endStream()
 		l.ward.end(j.e, v.isWell() && j.a.head.Status < http.StatusInternalServerError)
 	}()
+	if err := j.beginStream(); err != nil {
+		return classify(err)
+	}
 	return j.travel(ctx, wait, d)
 }
 
@@ -264,6 +268,14 @@ func (j *journey) travel(ctx, wait context.Context, d due) verdict {
 		d.passOn(x.Request.Fields)
 		v := j.try(ctx, lease)
 		j.b.report(x, v)
+		if j.s.concerns(&v) {
+			again, end := j.s.next(v)
+			if !again {
+				return end
+			}
+			j.want.Failed, before = lease, v
+			continue
+		}
 		if !v.retry || x.Record.Attempts >= l.rules.Attempts {
 			return v
 		}
@@ -290,11 +302,12 @@ func (j *journey) stranded(before verdict, err error) verdict {
 }
 
 // try lets one member answer, and lets its pool know how that went.
-func try(ctx context.Context, lease Lease, x *exchange.Exchange, a *attempt) verdict {
+func try(ctx context.Context, lease Lease, j *journey) verdict {
+	x, a := j.x, j.a
 	x.Record.Attempts++
 	x.Record.Worker = lease.Name()
 	a.record.Try(x.Record.Pool, lease.Name())
-	v := classify(lease.Do(ctx, x, a))
+	v := classify(j.do(ctx, lease))
 	a.record.Tried(v.err, isFault(v.err))
 	switch {
 	case v.refused:
@@ -305,6 +318,14 @@ func try(ctx context.Context, lease Lease, x *exchange.Exchange, a *attempt) ver
 		lease.Answered()
 	}
 	return v
+}
+
+// do lets a member answer.
+func (j *journey) do(ctx context.Context, lease Lease) error {
+	if j.s != nil {
+		return j.s.carry(ctx, lease)
+	}
+	return lease.Do(ctx, j.x, j.a)
 }
 
 // report tells of a member's fault; the access log has the others.
@@ -322,6 +343,7 @@ func (b *Balancer) conclude(x *exchange.Exchange, a *attempt, v verdict) {
 	switch {
 	case v.isWell():
 	case a.begun:
+		a.journey.s.lament(v)
 		x.Sink.Break(v.err)
 	case v.status == statusClientGone:
 		x.Record.Status = statusClientGone

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"stoker/balancer/continuation"
 	"stoker/exchange"
 	"stoker/internal/http1"
 	"stoker/upstream"
@@ -32,6 +33,8 @@ type Rules struct {
 	Affinity Affinity
 	// WeighPrompts says that the pool wants to know how long prompts are.
 	WeighPrompts bool
+	// Migration says what becomes of streams whose worker fails them.
+	Migration Migration
 	// PriorityHeader names the field that holds a request's priority; empty:
 	// all are equal.
 	PriorityHeader string
@@ -64,13 +67,19 @@ type lane struct {
 	pool  Pool
 	rules Rules
 	ward  *ward // nil: not watched
+	// budget is what streams may hold, all together; nil: none does.
+	budget *continuation.Budget
 	// inFlight counts the requests that wait or are being carried, retrying
 	// those of them that have been retried.
 	inFlight, retrying atomic.Int64
 }
 
 func newLane(pool Pool, rules Rules) *lane {
-	return &lane{pool: pool, rules: rules}
+	l := &lane{pool: pool, rules: rules}
+	if rules.Migration.Mode != "" {
+		l.budget = continuation.NewBudget(rules.Migration.Memory)
+	}
+	return l
 }
 
 // acquire claims a place; the wait for it is added to the record. A request

@@ -31,6 +31,9 @@ type Metrics struct {
 	packed    *prometheus.CounterVec
 	packedIn  *prometheus.CounterVec
 	packedOut *prometheus.CounterVec
+	moved     *prometheus.CounterVec
+	notMoved  *prometheus.CounterVec
+	replayed  *prometheus.CounterVec
 	queued    *prometheus.HistogramVec
 	duration  *prometheus.HistogramVec
 	firstByte *prometheus.HistogramVec
@@ -121,6 +124,18 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stoker_compression_out_bytes_total",
 			Help: "Bytes of bodies that were compressed, as sent.",
 		}, []string{"encoding"}),
+		moved: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_streams_migrated_total",
+			Help: "Streams that went on after their worker had failed them, by how (replay, continue, or tail where no other worker was needed) and why.",
+		}, []string{"pool", "mode", "reason"}),
+		notMoved: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_stream_migrations_failed_total",
+			Help: "Streams that broke since nobody could go on with them, by why.",
+		}, []string{"pool", "reason"}),
+		replayed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_replayed_tokens_total",
+			Help: "Tokens, counted as events, that workers computed again and clients had had.",
+		}, pool),
 		queued: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "stoker_queue_wait_seconds",
 			Help:    "Time that requests waited for an upstream; next to 0 for those that did not.",
@@ -137,7 +152,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: latencies,
 		}, pool),
 	}
-	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.routes, m.exhausted, m.refused, m.keys, m.limited, m.packed, m.packedIn, m.packedOut, m.queued, m.duration, m.firstByte)
+	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.routes, m.exhausted, m.refused, m.keys, m.limited, m.packed, m.packedIn, m.packedOut, m.moved, m.notMoved, m.replayed, m.queued, m.duration, m.firstByte)
 	return m
 }
 
@@ -179,6 +194,15 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 	}
 	for _, reason := range r.Retries {
 		m.retries.WithLabelValues(r.Pool, reason).Inc()
+	}
+	for _, move := range r.Moves {
+		m.moved.WithLabelValues(r.Pool, move.Mode, move.Reason).Inc()
+	}
+	if r.NotMoved != "" {
+		m.notMoved.WithLabelValues(r.Pool, r.NotMoved).Inc()
+	}
+	if r.ReplayedEvents > 0 {
+		m.replayed.WithLabelValues(r.Pool).Add(float64(r.ReplayedEvents))
 	}
 	if r.BudgetExhausted {
 		p.exhausted.Inc()

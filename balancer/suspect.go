@@ -69,6 +69,11 @@ type journey struct {
 	a    *attempt
 	e    *evidence // nil: the pool is not watched
 	want Want
+	s    *stream // nil: it is none that could change its worker
+	// held is the body, where it was read to find that out.
+	held *heldBody
+	// again: a suspect may be tried once more.
+	again bool
 	// done ends a suspect's turn; nil: it has none.
 	done func()
 	// alone ends its having a worker for itself; nil: it has not.
@@ -151,7 +156,7 @@ func (j *journey) try(ctx context.Context, lease Lease) verdict {
 	life := lifeOf(lease)
 	j.l.ward.try(j.e, lease.Name())
 	j.keep(lease)
-	v := try(ctx, lease, j.x, j.a)
+	v := try(ctx, lease, j)
 	if j.alone != nil {
 		j.alone.Stop()
 		j.alone = nil
@@ -188,7 +193,8 @@ func (j *journey) isOver(ctx context.Context, life *upstream.Life) bool {
 func (j *journey) second(v *verdict) {
 	first := !j.e.died
 	j.e.died = true
-	v.retry = first && !j.a.begun && j.l.rules.OnDeath == OnDeathIsolate && j.e.prints() != quarantine.Prints{}
+	j.again = first && j.l.rules.OnDeath == OnDeathIsolate && j.e.prints() != quarantine.Prints{}
+	v.retry = j.again && !j.a.begun
 	if v.retry {
 		v.code = "worker_died"
 		j.e.rewind()

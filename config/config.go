@@ -194,6 +194,16 @@ type Pool struct {
 	// others, "fail" answers 502.
 	OnDeath string `toml:"on_death"`
 
+	// Migrate is what becomes of a stream of tokens whose worker fails it: "off", it
+	// breaks; "replay", another worker is sent the same request where it will give
+	// the same answer, and the client gets what it has not had; "continue" asks
+	// for the rest of the text where it will not.
+	Migrate string `toml:"migrate"`
+	// TokenStallTimeout is how long such a stream that has begun may be without a
+	// token; 0: any time.
+	TokenStallTimeout Duration  `toml:"token_stall_timeout"`
+	Migration         Migration `toml:"migration"`
+
 	// Surge is how many workers more a rolling change may have: 0, or 1 to start
 	// one beside before the first is drained. Two copies rarely fit one GPU.
 	Surge int `toml:"surge"`
@@ -231,6 +241,18 @@ type Affinity struct {
 	// go there, 101 to 1000; 0: any load.
 	LoadPercent int `toml:"load_percent"`
 	// MemoryMiB bounds what is known, by "prefix", of who was given which prompts.
+	MemoryMiB int `toml:"memory_mib"`
+}
+
+// Migration bounds what Migrate does.
+type Migration struct {
+	// Limit is how often one stream may change workers.
+	Limit int `toml:"limit"`
+	// InjectSeed gives a request a seed that neither has one nor temperature 0.
+	InjectSeed bool `toml:"inject_seed"`
+	// StreamKiB bounds what is remembered of one stream, MemoryMiB what is held of
+	// all in the pool, requests included.
+	StreamKiB int `toml:"stream_kib"`
 	MemoryMiB int `toml:"memory_mib"`
 }
 

@@ -15,6 +15,8 @@ const (
 	maxWeight  = 1000
 	maxQueue   = 1 << 20
 	maxGPUs    = 1024
+	// maxStreamKiB is far more than any answer.
+	maxStreamKiB = 1 << 20
 	// minAffinityLoad lets some more than the average go where it belongs: with
 	// exactly that, hardly anything would.
 	minAffinityLoad, maxAffinityLoad = 101, 1000
@@ -136,6 +138,11 @@ func (v *validator) validateServing(i int, p *Pool) {
 	v.oneOf(key("policy"), p.Policy, "least_outstanding", "round_robin")
 	v.oneOf(key("drain"), p.Drain, "wait", "stop")
 	v.oneOf(key("on_death"), p.OnDeath, "isolate", "fail")
+	v.oneOf(key("migrate"), p.Migrate, "off", "replay", "continue")
+	v.duration(key("token_stall_timeout"), p.TokenStallTimeout, 0)
+	v.number(key("migration.limit"), p.Migration.Limit, 1, maxAttempts)
+	v.number(key("migration.stream_kib"), p.Migration.StreamKiB, 16, maxStreamKiB)
+	v.number(key("migration.memory_mib"), p.Migration.MemoryMiB, 1, maxCount)
 	v.number(key("queue.length"), p.Queue.Length, 0, maxQueue)
 	if p.Queue.Length > 0 && p.Queue.Timeout == 0 {
 		v.report(key("queue.timeout"), "must be more than 0s: to refuse at once instead of waiting, write length = 0")

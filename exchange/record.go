@@ -49,6 +49,12 @@ const (
 	OutcomeShutdown Outcome = "shutdown"
 )
 
+// Move is a change of a stream's worker.
+type Move struct {
+	Mode   string // how the stream went on: replay, continue, or tail where no other worker was needed
+	Reason string // why it left its worker, in one word
+}
+
 // Record is what is known of one request, filled by whoever learns it and
 // read once, by the front, when the request has ended. Logs and metrics are
 // made from it alone.
@@ -80,6 +86,12 @@ type Record struct {
 	// BudgetExhausted: another attempt was due, and the pool's budget of
 	// retries did not allow it.
 	BudgetExhausted bool
+	// Moves says how a stream whose worker failed it went on, each time. NotMoved
+	// is why it did not, in one word; empty: it did, or need not.
+	Moves    []Move
+	NotMoved string
+	// ReplayedEvents were held back since the client had had them.
+	ReplayedEvents int
 	// Queued is how long the request waited for a place.
 	Queued time.Duration
 

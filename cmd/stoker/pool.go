@@ -42,7 +42,15 @@ func poolRules(p *config.Pool) balancer.Rules {
 	if p.Remote() {
 		onDeath = "" // others' engines: nobody tells of their deaths
 	}
+	mode := p.Migrate
+	if mode == "off" {
+		mode = ""
+	}
 	return balancer.Rules{
+		Migration: balancer.Migration{
+			Mode: mode, Limit: p.Migration.Limit, Stall: p.TokenStallTimeout.Std(), Seed: p.Migration.InjectSeed,
+			Stream: int64(p.Migration.StreamKiB) << 10, Memory: int64(p.Migration.MemoryMiB) << 20,
+		},
 		OnDeath:        onDeath,
 		QueueTimeout:   p.Queue.Timeout.Std(),
 		Attempts:       p.Retry.Attempts,
