@@ -24,8 +24,10 @@ type Rules struct {
 	// MinRemaining is the least that must be left of a request's deadline for it
 	// to be passed on: an answer that comes too late only takes others' time.
 	MinRemaining time.Duration
-	// QueueTimeout is how long a request under suspicion may wait for its turn.
+	// QueueTimeout is how long a request under suspicion may wait for its turn, and
+	// QueueLength how many such may wait that no engine has had yet.
 	QueueTimeout time.Duration
+	QueueLength  int
 	// OnDeath is what becomes of the suspects of a death: OnDeathIsolate or
 	// OnDeathFail; empty: nobody tells of deaths in this pool.
 	OnDeath string
@@ -42,7 +44,7 @@ type Rules struct {
 
 // DefaultRules are the rules of a pool for which no others are given.
 func DefaultRules() Rules {
-	return Rules{Attempts: 3, RetryPercent: 20, RetryFloor: 3, MinRemaining: 5 * time.Second, QueueTimeout: time.Minute}
+	return Rules{Attempts: 3, RetryPercent: 20, RetryFloor: 3, MinRemaining: 5 * time.Second, QueueTimeout: time.Minute, QueueLength: 1024}
 }
 
 // priority is what r says of its own, 0 if that is nothing or no number.
@@ -72,6 +74,8 @@ type lane struct {
 	// inFlight counts the requests that wait or are being carried, retrying
 	// those of them that have been retried.
 	inFlight, retrying atomic.Int64
+	// suspects counts those under suspicion that wait, and that no engine has had yet.
+	suspects atomic.Int64
 }
 
 func newLane(pool Pool, rules Rules) *lane {

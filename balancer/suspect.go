@@ -76,6 +76,8 @@ type journey struct {
 	again bool
 	// done ends a suspect's turn; nil: it has none.
 	done func()
+	// queued: it is one of the lane's suspects.
+	queued bool
 	// alone ends its having a worker for itself; nil: it has not.
 	alone *time.Timer
 	// lease is the present one, charged what the prompt weighs on it.
@@ -93,6 +95,7 @@ func (j *journey) admit(wait context.Context) (Lease, error) {
 	if err := j.e.read(); err != nil {
 		return nil, &upstream.Failure{Op: upstream.OpClientBody, Err: err}
 	}
+	defer j.standNoMore()
 	suspect, err := j.stand(wait)
 	if err != nil {
 		return nil, err
@@ -126,12 +129,37 @@ func (j *journey) stand(wait context.Context) (suspect bool, err error) {
 		case j.done != nil:
 			return true, nil
 		}
+		if !j.mayStand() {
+			return false, upstream.ErrQueueFull
+		}
 		limited, cancel := context.WithTimeoutCause(wait, j.l.rules.QueueTimeout, upstream.ErrQueueTimeout)
 		j.done, err = j.b.court.Turn(limited, s.Suspect)
 		cancel()
 		if err != nil {
 			return false, err
 		}
+	}
+}
+
+// mayStand bounds those who wait for their turn, or for a worker of their own, as
+// the queue bounds the others. Who has been on an engine had a place already.
+func (j *journey) mayStand() bool {
+	if j.queued || j.x.Record.Attempts > 0 {
+		return true
+	}
+	if j.l.suspects.Add(1) > int64(max(j.l.rules.QueueLength, 1)) { // 1: who does not wait at all
+		j.l.suspects.Add(-1)
+		return false
+	}
+	j.queued = true
+	return true
+}
+
+// standNoMore is for who has a place now, or none.
+func (j *journey) standNoMore() {
+	if j.queued {
+		j.l.suspects.Add(-1)
+		j.queued = false
 	}
 }
 

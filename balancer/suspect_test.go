@@ -259,6 +259,56 @@ func TestNoSuspectFollowsAnotherOntoADeadWorker(t *testing.T) {
 	})
 }
 
+// TestSuspectsThatWaitAreBounded: a request that has killed an engine is sent
+// again and again while it is tried a second time, and hangs. Those that waited for
+// their turn were as many as liked.
+func TestSuspectsThatWaitAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const length, clients = 5, 50
+		p := newWatched(t, 1<<20, func(r *Rules) { r.QueueLength, r.OnDeath = length, OnDeathFail })
+		defer p.end()
+		first := true
+		p.engine = func(worker string, _ []byte, sink exchange.Sink) error {
+			if first {
+				first = false
+				return p.die(worker, false)
+			}
+			time.Sleep(time.Hour)
+			_ = sink.Head(&http1.Response{Status: 500}, 0)
+			return sink.End(nil)
+		}
+		ask := func() (int, time.Duration, string) {
+			began := time.Now()
+			x, sink := p.send(strings.NewReader("{}"), 2)
+			return x.Record.Status, time.Since(began), string(sink.body)
+		}
+		if status, _, _ := ask(); status != http.StatusBadGateway {
+			t.Fatalf("the first is answered %d", status)
+		}
+		var mu sync.Mutex
+		atOnce := 0
+		var all sync.WaitGroup
+		for range clients {
+			all.Go(func() {
+				status, took, text := ask()
+				mu.Lock()
+				defer mu.Unlock()
+				if status == http.StatusTooManyRequests && took == 0 && strings.Contains(text, "queue_full") {
+					atOnce++
+				}
+			})
+			synctest.Wait()
+		}
+		all.Wait()
+		if atOnce != clients-1-length {
+			t.Errorf("%d of %d were turned away at once, want all but %d", atOnce, clients, 1+length)
+		}
+		if n := p.b.table.Load().routes[0].to.next().suspects.Load(); n != 0 {
+			t.Errorf("%d are still counted", n)
+		}
+	})
+}
+
 // TestLastGasp: an API server answers 500 and ends a second later.
 func TestLastGasp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -53,6 +53,7 @@ func poolRules(p *config.Pool) balancer.Rules {
 		},
 		OnDeath:        onDeath,
 		QueueTimeout:   p.Queue.Timeout.Std(),
+		QueueLength:    p.Queue.Length,
 		Attempts:       p.Retry.Attempts,
 		RetryPercent:   p.Retry.BudgetPercent,
 		RetryFloor:     p.Retry.BudgetMin,
