@@ -318,7 +318,16 @@ type Health struct {
 	// the usual engines.
 	ProgressMetrics []string `toml:"progress_metrics"`
 	BusyMetrics     []string `toml:"busy_metrics"`
-	Canary          Canary   `toml:"canary"`
+	// MaxWaiting requests may wait in the engine, by that page, and MaxCachePercent
+	// of its KV cache be full, for it to get new ones while another may; 0: any.
+	MaxWaiting      int `toml:"max_waiting"`
+	MaxCachePercent int `toml:"max_cache_percent"`
+	// LoadInterval is how often these are read, from WaitingMetrics and
+	// CacheMetrics; empty: those of the usual engines.
+	LoadInterval   Duration `toml:"load_interval"`
+	WaitingMetrics []string `toml:"waiting_metrics"`
+	CacheMetrics   []string `toml:"cache_metrics"`
+	Canary         Canary   `toml:"canary"`
 }
 
 // Canary is a tiny completion, which tells an engine that works from one that only answers.

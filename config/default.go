@@ -94,6 +94,7 @@ func DefaultPool(name string) Pool {
 			Failures:     3,
 			Successes:    1,
 			StallTimeout: Duration(2 * time.Minute),
+			LoadInterval: Duration(time.Second),
 			Canary:       Canary{Timeout: Duration(30 * time.Second)},
 		},
 		TokenStallTimeout: Duration(30 * time.Second),

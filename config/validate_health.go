@@ -62,7 +62,7 @@ func (v *validator) validateMetricsPage(key func(string) string, h *Health) {
 	for _, list := range []struct {
 		name    string
 		samples []string
-	}{{"progress_metrics", h.ProgressMetrics}, {"busy_metrics", h.BusyMetrics}} {
+	}{{"progress_metrics", h.ProgressMetrics}, {"busy_metrics", h.BusyMetrics}, {"waiting_metrics", h.WaitingMetrics}, {"cache_metrics", h.CacheMetrics}} {
 		name, samples := list.name, list.samples
 		for i, sample := range samples {
 			if !sampleName.MatchString(sample) {
@@ -71,6 +71,17 @@ func (v *validator) validateMetricsPage(key func(string) string, h *Health) {
 		}
 		if len(samples) > 0 && h.MetricsPath == "" && !v.isFaulty(key("metrics_path")) {
 			v.report(key(name), "are read from no page: write metrics_path = \"/metrics\" too")
+		}
+	}
+	v.number(key("max_waiting"), h.MaxWaiting, 0, maxCount)
+	v.number(key("max_cache_percent"), h.MaxCachePercent, 0, 100)
+	v.duration(key("load_interval"), h.LoadInterval, shortest)
+	for _, threshold := range []struct {
+		name string
+		most int
+	}{{"max_waiting", h.MaxWaiting}, {"max_cache_percent", h.MaxCachePercent}} {
+		if threshold.most > 0 && h.MetricsPath == "" && !v.isFaulty(key("metrics_path")) {
+			v.report(key(threshold.name), "is compared with what no page says: write metrics_path = \"/metrics\" too")
 		}
 	}
 }

@@ -326,6 +326,7 @@ func (p *fakePlace) Gone(ctx context.Context) error {
 
 // fakeMember is a place in a pool with requests that the test counts by hand.
 type fakeMember struct {
+	load    *upstream.EngineLoad
 	onReady func(bool)
 	kick    chan struct{}
 
@@ -400,6 +401,21 @@ func (m *fakeMember) history() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return strings.Join(m.doubts, ", ")
+}
+
+func (m *fakeMember) SetLoad(l *upstream.EngineLoad) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.load = l
+}
+
+func (m *fakeMember) Load() upstream.EngineLoad {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.load == nil {
+		return upstream.EngineLoad{}
+	}
+	return *m.load
 }
 
 func (m *fakeMember) Elsewhere() int { return m.elsewhere }

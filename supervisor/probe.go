@@ -180,8 +180,9 @@ type checks struct {
 	// patience is how long the usual probe's answer is still listened for: what
 	// comes too late to be good is a sign of life all the same. 0: it is not.
 	patience time.Duration
-	canary   probe // nil: none is to be sent
-	page     *page // nil: there is none
+	canary   probe  // nil: none is to be sent
+	page     *page  // nil: there is none
+	gauge    *gauge // of the engine's load; nil: nobody wants to know
 }
 
 // newChecks makes them. command makes the probe of a command.
@@ -192,6 +193,7 @@ func newChecks(h config.Health, address string, how manner, command func(argv []
 	}
 	if h.MetricsPath != "" {
 		c.page = newPage(h, address, how)
+		c.gauge = newGauge(h, address, how)
 	}
 	switch h.Kind {
 	case kindTCP:

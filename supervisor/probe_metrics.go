@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"iter"
 	"net/http"
 	"strconv"
 	"strings"
@@ -79,10 +80,8 @@ func (p *page) read(ctx context.Context, s *signs) {
 
 // sums adds up the samples that count.
 func (p *page) sums(text string) (made, busy float64) {
-	for line := range strings.Lines(text) {
-		name, value, ok := sample(line)
+	for name, value := range samples(text) {
 		switch {
-		case !ok:
 		case p.progress[name]:
 			made += value
 		case p.busy[name]:
@@ -90,6 +89,17 @@ func (p *page) sums(text string) (made, busy float64) {
 		}
 	}
 	return made, busy
+}
+
+// samples are all that a page has.
+func samples(text string) iter.Seq2[string, float64] {
+	return func(yield func(name string, value float64) bool) {
+		for line := range strings.Lines(text) {
+			if name, value, ok := sample(line); ok && !yield(name, value) {
+				return
+			}
+		}
+	}
 }
 
 // sample reads a line of Prometheus' text format: NAME[{LABELS}] VALUE [TIMESTAMP].

@@ -31,6 +31,8 @@ type WorkerStatus struct {
 	Breaker upstream.BreakerState `json:"breaker"`
 	// Health is how a ready worker is judged; null for the others.
 	Health *Health `json:"health"`
+	// Load is what its engine says of its own; absent while nothing is known.
+	Load *Load `json:"load,omitempty"`
 	// Restarts since this master began.
 	Restarts int `json:"restarts"`
 	// Since when the worker is in State.
@@ -49,11 +51,39 @@ type ServerStatus struct {
 	Breaker upstream.BreakerState `json:"breaker"`
 	// Health is how it is judged; null before it is probed, and if it is not.
 	Health *Health `json:"health"`
-	Weight int     `json:"weight"`
+	// Load is what its engine says of its own; absent while nothing is known.
+	Load   *Load `json:"load,omitempty"`
+	Weight int   `json:"weight"`
 	// Tier is 0 for a server that serves first; another serves only while none of a lower tier can.
 	Tier int `json:"tier"`
 	// Wish is "run", or "stop" when an operator has drained it.
 	Wish string `json:"wish"`
+}
+
+// Load is what an engine says of its own load.
+type Load struct {
+	// Pressure is under or over, by the thresholds of the configuration.
+	Pressure string `json:"pressure"`
+	// Waiting requests and the share of the KV cache in use, 0 to 1; null where
+	// the engine does not say.
+	Waiting    *float64 `json:"waiting"`
+	CacheUsage *float64 `json:"cache_usage"`
+}
+
+// loadOf is nil while nothing is known.
+func loadOf(m member) *Load {
+	l := m.Load()
+	if l.Pressure == upstream.PressureUnknown {
+		return nil
+	}
+	known := &Load{Pressure: l.Pressure.String()}
+	if l.Waiting >= 0 {
+		known.Waiting = &l.Waiting
+	}
+	if l.CacheUsage >= 0 {
+		known.CacheUsage = &l.CacheUsage
+	}
+	return known
 }
 
 // Status is a snapshot of all pools, in the order of the configuration. It
@@ -74,7 +104,7 @@ func (s *Supervisor) Status() []PoolStatus {
 		for _, r := range p.remote {
 			status.Servers = append(status.Servers, ServerStatus{
 				Name: r.server.config.Name, Address: r.server.config.Address, State: r.server.State(),
-				InFlight: r.member.InFlight(), Breaker: r.member.Breaker(), Health: r.server.judged.Load(), Weight: r.server.config.Weight, Tier: r.seat.tier, Wish: wishText(r.held),
+				InFlight: r.member.InFlight(), Breaker: r.member.Breaker(), Health: r.server.judged.Load(), Load: loadOf(r.member), Weight: r.server.config.Weight, Tier: r.seat.tier, Wish: wishText(r.held),
 			})
 		}
 		for _, n := range p.names {
@@ -95,7 +125,7 @@ func (q *post) status() WorkerStatus {
 	}
 	facts := q.worker.published.Load()
 	status.State, status.PID, status.KeeperPID, status.Address = facts.state, facts.pid, facts.keeperPID, facts.address
-	status.Health = q.worker.judged.Load()
+	status.Health, status.Load = q.worker.judged.Load(), loadOf(q.member)
 	status.Restarts, status.Since, status.LastExit = facts.restarts, facts.since, facts.lastExit
 	return status
 }

@@ -31,6 +31,7 @@ func newVigil(h config.Health, m member, c *checks) *vigil {
 	v := &vigil{health: h, member: m, checks: c, signs: new(signs), failure: func(string, string) {}, tell: func(*Health) {}, warn: func(error) {}}
 	v.ears = newEars(v.signs)
 	v.judge = newJudge(h, m, v.signs)
+	c.gauge.begin(m)
 	return v
 }
 
@@ -39,6 +40,7 @@ func newVigil(h config.Health, m member, c *checks) *vigil {
 // to be killed.
 func (v *vigil) end() {
 	v.ears.end()
+	v.checks.gauge.end()
 	v.tell(nil)
 }
 

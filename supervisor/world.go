@@ -95,6 +95,10 @@ type member interface {
 	// Doubt keeps new requests from it for a while, if others can take them or
 	// they may wait.
 	Doubt(doubted bool)
+	// SetLoad says what its engine says of its own load; nil: nobody knows.
+	SetLoad(l *upstream.EngineLoad)
+	// Load is that.
+	Load() upstream.EngineLoad
 	// WaitIdle blocks until no request is in flight, or ctx ends.
 	WaitIdle(ctx context.Context) error
 	// Progress is the number of bytes that came from there so far.

@@ -14,6 +14,9 @@ type Collector struct {
 	opened   *prometheus.Desc
 	affinity *prometheus.Desc
 	tier     *prometheus.Desc
+	waiting  *prometheus.Desc
+	cache    *prometheus.Desc
+	over     *prometheus.Desc
 }
 
 // NewCollector returns a collector over the pools that there are when it is
@@ -29,6 +32,12 @@ func NewCollector(pools func() []*Pool) *Collector {
 			"1 if the upstream takes requests, 0 if not.", []string{"pool", "worker"}, nil),
 		tier: prometheus.NewDesc("stoker_upstream_tier",
 			"How late the upstream's turn is: 0 serves first, the others only while nobody before them can.", []string{"pool", "worker"}, nil),
+		waiting: prometheus.NewDesc("stoker_engine_waiting_requests",
+			"Requests that wait in the engine, by its own metrics page.", []string{"pool", "worker"}, nil),
+		cache: prometheus.NewDesc("stoker_engine_cache_usage_ratio",
+			"How full the engine's KV cache is, by its own metrics page.", []string{"pool", "worker"}, nil),
+		over: prometheus.NewDesc("stoker_engine_over_threshold",
+			"1 if the engine's load is above a threshold, 0 if it is below them all; absent while nobody knows.", []string{"pool", "worker"}, nil),
 		queued: prometheus.NewDesc("stoker_queue_length",
 			"Requests that wait because no upstream can serve.", []string{"pool"}, nil),
 		breaker: prometheus.NewDesc("stoker_breaker_state",
@@ -50,6 +59,9 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.opened
 	ch <- c.affinity
 	ch <- c.tier
+	ch <- c.waiting
+	ch <- c.cache
+	ch <- c.over
 }
 
 // Collect implements prometheus.Collector.
@@ -69,10 +81,25 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(c.ready, prometheus.GaugeValue, oneIf(m.Ready), s.Name, m.Name)
 			ch <- prometheus.MustNewConstMetric(c.tier, prometheus.GaugeValue, float64(m.Tier), s.Name, m.Name)
 			ch <- prometheus.MustNewConstMetric(c.opened, prometheus.CounterValue, float64(m.BreakerOpened), s.Name, m.Name)
+			c.collectLoad(ch, s.Name, &m)
 			for _, state := range breakerStates {
 				ch <- prometheus.MustNewConstMetric(c.breaker, prometheus.GaugeValue, oneIf(m.Breaker == state), s.Name, m.Name, string(state))
 			}
 		}
+	}
+}
+
+// collectLoad tells what is known of an engine's own load.
+func (c *Collector) collectLoad(ch chan<- prometheus.Metric, pool string, m *MemberStats) {
+	if m.Load.Pressure == PressureUnknown {
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(c.over, prometheus.GaugeValue, oneIf(m.Load.Pressure == PressureOver), pool, m.Name)
+	if m.Load.Waiting >= 0 {
+		ch <- prometheus.MustNewConstMetric(c.waiting, prometheus.GaugeValue, m.Load.Waiting, pool, m.Name)
+	}
+	if m.Load.CacheUsage >= 0 {
+		ch <- prometheus.MustNewConstMetric(c.cache, prometheus.GaugeValue, m.Load.CacheUsage, pool, m.Name)
 	}
 }
 

@@ -40,7 +40,9 @@ type Member struct {
 	warm     warm
 	alone    alone // see Pool.AcquireAlone
 	inFlight int
-	burden   uint64 // tokens that it has to read, see Relieve
+	engine   EngineLoad // see SetLoad
+	eases    bool       // see Pool.noteEase
+	burden   uint64     // tokens that it has to read, see Relieve
 	// elsewhere is how many requests another process has there; see Pool.SetElsewhere.
 	elsewhere int
 	idle      chan struct{} // closed when both become 0; nil while nobody waits for that
@@ -52,7 +54,7 @@ type Member struct {
 func newMember(p *Pool, name string, weight int) *Member {
 	return &Member{
 		pool: p, name: name, weight: uint64(max(weight, 1)), seed: hash(name), rank: -1, kick: make(chan struct{}, 1),
-		breaker: breaker{state: BreakerClosed}, warm: warm{parts: fullShare},
+		breaker: breaker{state: BreakerClosed}, warm: warm{parts: fullShare}, engine: unknownLoad,
 	}
 }
 

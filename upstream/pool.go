@@ -58,8 +58,11 @@ type Pool struct {
 	ready    int // members that are
 	expected int // members that are not, and soon will be
 	// tier is the highest whose members get requests; tiered: there is one above 0.
-	tier      int
-	tiered    bool
+	tier   int
+	tiered bool
+	// pressed: somebody's load has been known. easing is how many are under; see noteEase.
+	pressed   bool
+	easing    int
 	noneSince time.Time // since when nobody is ready; means nothing while somebody is
 }
 
@@ -298,10 +301,10 @@ func (p *Pool) claim(m *Member, by *wish, charged *int) {
 // arrange lets m be chosen if it can serve now, and only then. It runs at each
 // change of what that depends on. The lock is held.
 func (p *Pool) arrange(m *Member) {
-	if p.noteFitness(m) {
+	if p.noteFitness(m) || p.pressed && p.noteEase(m) {
 		return // it was arranged with all the others
 	}
-	serves := m.ready && p.hasTurn(m) && !m.doubted && !m.alone.held && m.breaker.admits()
+	serves := m.ready && p.hasTurn(m) && !p.spared(m) && !m.doubted && !m.alone.held && m.breaker.admits()
 	p.tally(m, serves)
 	if serves && p.hasRoom(m) {
 		p.ranking.add(m)

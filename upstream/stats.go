@@ -23,6 +23,8 @@ type MemberStats struct {
 	// Tier is how late its turn is; 0: it serves first. See Member.SetTier.
 	Tier    int
 	Breaker BreakerState
+	// Load is what its engine says of its own.
+	Load EngineLoad
 	// BreakerOpened is how often the breaker has opened.
 	BreakerOpened uint64
 }
@@ -35,7 +37,7 @@ func (p *Pool) Stats() Stats {
 	for _, m := range p.members {
 		s.Members = append(s.Members, MemberStats{
 			Name: m.name, Ready: m.ready, InFlight: m.load(), Elsewhere: m.elsewhere, Weight: int(m.weight), Tier: m.tier,
-			Tunnels: m.Tunnels(),
+			Tunnels: m.Tunnels(), Load: m.engine,
 			Breaker: m.breaker.state, BreakerOpened: m.breaker.opened,
 		})
 	}

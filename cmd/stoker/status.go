@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -121,14 +122,14 @@ func (a *adminAddress) exchange(ctx context.Context, method, path string, conten
 func printStatus(w io.Writer, s *status, now time.Time) error {
 	fmt.Fprintf(w, "stoker %s, pid %d, generation %d: %s\n\n", s.Version, s.PID, s.Generation, s.State)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "POOL\tNAME\tSTATE\tFOR\tHEALTH\tBREAKER\tIN FLIGHT\tRESTARTS\tPID\tADDRESS\tLAST EXIT")
+	fmt.Fprintln(t, "POOL\tNAME\tSTATE\tFOR\tHEALTH\tLOAD\tBREAKER\tIN FLIGHT\tRESTARTS\tPID\tADDRESS\tLAST EXIT")
 	for _, pool := range s.Pools {
 		for _, worker := range pool.Workers {
 			printWorker(t, pool.Name, &worker, now)
 		}
 		for _, server := range pool.Servers {
-			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%s\t%s\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name+tierMark(server.Tier), string(server.State)+wishMark(server.Wish, string(server.State)),
-				healthText(server.Health), breakerText(server.Breaker), server.InFlight, server.Address)
+			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%s\t%s\t%s\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name+tierMark(server.Tier), string(server.State)+wishMark(server.Wish, string(server.State)),
+				healthText(server.Health), loadText(server.Load), breakerText(server.Breaker), server.InFlight, server.Address)
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -165,6 +166,21 @@ func healthText(h *supervisor.Health) string {
 	}
 }
 
+// loadText is what an engine says of its own load.
+func loadText(l *supervisor.Load) string {
+	if l == nil {
+		return "-"
+	}
+	var said []string
+	if l.Waiting != nil {
+		said = append(said, fmt.Sprintf("%.0f waiting", *l.Waiting))
+	}
+	if l.CacheUsage != nil {
+		said = append(said, fmt.Sprintf("cache %.0f %%", 100**l.CacheUsage))
+	}
+	return l.Pressure + " (" + strings.Join(said, ", ") + ")"
+}
+
 // breakerText is the word that people use for the state of a breaker.
 func breakerText(b upstream.BreakerState) string {
 	if b == upstream.BreakerHalfOpen {
@@ -181,6 +197,6 @@ func printWorker(t io.Writer, pool string, w *supervisor.WorkerStatus, now time.
 	if w.LastExit != nil {
 		exit = w.LastExit.Text
 	}
-	fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", pool, w.Name, string(w.State)+wishMark(w.Wish, string(w.State)),
-		now.Sub(w.Since).Round(time.Second), healthText(w.Health), breakerText(w.Breaker), w.InFlight, w.Restarts, pid, w.Address, exit)
+	fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", pool, w.Name, string(w.State)+wishMark(w.Wish, string(w.State)),
+		now.Sub(w.Since).Round(time.Second), healthText(w.Health), loadText(w.Load), breakerText(w.Breaker), w.InFlight, w.Restarts, pid, w.Address, exit)
 }
