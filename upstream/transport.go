@@ -7,9 +7,11 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"stoker/exchange"
+	"stoker/internal/rawconn"
 )
 
 // TransportOptions bound what a Transport does.
@@ -139,6 +141,12 @@ func NewTransport(address string, o TransportOptions) *Transport {
 		t.network, t.address = "unix", path
 	}
 	t.dialer.SetMultipathTCP(false)
+	t.dialer.Control = func(_, address string, raw syscall.RawConn) error {
+		if t.network != "tcp" {
+			return nil
+		}
+		return rawconn.OnLoopback(address, raw)
+	}
 	t.idle.init(o.MaxIdle, o.IdleTimeout)
 	return t
 }

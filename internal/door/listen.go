@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stoker/internal/rawconn"
 )
 
 // DefaultMode of a unix socket: the owner and its group may connect.
@@ -51,7 +53,7 @@ func Listen(ctx context.Context, address string, o Options) (net.Listener, error
 	// Keep-alive and no-delay are inherited by accepted sockets: set here once
 	// they cost no system call per connection. Multipath TCP, Go's default, is
 	// slower and refuses the socket filter that Close needs.
-	config := net.ListenConfig{KeepAlive: -1, Control: keepAlive}
+	config := net.ListenConfig{KeepAlive: -1, Control: prepare}
 	config.SetMultipathTCP(false)
 	ln, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
@@ -60,7 +62,10 @@ func Listen(ctx context.Context, address string, o Options) (net.Listener, error
 	return ln, nil
 }
 
-func keepAlive(_, _ string, raw syscall.RawConn) error {
+func prepare(_, address string, raw syscall.RawConn) error {
+	if err := rawconn.OnLoopback(address, raw); err != nil {
+		return err
+	}
 	return control(raw, func(fd int) error {
 		return errors.Join(
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
