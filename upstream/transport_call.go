@@ -14,6 +14,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/rawconn"
 )
 
 // smallBody is the largest request body that is read whole before a connection
@@ -56,6 +57,7 @@ type call struct {
 	begun    bool  // see Failure
 	heard    bool  // a byte came over link
 	writeErr error // of the request
+	early    early
 	dirty    bool  // the sink may hold something back
 	sinkErr  error // of a flush
 	// What reads are given, bound once: in.bodyRoom and restNow for a body, in.room
@@ -170,7 +172,7 @@ func (c *call) compose() *Failure {
 
 // carry runs the exchange over l and decides what becomes of l.
 func (c *call) carry(l *link) *Failure {
-	c.link, c.heard, c.writeErr = l, false, nil
+	c.link, c.heard, c.writeErr, c.early = l, false, nil, early{}
 	c.disarm = onEnd(c.ctx, l.abort)
 	failure := c.talk()
 	if c.link != nil {
@@ -247,24 +249,70 @@ func (c *call) talk() *Failure {
 	return nil
 }
 
-// send writes the head and a small body, or starts the upload of a large one.
-// An error is not the end: an upstream may answer, and close, before it has
-// read everything.
+// send writes the head and a small body, or starts the upload of a large one, if
+// the link is still good. An error is not the end: an upstream may answer, and close,
+// before it has read everything.
 func (c *call) send() *Failure {
-	n, err := c.link.conn.Write(c.request.p)
-	c.sentBefore, c.sent = c.sent, c.sent || n > 0
-	if err != nil {
-		c.writeErr = err
-		if n == 0 && c.link.reused {
-			return c.fail(OpStale, err)
-		}
-		return nil
+	large := c.x.Length < 0 || c.x.Length > smallBody
+	if plain := spliceable(c.link.conn); plain != nil && !large {
+		return c.ask(plain)
 	}
-	if c.x.Length < 0 || c.x.Length > smallBody {
+	if c.link.reused {
+		if err := c.link.conn.CheckIdle(); err != nil {
+			return c.stale(err)
+		}
+	}
+	if failure := c.wrote(c.link.conn.Write(c.request.p)); failure != nil || c.writeErr != nil {
+		return failure
+	}
+	if large {
 		c.upload = startUpload(c.x, c.link.conn, c.t.options.Load().ResponseTimeout)
 		return nil
 	}
 	c.expectHead()
+	return nil
+}
+
+// ask sends a small request, and reads the beginning of the answer.
+func (c *call) ask(conn *rawconn.Conn) *Failure {
+	c.expectHead()
+	a := conn.Ask(c.request.p, c.link.reused, c.headRoom, c.restHead)
+	if a.Stale != nil {
+		return c.stale(a.Stale)
+	}
+	failure := c.wrote(a.Written, a.WriteErr)
+	if c.writeErr == nil {
+		c.early = early{true, a.N, a.Err}
+	}
+	return failure
+}
+
+// early is what was read of an answer before anybody asked for it.
+type early struct {
+	set bool
+	n   int
+	err error
+}
+
+// stale ends the use of a link that is not good any more. Nothing was written.
+func (c *call) stale(err error) *Failure {
+	if closedByPeer(err) {
+		c.t.idle.learn(c.link.idled)
+	}
+	c.sentBefore = c.sent
+	return c.fail(OpStale, noEOF(err))
+}
+
+// wrote notes how a write of the request went.
+func (c *call) wrote(n int, err error) *Failure {
+	c.sentBefore, c.sent = c.sent, c.sent || n > 0
+	if err == nil {
+		return nil
+	}
+	c.writeErr = err
+	if n == 0 && c.link.reused {
+		return c.fail(OpStale, err)
+	}
 	return nil
 }
 
@@ -323,9 +371,12 @@ func (c *call) receiveHead() *Failure {
 func (c *call) readHead() *Failure {
 	var n int
 	var err error
-	if len(c.in.unread()) == 0 {
+	switch {
+	case c.early.set:
+		n, err, c.early = c.early.n, c.early.err, early{}
+	case len(c.in.unread()) == 0:
 		n, err = c.link.conn.ReadLazily(c.headRoom, c.restHead) // a long prefill holds no buffer
-	} else {
+	default:
 		n, err = c.link.conn.Read(c.in.room())
 	}
 	if n > 0 {

@@ -107,7 +107,8 @@ func (i *idleLinks) init(limit int, timeout time.Duration) {
 	i.max, i.timeout = limit, timeout
 }
 
-// take returns the connection used last that is still good, nil when there is none.
+// take returns the connection used last that is not too old, nil when there is
+// none. Whether it is still good shows when it is used, see call.send.
 func (i *idleLinks) take() *link {
 	for {
 		l := i.pop()
@@ -116,13 +117,7 @@ func (i *idleLinks) take() *link {
 		}
 		l.idled = time.Since(l.since)
 		if l.idled < i.patience() {
-			err := l.conn.CheckIdle()
-			if err == nil {
-				return l
-			}
-			if closedByPeer(err) {
-				i.learn(l.idled)
-			}
+			return l
 		}
 		i.drop(l)
 	}

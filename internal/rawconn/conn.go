@@ -45,6 +45,7 @@ type Conn struct {
 
 	in  reading
 	out writing
+	ask asking
 }
 
 // reading is the read in progress: arguments and results of the callback,
@@ -240,17 +241,26 @@ func (c *Conn) CheckIdle() error {
 	return err
 }
 
-func (c *Conn) tryPeek(fd uintptr) {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd,
-		uintptr(unsafe.Pointer(&c.in.peeked)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0) //nolint:gosec // G103: the kernel wants an address
-	switch {
-	case errno == unix.EAGAIN, errno == unix.EINTR:
-	case errno != 0:
-		c.in.err = os.NewSyscallError("recvfrom", errno)
-	case n == 0:
-		c.in.err = io.EOF
-	default:
-		c.in.err = ErrUnsolicited
+func (c *Conn) tryPeek(fd uintptr) { c.isSilent(fd) }
+
+// isSilent says whether nothing has come. Else in.err says what has.
+func (c *Conn) isSilent(fd uintptr) bool {
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd,
+			uintptr(unsafe.Pointer(&c.in.peeked)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0) //nolint:gosec // G103: the kernel wants an address
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno == unix.EAGAIN:
+			return true
+		case errno != 0:
+			c.in.err = os.NewSyscallError("recvfrom", errno)
+		case n == 0:
+			c.in.err = io.EOF
+		default:
+			c.in.err = ErrUnsolicited
+		}
+		return false
 	}
 }
 
