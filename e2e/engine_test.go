@@ -41,6 +41,7 @@ type engineFlags struct {
 	sleep      bool   // serves nothing: is such a child
 	alone      string // a file that no other engine's tree may hold
 	orphan     bool   // serves nothing: starts such a child and exits
+	grpc       bool   // speaks gRPC, see talker
 }
 
 // engineMain is such an engine, from its first instruction to its exit.
@@ -58,6 +59,7 @@ func engineMain(args []string) {
 	set.BoolVar(&f.family, "family", false, "start a child and a grandchild")
 	set.BoolVar(&f.sleep, "sleep", false, "only exist")
 	set.BoolVar(&f.orphan, "orphan", false, "start a sleeper and exit")
+	set.BoolVar(&f.grpc, "grpc", false, "speak gRPC")
 	set.StringVar(&f.alone, "alone", "", "file to lock")
 	_ = set.Parse(args)
 	if f.alone != "" {
@@ -121,7 +123,9 @@ func serveEngine(f engineFlags) {
 	} else {
 		listener, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(f.port))
 	}
-	if err == nil {
+	if err == nil && f.grpc {
+		err = serveGRPC(listener)
+	} else if err == nil {
 		note("listen")
 		err = http.Serve(listener, engineHandler(f))
 	}
