@@ -53,11 +53,13 @@ type Config struct {
 	// it is ready to take over; past it, it is killed and the upgrade has failed.
 	UpgradeTimeout Duration `toml:"upgrade_timeout"`
 
-	TLS      TLS      `toml:"tls"`
-	Clients  Clients  `toml:"clients"`
-	Shutdown Shutdown `toml:"shutdown"`
-	Recorder Recorder `toml:"recorder"`
-	Crashes  Crashes  `toml:"crashes"`
+	TLS TLS `toml:"tls"`
+	// ProxyProtocol is how proxies that pass on bytes name their clients.
+	ProxyProtocol ProxyProtocol `toml:"proxy_protocol"`
+	Clients       Clients       `toml:"clients"`
+	Shutdown      Shutdown      `toml:"shutdown"`
+	Recorder      Recorder      `toml:"recorder"`
+	Crashes       Crashes       `toml:"crashes"`
 	// Quarantine refuses what has killed engines.
 	Quarantine Quarantine `toml:"quarantine"`
 	// Resolver looks up servers that are given by name.

@@ -85,6 +85,8 @@ func isOff(v reflect.Value) bool {
 		return len(c.Origins) == 0
 	case ACME:
 		return !c.Enabled()
+	case ProxyProtocol:
+		return !c.Enabled()
 	}
 	return false
 }

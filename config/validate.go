@@ -76,6 +76,7 @@ func newValidator(c *Config, o origin, h *host) *validator {
 func (v *validator) validate() {
 	v.validateDoors()
 	v.validateTLS()
+	v.validateProxyProtocol()
 	v.validateRunDir()
 	v.validateLogs()
 	v.validateReadinessPath()

@@ -2,7 +2,6 @@ package front
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -52,6 +51,8 @@ type conn struct {
 	by version
 	// refused: it is one too many, and will be told this.
 	refused error
+	// announced: it begins with who the client is.
+	announced bool
 
 	// readDeadline is as last set by who reads.
 	readDeadline time.Time
@@ -72,15 +73,15 @@ type conn struct {
 	tunnel  bool    // now has taken it over for good
 }
 
-// newConn makes a connection of nc, with TLS unless config is nil.
-func newConn(f *Front, nc net.Conn, config *tls.Config) (*conn, error) {
+// newConn makes a connection of nc.
+func newConn(f *Front, nc net.Conn, m Manner) (*conn, error) {
 	raw, err := rawconn.Wrap(nc)
 	if err != nil {
 		return nil, fmt.Errorf("accept from %s: %w", nc.LocalAddr(), err)
 	}
 	c := &conn{wire: wire{raw: raw}, front: f}
-	if config != nil {
-		c.secure(config)
+	if m.TLS != nil {
+		c.secure(m.TLS)
 	}
 	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		at := tcp.AddrPort()
@@ -229,15 +230,24 @@ func (f *Front) welcome(c *conn) error {
 
 // tooMany says whether c is a connection too many, and of whom. f.mu is held.
 func (f *Front) tooMany(c *conn) error {
-	limits := f.limits.Load()
 	if !c.client.IsValid() {
 		return nil // a unix socket's peer: the host's own
 	}
-	c.peer = limits.peerOf(c.client.Addr())
-	switch {
-	case limits.Conns > 0 && len(f.conns)-f.refused >= limits.Conns:
+	if limit := f.limits.Load().Conns; limit > 0 && len(f.conns)-f.refused >= limit {
 		return errTooMany
-	case c.peer.IsValid() && limits.ConnsPerAddress > 0 && f.peers[c.peer] >= limits.ConnsPerAddress:
+	}
+	if c.announced {
+		return nil // whose it is will be known when it is introduced
+	}
+	return f.tooManyOfOne(c)
+}
+
+// tooManyOfOne says whether c's client, by whom it is counted from now on, has
+// one too many. f.mu is held.
+func (f *Front) tooManyOfOne(c *conn) error {
+	limits := f.limits.Load()
+	c.peer = limits.peerOf(c.client.Addr())
+	if c.peer.IsValid() && limits.ConnsPerAddress > 0 && f.peers[c.peer] >= limits.ConnsPerAddress {
 		return errTooManyOfOne
 	}
 	return nil

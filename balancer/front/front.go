@@ -166,14 +166,21 @@ func (f *Front) newServer() *http.Server {
 // Serve accepts connections from l, *net.TCPConn or *net.UnixConn, until l is
 // closed; then it returns nil. It may be called for several listeners. It
 // closes l when it returns.
-func (f *Front) Serve(l net.Listener) error { return f.ServeTLS(l, nil) }
+func (f *Front) Serve(l net.Listener) error {
+	return f.ServeAs(l, func() Manner { return Manner{} })
+}
 
-// ServeTLS is Serve with TLS. secure is asked for each connection how it is
-// secured; one for which it returns nil is plain. It must not wait.
-func (f *Front) ServeTLS(l net.Listener, secure func() *tls.Config) error {
-	if secure == nil {
-		secure = func() *tls.Config { return nil }
-	}
+// Manner is how a connection begins.
+type Manner struct {
+	// TLS is how it is secured; nil: it is plain.
+	TLS *tls.Config
+	// Proxies are who connects for others; nil: nobody does.
+	Proxies *Proxies
+}
+
+// ServeAs is Serve of connections that begin in another manner, which is asked
+// for with each of them. It must not wait.
+func (f *Front) ServeAs(l net.Listener, manner func() Manner) error {
 	defer func() { _ = l.Close() }() // most often closed already
 	var wait backoff
 	for {
@@ -181,7 +188,7 @@ func (f *Front) ServeTLS(l net.Listener, secure func() *tls.Config) error {
 		switch {
 		case err == nil:
 			wait = 0
-			f.admit(nc, secure())
+			f.admit(nc, manner())
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case !isTemporary(err):
@@ -214,15 +221,18 @@ func isTemporary(err error) bool {
 }
 
 // admit serves a new connection.
-func (f *Front) admit(nc net.Conn, config *tls.Config) {
-	c, err := newConn(f, nc, config)
+func (f *Front) admit(nc net.Conn, m Manner) {
+	c, err := newConn(f, nc, m)
 	if err != nil {
 		// The listener is of a kind that we cannot serve; every connection says so.
 		f.log.Error("connection refused", "error", err)
 		_ = nc.Close()
 		return
 	}
-	if err := f.welcome(c); err != nil {
+	if c.announced, err = m.Proxies.announces(c.client); err == nil {
+		err = f.welcome(c)
+	}
+	if err != nil {
 		f.turnAway(c, err)
 		return
 	}

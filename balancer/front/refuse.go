@@ -43,6 +43,10 @@ func refusalOf(err error) refusal {
 		return refusal{http.StatusRequestTimeout, "timeout", "head_timeout"}
 	case errors.Is(err, errPlainHTTP):
 		return refusal{http.StatusBadRequest, "bad_request", "plain_http_on_tls"}
+	case errors.Is(err, errStranger):
+		return refusal{http.StatusForbidden, "bad_request", "not_a_proxy"}
+	case errors.Is(err, errProxy):
+		return refusal{http.StatusBadRequest, "bad_request", "proxy_header"}
 	case errors.Is(err, errTooMany):
 		return refusal{http.StatusServiceUnavailable, "server_unavailable", codeTooMany}
 	case errors.Is(err, errTooManyOfOne):

@@ -60,7 +60,7 @@ func startTLS(t *testing.T, serve handlerFunc, change func(f *Front)) *securely 
 	}
 	s.addr = l.Addr().String()
 	served := make(chan error, 1)
-	go func() { served <- s.ServeTLS(l, certified) }()
+	go func() { served <- s.ServeAs(l, func() Manner { return Manner{TLS: certified()} }) }()
 	t.Cleanup(func() {
 		_ = l.Close()
 		if err := <-served; err != nil {

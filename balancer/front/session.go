@@ -65,6 +65,7 @@ func (s *session) reset(c *conn) {
 // run serves until the connection ends or turns out to be HTTP/2.
 func (s *session) run() {
 	switch {
+	case s.conn.announced && !s.meet():
 	case s.conn.tls != nil && !s.shakeHands():
 	case s.conn.refused != nil:
 		s.turnAway()

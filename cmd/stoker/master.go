@@ -342,7 +342,7 @@ func (m *master) begin(ctx context.Context, serving *errgroup.Group, broken chan
 
 // serve lets the front serve l, and tells broken if that ends before its time.
 func (m *master) serve(address string, l net.Listener, broken chan<- error) error {
-	err := m.front.ServeTLS(l, m.secureBy(address))
+	err := m.front.ServeAs(l, m.mannerOf(address))
 	if err == nil || m.now() != serving {
 		return nil
 	}

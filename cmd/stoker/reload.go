@@ -280,7 +280,7 @@ func storeListeners(d *door.Door, opened map[string]*door.Listener, n *notifier)
 func (m *master) serveMore(address string, l *door.Listener) {
 	m.jobs.Go(func() {
 		// Its failure ends it alone: the others serve on.
-		if err := m.front.ServeTLS(l, m.secureBy(address)); err != nil && m.now() == serving {
+		if err := m.front.ServeAs(l, m.mannerOf(address)); err != nil && m.now() == serving {
 			m.log.Error("listener broke", "listen", l.Addr().String(), "error", err)
 		}
 	})

@@ -151,19 +151,25 @@ func (m *master) tickets() *certs.Tickets {
 	return &t
 }
 
-// secureBy says for each connection to a configured address whether it has TLS:
-// a reload may change that while the listener stays. It is asked by one goroutine.
-func (m *master) secureBy(address string) func() *tls.Config {
+// mannerOf says for each connection to a configured address how it begins: a
+// reload may change that while the listener stays. It is asked by one goroutine.
+func (m *master) mannerOf(address string) func() front.Manner {
+	var by *config.Config
+	var manner front.Manner
 	secure := false
-	return func() *tls.Config {
+	return func() front.Manner {
 		// One that is not configured any more goes on as it was until its door is closed.
-		if cfg := m.current.Load(); slices.Contains(cfg.Doors(), address) {
-			secure = cfg.Secure(address)
+		if cfg := m.current.Load(); cfg != by && slices.Contains(cfg.Doors(), address) {
+			by, secure, manner.Proxies = cfg, cfg.Secure(address), nil
+			if some, all := cfg.ProxyProtocol.Speaks(address); some {
+				manner.Proxies = &front.Proxies{From: cfg.ProxyProtocol.From, Only: all}
+			}
 		}
-		if !secure {
-			return nil
+		manner.TLS = nil
+		if secure {
+			manner.TLS = m.certs.Config()
 		}
-		return m.certs.Config()
+		return manner
 	}
 }
 
