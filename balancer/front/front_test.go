@@ -16,6 +16,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/steady"
 )
 
 // patience bounds every wait of a test; nothing is expected to take as long.
@@ -52,7 +53,7 @@ func startAs(tb testing.TB, serve handlerFunc, change func(f *Front)) *fixture {
 	}
 	change(f)
 	fx.Front = f
-	fx.listen, err = net.Listen("tcp", "127.0.0.1:0")
+	fx.listen, err = net.Listen("tcp", steady.Reserve(tb, "127.0.0.1")) // where nobody else is met when it is closed
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/steady"
 )
 
 // brief is a limit that is meant to be reached.
@@ -55,16 +56,18 @@ func TestHeadsThatTakeTooLong(t *testing.T) {
 }
 
 func TestIdleConnectionsAreClosedInSilence(t *testing.T) {
-	fx := startAs(t, echo, func(f *Front) { f.limits.Load().Idle = brief })
-	silent := fx.dial(t)
-	used := fx.dial(t)
-	used.send(t, get("/"))
-	used.answer(t, "GET")
-	blank := fx.dial(t)
-	blank.send(t, "\r\n") // begins nothing
-	for _, c := range []*client{silent, used, blank} {
-		c.closed(t)
-	}
+	steady.WithLimit(t, brief, func(t *steady.Trial, limit time.Duration) {
+		fx := startAs(t, echo, func(f *Front) { f.limits.Load().Idle = limit })
+		silent := fx.dial(t)
+		used := fx.dial(t)
+		used.send(t, get("/"))
+		used.answer(t, "GET")
+		blank := fx.dial(t)
+		blank.send(t, "\r\n") // begins nothing
+		for _, c := range []*client{silent, used, blank} {
+			c.closed(t)
+		}
+	})
 }
 
 // One empty line before a request is skipped, and no more, however they come.
@@ -90,17 +93,19 @@ func TestEmptyLineBeforeARequest(t *testing.T) {
 
 // The limits are for clients that wait, not for those who are made to.
 func TestSlowEnginesAreNotTheClientsFault(t *testing.T) {
-	fx := startAs(t, func(ctx context.Context, x *exchange.Exchange) {
-		<-time.After(3 * brief)
-		echo(ctx, x)
-	}, func(f *Front) { f.limits.Load().Idle, f.limits.Load().Head, f.limits.Load().Body = brief, brief, brief })
-	c := fx.dial(t)
-	c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"+get("/next"))
-	for range 2 {
-		if r, body := c.answer(t, "POST"); r.StatusCode != http.StatusOK {
-			t.Errorf("got %d %s", r.StatusCode, body)
+	steady.WithLimit(t, brief, func(t *steady.Trial, limit time.Duration) {
+		fx := startAs(t, func(ctx context.Context, x *exchange.Exchange) {
+			<-time.After(3 * limit)
+			echo(ctx, x)
+		}, func(f *Front) { f.limits.Load().Idle, f.limits.Load().Head, f.limits.Load().Body = limit, limit, limit })
+		c := fx.dial(t)
+		c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"+get("/next"))
+		for range 2 {
+			if r, body := c.answer(t, "POST"); r.StatusCode != http.StatusOK {
+				t.Errorf("got %d %s", r.StatusCode, body)
+			}
 		}
-	}
+	})
 }
 
 func TestBodiesThatTakeTooLong(t *testing.T) {
@@ -249,37 +254,39 @@ func TestStreamThatIsNotReadIsGivenUp(t *testing.T) {
 // A transfer may take as long as it likes while it moves, also when it moves so
 // slowly that the socket takes nothing for longer than the limit.
 func TestSlowReaderIsServed(t *testing.T) {
-	const size = 6 << 20
-	engine, src := pair(t)
-	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
-		_ = x.Sink.Head(&http1.Response{Status: 200}, size)
-		if _, err := x.Sink.Splice(src, size); err != nil {
-			x.Sink.Break(err)
-			return
-		}
-		_ = x.Sink.End(nil)
-	}, func(f *Front) { f.limits.Load().Write = brief })
-	go func() { _, _ = engine.Write(make([]byte, size)) }()
-	c := fx.dial(t)
-	_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-	c.send(t, get("/"))
-	r, err := http.ReadResponse(c.in, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Body.Close()
-	began, got := time.Now(), 0
-	for buf := make([]byte, 128<<10); ; {
-		n, err := io.ReadFull(r.Body, buf)
-		got += n
+	steady.WithLimit(t, brief, func(t *steady.Trial, limit time.Duration) {
+		const size = 6 << 20
+		engine, src := pair(t)
+		fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
+			_ = x.Sink.Head(&http1.Response{Status: 200}, size)
+			if _, err := x.Sink.Splice(src, size); err != nil {
+				x.Sink.Break(err)
+				return
+			}
+			_ = x.Sink.End(nil)
+		}, func(f *Front) { f.limits.Load().Write = limit })
+		go func() { _, _ = engine.Write(make([]byte, size)) }()
+		c := fx.dial(t)
+		_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+		c.send(t, get("/"))
+		r, err := http.ReadResponse(c.in, nil)
 		if err != nil {
-			break
+			t.Fatal(err)
 		}
-		time.Sleep(brief / 4)
-	}
-	if took := time.Since(began); got != size || took < 5*brief {
-		t.Errorf("%d bytes of %d in %v", got, size, took)
-	}
+		defer r.Body.Close()
+		began, got := time.Now(), 0
+		for buf := make([]byte, 128<<10); ; {
+			n, err := io.ReadFull(r.Body, buf)
+			got += n
+			if err != nil {
+				break
+			}
+			time.Sleep(limit / 4)
+		}
+		if took := time.Since(began); got != size || took < 5*limit {
+			t.Errorf("%d bytes of %d in %v", got, size, took)
+		}
+	})
 }
 
 func TestTooManyConnections(t *testing.T) {
@@ -375,27 +382,29 @@ func TestWhoIsCountedByAddress(t *testing.T) {
 
 // An engine that takes a body slowly makes no client slow.
 func TestSlowEngineIsNotASlowBody(t *testing.T) {
-	fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
-		got, pauses := 0, 0
-		for buf := make([]byte, 1<<20); ; {
-			n, err := x.Body.Read(buf)
-			got += n
-			if err != nil {
-				respond(x, 200, fmt.Sprint(got, " ", err))
-				return
+	steady.WithLimit(t, 6*brief, func(t *steady.Trial, limit time.Duration) {
+		fx := startAs(t, func(_ context.Context, x *exchange.Exchange) {
+			got, pauses := 0, 0
+			for buf := make([]byte, 1<<20); ; {
+				n, err := x.Body.Read(buf)
+				got += n
+				if err != nil {
+					respond(x, 200, fmt.Sprint(got, " ", err))
+					return
+				}
+				if pauses < 3 {
+					pauses++
+					time.Sleep(limit + limit/3)
+				}
 			}
-			if pauses < 3 {
-				pauses++
-				time.Sleep(8 * brief)
-			}
+		}, func(f *Front) { f.limits.Load().Body, f.limits.Load().BodyRate = limit, 1<<30 })
+		c := fx.dial(t)
+		c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8388608\r\n\r\n")
+		go func() { _, _ = c.Write(make([]byte, 8<<20)) }()
+		if _, body := c.answer(t, "POST"); body != "8388608 EOF" {
+			t.Errorf("got %s", body)
 		}
-	}, func(f *Front) { f.limits.Load().Body, f.limits.Load().BodyRate = 6*brief, 1<<30 })
-	c := fx.dial(t)
-	c.send(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8388608\r\n\r\n")
-	go func() { _, _ = c.Write(make([]byte, 8<<20)) }()
-	if _, body := c.answer(t, "POST"); body != "8388608 EOF" {
-		t.Errorf("got %s", body)
-	}
+	})
 }
 
 // Byte for byte: what the client gets of an answer.

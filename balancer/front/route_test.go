@@ -311,9 +311,6 @@ func (p *proto) get(t *testing.T, addr, host, path string) (status int, kind, te
 // noticed, and no engine hears of it.
 func TestClientLeavesWhileItsBodyIsReadAhead(t *testing.T) {
 	h := startHouses(t, []string{"a"}, balancer.Options{Routes: []config.Route{{Models: []string{"m"}, Pool: "a"}, {Pool: "a", Path: "/other"}}})
-	limits := front.DefaultLimits()
-	limits.Body = 300 * time.Millisecond
-	h.front.SetLimits(limits)
 	gone := func(t *testing.T, status int) {
 		t.Helper()
 		select {
@@ -333,6 +330,11 @@ func TestClientLeavesWhileItsBodyIsReadAhead(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
+				limits := front.DefaultLimits()
+				if !hangUp {
+					limits.Body = 300 * time.Millisecond
+				}
+				h.front.SetLimits(limits)
 				_, _ = io.WriteString(c, "POST /v1 HTTP/1.1\r\nHost: a\r\n"+head)
 				if hangUp {
 					_ = c.Close()
@@ -343,6 +345,7 @@ func TestClientLeavesWhileItsBodyIsReadAhead(t *testing.T) {
 			})
 		}
 	}
+	h.front.SetLimits(front.DefaultLimits())
 	t.Run("HTTP/2", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		body, client := io.Pipe()

@@ -158,11 +158,7 @@ func TestTLSKeepsToWhatWasAgreed(t *testing.T) {
 }
 
 func TestTLSHandshakesThatFail(t *testing.T) {
-	s := startTLS(t, tell, func(f *Front) {
-		l := DefaultLimits()
-		l.Handshake = 500 * time.Millisecond
-		f.SetLimits(l)
-	})
+	s := startTLS(t, tell, func(*Front) {})
 	hello := "\x16\x03\x01\x02\x00\x01"
 	for name, tc := range map[string]struct {
 		send func(c *client)
@@ -181,6 +177,11 @@ func TestTLSHandshakesThatFail(t *testing.T) {
 		}, "refused_by_client"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			l := DefaultLimits()
+			if tc.want == "timeout" {
+				l.Handshake = 500 * time.Millisecond
+			}
+			s.SetLimits(l)
 			c := s.dial(t)
 			tc.send(c)
 			if got := s.result(t); got != tc.want {
