@@ -52,16 +52,17 @@ func (m *serviceManager) read(conn *net.UnixConn) {
 		}
 		controls, _ := unix.ParseSocketControlMessage(rights[:oob])
 		note := string(text[:n])
+		var fds []int
 		for i := range controls {
-			fds, _ := unix.ParseUnixRights(&controls[i])
-			for _, fd := range fds {
-				_ = unix.Close(fd)
-				note += "\n+fd"
-			}
+			some, _ := unix.ParseUnixRights(&controls[i])
+			fds = append(fds, some...)
 		}
 		m.mu.Lock()
-		m.said = append(m.said, note)
+		m.said = append(m.said, note+strings.Repeat("\n+fd", len(fds)))
 		m.mu.Unlock()
+		for _, fd := range fds { // who waits for that may look at what was said
+			_ = unix.Close(fd)
+		}
 		select {
 		case m.more <- struct{}{}:
 		default:
