@@ -9,6 +9,7 @@ import (
 	"stoker/balancer/compression"
 	"stoker/balancer/guard"
 	"stoker/balancer/recorder"
+	"stoker/balancer/tokens"
 	"stoker/exchange"
 	"stoker/internal/http1"
 	"stoker/internal/rawconn"
@@ -31,6 +32,7 @@ type attempt struct {
 	table   *table     // by which the request is carried
 	route   *route     // nil until it is found
 	ahead   ahead
+	meter   tokens.Meter    // of the answer
 	prefix  upstream.Prefix // of the prompt, where the pool goes by that
 	// target is what the client asked for, where the engine is asked for another.
 	target string
@@ -58,7 +60,7 @@ func (b *Balancer) free(a *attempt) {
 	a.record.End(a.x)
 	a.pass.Leave(a.x)
 	clear(a.fields)
-	*a = attempt{fields: a.fields[:0], pass: a.pass, prefix: a.prefix[:0]}
+	*a = attempt{fields: a.fields[:0], pass: a.pass, prefix: a.prefix[:0], meter: a.meter}
 	b.attempts.Put(a)
 }
 
@@ -75,6 +77,7 @@ func (a *attempt) Interim(status int, fields http1.Fields) error {
 // may call it.
 func (a *attempt) Head(r *http1.Response, length int64) error {
 	a.note(r)
+	a.measure(r)
 	err := a.x.Sink.Head(&a.head, a.compress(length))
 	a.forget()
 	return err
@@ -143,6 +146,7 @@ func (a *attempt) prepare(r *route) {
 func (a *attempt) Write(p []byte) (int, error) {
 	a.journey.relieve() // its prompt is read
 	a.record.Write(p)
+	a.meter.Write(p)
 	n, err := a.x.Sink.Write(p)
 	a.x.Record.BytesOut += int64(n)
 	return n, err
@@ -157,6 +161,7 @@ func (a *attempt) Splice(src *rawconn.Conn, n int64) (int64, error) {
 	moved, err := a.x.Sink.Splice(src, n)
 	a.x.Record.BytesOut += moved
 	a.record.Skip(moved)
+	a.meter.Skip()
 	return moved, err
 }
 

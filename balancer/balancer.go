@@ -31,6 +31,7 @@ import (
 	"stoker/balancer/guard"
 	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
+	"stoker/balancer/tokens"
 	"stoker/config"
 	"stoker/exchange"
 	"stoker/upstream"
@@ -66,6 +67,8 @@ type Options struct {
 	Agents bool
 	// Pages are answers of our own for people.
 	Pages Pages
+	// Tokens are counted there; nil: they are not.
+	Tokens *tokens.Metrics
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
@@ -83,6 +86,7 @@ const DefaultAheadMemory = 512 << 20
 type Balancer struct {
 	table    atomic.Pointer[table] // replaced whole
 	recorder *recorder.Recorder
+	tokens   *tokens.Metrics
 	log      hclog.Logger
 	attempts sync.Pool // of *attempt
 	// aheadHeld is how much memory bodies take that were read ahead.
@@ -102,6 +106,7 @@ func New(o Options) (*Balancer, error) {
 	}
 	b := &Balancer{
 		recorder: o.Recorder,
+		tokens:   o.Tokens,
 		log:      o.Log,
 		attempts: sync.Pool{New: func() any { return new(attempt) }},
 		court:    o.Court,
@@ -248,6 +253,7 @@ func (j *journey) deliver(ctx context.Context, d due) (v verdict) {
 	defer func() {
 		j.leave()
 		j.endStream()
+		j.countTokens()
 		l.ward.end(j.e, v.isWell() && j.a.head.Status < http.StatusInternalServerError)
 	}()
 	if err := j.beginStream(); err != nil {

@@ -37,6 +37,8 @@ type Rules struct {
 	WeighPrompts bool
 	// Migration says what becomes of streams whose worker fails them.
 	Migration Migration
+	// CountTokens says that the answers' tokens are counted, where they have any.
+	CountTokens bool
 	// PriorityHeader names the field that holds a request's priority; empty:
 	// all are equal.
 	PriorityHeader string

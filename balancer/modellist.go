@@ -91,7 +91,7 @@ func (t routes) pools() []*lane {
 	return pools
 }
 
-func (m *modelList) make(ctx context.Context, _ *Balancer, _ *route, x *exchange.Exchange) (reply, error) {
+func (m *modelList) make(ctx context.Context, b *Balancer, _ *route, x *exchange.Exchange) (reply, error) {
 	behind, places := m.behind(hostOnly(x.Request.Authority))
 	select {
 	case m.asking <- struct{}{}:
@@ -102,7 +102,7 @@ func (m *modelList) make(ctx context.Context, _ *Balancer, _ *route, x *exchange
 	key := listKey{strings.Clone(x.Request.Fields.Get("Authorization")), places}
 	known, ok := m.answer[key]
 	if now := time.Now(); !ok || now.After(known.until) {
-		body, err := behind.models(ctx, x)
+		body, err := behind.models(ctx, x, b.tokens.Learn)
 		if err != nil {
 			return reply{}, err
 		}
@@ -116,7 +116,7 @@ func (m *modelList) make(ctx context.Context, _ *Balancer, _ *route, x *exchange
 }
 
 // models asks all pools at once and puts together what they say.
-func (t routes) models(ctx context.Context, x *exchange.Exchange) ([]byte, error) {
+func (t routes) models(ctx context.Context, x *exchange.Exchange, learn func(model string)) ([]byte, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, listPatience, upstream.ErrNoneReady)
 	defer cancel()
 	pools := t.pools()
@@ -142,6 +142,7 @@ func (t routes) models(ctx context.Context, x *exchange.Exchange) ([]byte, error
 			for _, model := range r.offers(lists[slices.Index(pools, l)]) {
 				if !seen[model.id] {
 					seen[model.id] = true
+					learn(model.id)
 					merged.Data = append(merged.Data, model.raw)
 				}
 			}

@@ -170,6 +170,8 @@ type Pool struct {
 	// WeighPrompts is how many tokens of prompts weigh as much as one request where
 	// "least_outstanding" and affinity compare loads; 0: prompts weigh nothing.
 	WeighPrompts int `toml:"weigh_prompts"`
+	// CountTokens says that answers are looked into for their tokens, where they have any.
+	CountTokens bool `toml:"count_tokens"`
 	// MaxConcurrency is how many requests one upstream gets at a time; 0: any number.
 	MaxConcurrency int `toml:"max_concurrency"`
 	// MinRemaining is what must be left of a client's deadline to pass a request on.

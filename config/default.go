@@ -67,6 +67,7 @@ func DefaultPool(name string) Pool {
 		Protocol:     HTTP1,
 		Policy:       "least_outstanding",
 		WeighPrompts: 1000,
+		CountTokens:  true,
 		Drain:        "wait",
 		OnDeath:      "isolate",
 		MinRemaining: Duration(5 * time.Second),

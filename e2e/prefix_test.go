@@ -35,6 +35,16 @@ func TestPrefixesFindTheirCache(t *testing.T) {
 				t.Errorf("%v of 16 later turns found their beginning", hits)
 			}
 		}
+		if cached, all := m.metric("stoker_prompt_tokens_total", `cached="yes"`), m.metric("stoker_prompt_tokens_total", `pool="llama"`); cached != float64(tell.cached) || all != float64(tell.prompt) {
+			t.Errorf("stoker has counted %v of %v tokens as cached, clients %d of %d", cached, all, tell.cached, tell.prompt)
+		}
+		tell.stream(t)
+		if first := m.metric("stoker_time_to_first_token_seconds_count", `pool="llama"`); first != 1 {
+			t.Errorf("%v first tokens of one stream", first)
+		}
+		if text := m.statusTable(); !strings.Contains(text, "BETWEEN TOKENS") || !strings.Contains(text, " ms") {
+			t.Errorf("status says\n%s", text)
+		}
 		return float64(tell.cached) / float64(tell.prompt)
 	}
 	without, with := share(t, ""), share(t, "affinity.by = \"prefix\"\n")
@@ -58,6 +68,20 @@ func newTalk(m *master, n int) *talk {
 		t.conversations[i] = []map[string]string{{"role": "system", "content": strings.Repeat(fmt.Sprintf("You are reader number %d of this. ", i), 8)}}
 	}
 	return t
+}
+
+// stream lets the engine tell one answer token by token.
+func (c *talk) stream(t *testing.T) {
+	t.Helper()
+	answer, err := http.Post(c.m.url("/v1/chat/completions"), "application/json", strings.NewReader(`{"messages":[{"role":"user","content":"Tell me of fire."}],"max_tokens":16,"stream":true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || !bytes.HasSuffix(text, []byte("data: [DONE]\n\n")) {
+		t.Fatalf("%v: %s", err, text)
+	}
 }
 
 // round is a turn of each, in an order that is drawn.

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"stoker/balancer/tokens"
 	"stoker/supervisor"
 	"stoker/upstream"
 )
@@ -45,6 +46,8 @@ type status struct {
 	// ListenTLS are those of listeners that speak TLS.
 	ListenTLS []string                `json:"listen_tls,omitempty"`
 	Pools     []supervisor.PoolStatus `json:"pools"`
+	// Tokens are what was counted of answers since this master began, by pool and model.
+	Tokens []tokens.Summary `json:"tokens,omitempty"`
 }
 
 // openAdmin opens the listeners, or takes those of the generation before, and
@@ -147,7 +150,7 @@ func adminMux(m *master) *http.ServeMux {
 }
 
 func (m *master) status() status {
-	return status{PID: os.Getpid(), State: m.state(), Generation: m.inherit.generation(), Older: m.elder.status(), Version: version, Listen: m.addresses(false), ListenTLS: m.addresses(true), Pools: m.sup.Status()}
+	return status{PID: os.Getpid(), State: m.state(), Generation: m.inherit.generation(), Older: m.elder.status(), Version: version, Listen: m.addresses(false), ListenTLS: m.addresses(true), Pools: m.sup.Status(), Tokens: m.tokens.Summaries()}
 }
 
 // addresses are where clients connect now.

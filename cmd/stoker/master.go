@@ -21,6 +21,7 @@ import (
 	"stoker/balancer/guard"
 	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
+	"stoker/balancer/tokens"
 	"stoker/config"
 	"stoker/internal/certs"
 	"stoker/internal/door"
@@ -53,6 +54,7 @@ type master struct {
 	pools    poolSet
 	sup      *supervisor.Supervisor
 	balancer *balancer.Balancer
+	tokens   *tokens.Metrics
 	recorder *recorder.Recorder // nil: off
 	court    *quarantine.Court  // nil: off
 	// guard is who may ask; whoever holds changing may touch it. keys are its keys, nil: none are needed.
@@ -195,6 +197,9 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	m.postmortem = newPostmortem(m, registry)
 	m.mourners = append(m.mourners, m.postmortem.hear)
 	carry := balancerOptions(cfg, inOrder, m.log)
+	m.tokens = tokens.NewMetrics(registry)
+	m.tokens.Configure(modelsOf(cfg))
+	carry.Tokens = m.tokens
 	carry.Recorder, carry.Court = m.recorder, newCourt(cfg, m.log, registry)
 	m.court = carry.Court
 	carry.EvidenceLimit, carry.EvidenceMemory = int64(cfg.Quarantine.BodyKiB)<<10, int64(cfg.Quarantine.MemoryMiB)<<20

@@ -11,6 +11,7 @@ import (
 
 	"stoker/balancer"
 	"stoker/balancer/quarantine"
+	"stoker/balancer/tokens"
 	"stoker/config"
 	"stoker/supervisor"
 	"stoker/upstream"
@@ -49,6 +50,7 @@ func TestMetricsReferenceIsTrue(t *testing.T) {
 	newCrashMetrics(made)
 	made.MustRegister(upstream.NewCollector(nil))
 	balancer.NewMetrics(made)
+	tokens.NewMetrics(made)
 	quarantine.NewMetrics(made)
 	cfg := config.Default()
 	cfg.RunDir = t.TempDir()

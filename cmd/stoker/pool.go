@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"stoker/balancer"
 	"stoker/config"
 	"stoker/upstream"
@@ -27,6 +29,22 @@ func poolOptions(p *config.Pool) upstream.PoolOptions {
 			ResponseTimeout: p.ResponseTimeout.Std(),
 		},
 	}
+}
+
+// modelsOf are the models that a configuration names.
+func modelsOf(cfg *config.Config) []string {
+	var models []string
+	for _, r := range cfg.Routes {
+		for _, name := range r.Models {
+			if !strings.HasSuffix(name, "*") { // the others are whatever clients make of them
+				models = append(models, name)
+			}
+		}
+		for alias, name := range r.Aliases {
+			models = append(models, alias, name)
+		}
+	}
+	return models
 }
 
 func policyOf(p *config.Pool) upstream.Policy {
@@ -60,6 +78,7 @@ func poolRules(p *config.Pool) balancer.Rules {
 		MinRemaining:   p.MinRemaining.Std(),
 		Affinity:       balancer.ParseAffinity(p.Affinity.By),
 		WeighPrompts:   p.WeighPrompts > 0 && policyOf(p) == upstream.LeastOutstanding,
+		CountTokens:    p.CountTokens,
 		PriorityHeader: p.Queue.PriorityHeader,
 	}
 }

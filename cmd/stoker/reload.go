@@ -208,6 +208,7 @@ func (m *master) adopt(ctx context.Context, change *staged) {
 	if err := m.balancer.Update(carry); err != nil {
 		m.log.Error("routes stay as they were", "error", err) // which validation has ruled out
 	}
+	m.tokens.Configure(modelsOf(next))
 	m.front.SetLimits(frontLimits(next))
 	m.secured(next)
 	m.sup.Adopt(next, m.pools.byName())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"stoker/balancer/tokens"
 	"stoker/config"
 	"stoker/supervisor"
 	"stoker/upstream"
@@ -131,6 +132,34 @@ func printStatus(w io.Writer, s *status, now time.Time) error {
 			fmt.Fprintf(t, "%s\t%s\t%s\t-\t%s\t%s\t%s\t%d\t-\t-\t%s\t-\n", pool.Name, server.Name+tierMark(server.Tier), string(server.State)+wishMark(server.Wish, string(server.State)),
 				healthText(server.Health), loadText(server.Load), breakerText(server.Breaker), server.InFlight, server.Address)
 		}
+	}
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("print status: %w", err)
+	}
+	return printTokens(w, s.Tokens)
+}
+
+// printTokens writes the table of models, if there is anything to say.
+func printTokens(w io.Writer, all []tokens.Summary) error {
+	if len(all) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "POOL\tMODEL\tANSWERS\tPROMPT TOKENS\tCACHED\tTOKENS\tFIRST TOKEN P50\tP90\tBETWEEN TOKENS P50\tP90")
+	ms := func(n float64) string {
+		if n == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.3g ms", n)
+	}
+	for _, one := range all {
+		cached := "-"
+		if one.CachedShare != nil {
+			cached = fmt.Sprintf("%.0f %%", 100**one.CachedShare)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%d\t%s\t%s\t%s\t%s\n", one.Pool, one.Model, one.Answers, one.PromptTokens, cached, one.CompletionTokens,
+			ms(one.FirstTokenP50), ms(one.FirstTokenP90), ms(one.BetweenTokensP50), ms(one.BetweenTokensP90))
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print status: %w", err)

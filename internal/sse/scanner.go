@@ -52,3 +52,15 @@ func (s *Scanner) hold(p []byte) {
 	}
 	s.held = append(s.held, p...)
 }
+
+// mostKept is how much memory is kept for another stream.
+const mostKept = 8 << 10
+
+// Reset goes to the beginning of another stream. Memory is kept, if that is little.
+func (s *Scanner) Reset() {
+	held, room := s.held[:0], s.room[:0]
+	if cap(held)+cap(room) > mostKept {
+		held, room = nil, nil
+	}
+	*s = Scanner{Limit: s.Limit, held: held, room: room}
+}

@@ -1,0 +1,234 @@
+package tokens
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+
+	"stoker/internal/jsonfield"
+	"stoker/internal/sse"
+)
+
+const (
+	// maxEvent is the largest event that is looked into.
+	maxEvent = 64 << 10
+	// maxKept is how much memory is kept for the next answer.
+	maxKept = 8 << 10
+	// tailSize is how much is kept of an answer's end, where usage stands.
+	tailSize = 2 << 10
+)
+
+// Count is what was counted of one answer.
+type Count struct {
+	// Model that the answer names.
+	Model string
+	// Stream: its tokens came one by one.
+	Stream bool
+	// First is when the first of them came.
+	First time.Time
+	// Gaps are the times between them.
+	Gaps Gaps
+	// Prompt and Completion are how many tokens there were. Told: the engine said
+	// so; else Completion are events, and Prompt is 0.
+	Prompt, Completion int
+	Told               bool
+	// Cached is how many of Prompt the engine had already, -1 if it does not say.
+	Cached int
+}
+
+// Meter counts one answer at a time. The zero value is ready for Begin; its
+// memory is kept for the next.
+type Meter struct {
+	count  Count
+	on     bool
+	last   time.Time // when the last token came
+	now    time.Time // of the present piece
+	scan   sse.Scanner
+	each   func(sse.Event) // made once: a closure each time would be garbage
+	tail   []byte
+	usage  []byte // the last event that has one
+	events int
+}
+
+// Begin gets ready for an answer: a stream of events, or a document.
+func (m *Meter) Begin(stream bool) {
+	scan, each, tail, usage := m.scan, m.each, m.tail[:0], m.usage[:0]
+	scan.Reset()
+	scan.Limit = maxEvent
+	*m = Meter{count: Count{Stream: stream, Cached: -1}, on: true, scan: scan, each: each, tail: tail, usage: usage}
+	if m.each == nil {
+		m.each = m.event
+	}
+}
+
+// Write takes a piece of the answer, which has just come.
+func (m *Meter) Write(p []byte) {
+	switch {
+	case !m.on:
+	case m.count.Stream:
+		m.now = time.Time{}
+		m.scan.Feed(p, m.each)
+	default:
+		m.keep(p)
+	}
+}
+
+// Skip says that bytes of the answer have passed unseen: most of a large document.
+func (m *Meter) Skip() { m.tail = m.tail[:0] }
+
+var (
+	doneData   = []byte("[DONE]")
+	usageKey   = []byte(`"usage":`)
+	timingsKey = []byte(`"timings":`)
+)
+
+// event counts one.
+func (m *Meter) event(e sse.Event) {
+	if !e.HasData || bytes.Equal(e.Data, doneData) {
+		return
+	}
+	if m.now.IsZero() {
+		m.now = time.Now()
+	}
+	if tells(e.Data) {
+		m.usage = append(m.usage[:0], e.Data...)
+		if bytes.Contains(e.Data, noChoices) {
+			return // it is no token's
+		}
+	}
+	m.events++
+	if m.events == 1 {
+		m.count.First = m.now
+		if model, err := jsonfield.Find(e.Data, "model"); err == nil {
+			m.count.Model = model.Text
+		}
+	} else {
+		m.count.Gaps.add(m.now.Sub(m.last))
+	}
+	m.last = m.now
+}
+
+var noChoices = []byte(`"choices":[]`)
+
+// tells says whether a document has what engines tell of their tokens. Most
+// events of a stream have "usage":null, if anything. Within a string the quotes
+// would have backslashes. Index is many times as fast here as LastIndex.
+func tells(data []byte) bool {
+	for _, key := range [...][]byte{usageKey, timingsKey} {
+		for rest := data; ; {
+			at := bytes.Index(rest, key)
+			if at < 0 {
+				break
+			}
+			rest = rest[at+len(key):]
+			if value := bytes.TrimLeft(rest, " "); len(value) > 0 && value[0] == '{' {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// keep holds the last bytes of a document.
+func (m *Meter) keep(p []byte) {
+	if len(m.tail) == 0 && m.count.Model == "" {
+		m.count.Model = modelIn(p)
+	}
+	if len(p) >= tailSize {
+		m.tail = append(m.tail[:0], p[len(p)-tailSize:]...)
+		return
+	}
+	if over := len(m.tail) + len(p) - tailSize; over > 0 {
+		m.tail = append(m.tail[:0], m.tail[over:]...)
+	}
+	m.tail = append(m.tail, p...)
+}
+
+// modelIn finds the name in the beginning of a document, where engines write it.
+func modelIn(p []byte) string {
+	_, rest, _ := bytes.Cut(p, []byte(`"model":`))
+	rest = bytes.TrimLeft(rest, " ")
+	if len(rest) == 0 || rest[0] != '"' {
+		return ""
+	}
+	end := bytes.IndexByte(rest[1:], '"')
+	if end < 0 || bytes.IndexByte(rest[1:end+1], '\\') >= 0 {
+		return ""
+	}
+	return string(rest[1 : end+1])
+}
+
+// End returns what was counted, and false where there is nothing to count: the
+// answer has no tokens.
+func (m *Meter) End() (Count, bool) {
+	if !m.on {
+		return Count{}, false
+	}
+	m.on = false
+	if cap(m.usage) > maxKept {
+		defer func() { m.usage = nil }()
+	}
+	c := m.count
+	c.Completion = m.events
+	if c.Stream {
+		c.told(m.usage)
+		return c, m.events > 0
+	}
+	c.told(fromLast(m.tail))
+	return c, c.Told
+}
+
+// fromLast is what stands in a document's end from where usage, or timings, begin.
+func fromLast(tail []byte) []byte {
+	at := bytes.LastIndex(tail, usageKey)
+	if timings := bytes.LastIndex(tail, timingsKey); at < 0 || timings >= 0 && timings < at {
+		at = timings
+	}
+	if at < 0 {
+		return nil
+	}
+	return append([]byte("{"), tail[at:]...)
+}
+
+// told takes over what the engine says.
+func (c *Count) told(text []byte) {
+	if len(text) == 0 {
+		return
+	}
+	var said struct {
+		Usage   *usage   `json:"usage"`
+		Timings *timings `json:"timings"`
+	}
+	// What follows the document that text begins with is left alone.
+	if json.NewDecoder(bytes.NewReader(text)).Decode(&said) != nil {
+		return
+	}
+	switch {
+	case said.Usage != nil && (said.Usage.Prompt > 0 || said.Usage.Completion > 0):
+		c.Prompt, c.Completion, c.Told = said.Usage.Prompt, said.Usage.Completion, true
+		if details := said.Usage.Details; details != nil && details.Cached != nil {
+			c.Cached = *details.Cached
+		}
+	case said.Timings != nil:
+		c.Prompt, c.Completion, c.Told = said.Timings.Cached+said.Timings.Prompt, said.Timings.Predicted, true
+		c.Cached = said.Timings.Cached
+	}
+	c.Prompt, c.Completion = max(c.Prompt, 0), max(c.Completion, 0)
+	c.Cached = min(c.Cached, c.Prompt)
+}
+
+// usage as OpenAI's API has it.
+type usage struct {
+	Prompt     int `json:"prompt_tokens"`
+	Completion int `json:"completion_tokens"`
+	Details    *struct {
+		Cached *int `json:"cached_tokens"`
+	} `json:"prompt_tokens_details"`
+}
+
+// timings of llama-server.
+type timings struct {
+	Cached    int `json:"cache_n"`
+	Prompt    int `json:"prompt_n"`
+	Predicted int `json:"predicted_n"`
+}

@@ -1,0 +1,144 @@
+package tokens
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func event(content, more string) string {
+	return fmt.Sprintf("data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"llama\",\"choices\":[{\"index\":0,\"delta\":{\"content\":%q},\"logprobs\":null,\"finish_reason\":null}]%s}\n\n", content, more)
+}
+
+const (
+	vllmUsage  = `data: {"id":"chatcmpl-1","model":"llama","choices":[],"usage":{"prompt_tokens":100,"total_tokens":103,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":64}}}` + "\n\n"
+	llamaLast  = `data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}],"model":"llama","timings":{"cache_n":90,"prompt_n":10,"prompt_ms":1.5,"predicted_n":5}}` + "\n\n"
+	streamDone = "data: [DONE]\n\n"
+)
+
+func TestCounts(t *testing.T) {
+	document := `{"id":"cmpl-1","object":"text_completion","model":"llama","choices":[{"text":"` + strings.Repeat("word ", 4000) + `"}],`
+	for _, tc := range []struct {
+		name   string
+		stream bool
+		text   string
+		want   Count // without First and Gaps
+		none   bool
+	}{
+		{"a stream", true, event("a", "") + event("b", "") + ": ping\n\n" + event("c", "") + streamDone, Count{Model: "llama", Stream: true, Completion: 3, Cached: -1}, false},
+		{"a stream with usage at its end", true, event("a", `,"usage":null`) + event("b", "") + vllmUsage + streamDone, Count{Model: "llama", Stream: true, Prompt: 100, Completion: 3, Told: true, Cached: 64}, false},
+		{"with usage in each event", true, event("a", `,"usage":{"prompt_tokens":7,"completion_tokens":1}`) + event("b", `,"usage": {"prompt_tokens":7,"completion_tokens":2}`) + streamDone, Count{Model: "llama", Stream: true, Prompt: 7, Completion: 2, Told: true, Cached: -1}, false},
+		{"llama-server's timings", true, event("a", "") + llamaLast + streamDone, Count{Model: "llama", Stream: true, Prompt: 100, Completion: 5, Told: true, Cached: 90}, false},
+		{"a stream that breaks off", true, event("a", "") + "data: {\"choi", Count{Model: "llama", Stream: true, Completion: 1, Cached: -1}, false},
+		{"text about usage", true, event(`the "usage":{"prompt_tokens":9} of it`, "") + streamDone, Count{Model: "llama", Stream: true, Completion: 1, Cached: -1}, false},
+		{"no token", true, ": ping\n\n", Count{}, true},
+		{"a document", false, document + `"usage":{"prompt_tokens":12,"completion_tokens":34,"total_tokens":46,"prompt_tokens_details":null},"kv_transfer_params":null}`, Count{Model: "llama", Prompt: 12, Completion: 34, Told: true, Cached: -1}, false},
+		{"llama-server's document", false, document + `"usage":{"completion_tokens":4,"prompt_tokens":10,"prompt_tokens_details":{"cached_tokens":8}},"timings":{"cache_n":8,"prompt_n":2}}`, Count{Model: "llama", Prompt: 10, Completion: 4, Told: true, Cached: 8}, false},
+		{"embeddings", false, `{"object":"list","data":[],"model":"e","usage":{"prompt_tokens":5,"total_tokens":5}}`, Count{Model: "e", Prompt: 5, Told: true, Cached: -1}, false},
+		{"another document", false, `{"status":"ok"}`, Count{}, true},
+		{"nonsense", false, document + `"usage":{"prompt_tokens":"many"}}`, Count{}, true},
+		{"an impossible one", false, document + `"usage":{"prompt_tokens":5,"completion_tokens":-3,"prompt_tokens_details":{"cached_tokens":9}}}`, Count{Model: "llama", Prompt: 5, Told: true, Cached: 5}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var m Meter
+			r := rand.New(rand.NewPCG(1, 2))
+			for round := range 50 {
+				m.Begin(tc.stream)
+				for rest := tc.text; rest != ""; {
+					n := len(rest)
+					if round > 0 {
+						n = 1 + r.IntN(min(len(rest), 1+r.IntN(400)))
+					}
+					if round == 0 || tc.stream || len(rest) < len(tc.text) {
+						m.Write([]byte(rest[:n]))
+					} else {
+						n = min(len(rest), 64) // what holds the name comes in one piece, as a rule
+						m.Write([]byte(rest[:n]))
+					}
+					rest = rest[n:]
+				}
+				got, ok := m.End()
+				got.First, got.Gaps = time.Time{}, Gaps{}
+				if ok == tc.none || ok && got != tc.want {
+					t.Fatalf("round %d: %+v, %t; want %+v", round, got, ok, tc.want)
+				}
+			}
+		})
+	}
+}
+
+func TestTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m Meter
+		start := time.Now()
+		m.Begin(true)
+		time.Sleep(300 * time.Millisecond)
+		m.Write([]byte(event("a", "")))
+		time.Sleep(20 * time.Millisecond)
+		m.Write([]byte(event("b", "") + event("c", "")))
+		time.Sleep(time.Second)
+		half := event("d", "")
+		m.Write([]byte(half[:20]))
+		time.Sleep(time.Second)
+		m.Write([]byte(half[20:] + streamDone))
+		c, _ := m.End()
+		if got := c.First.Sub(start); got != 300*time.Millisecond || c.Gaps.sum != 2020*time.Millisecond {
+			t.Errorf("first after %s, gaps of %s together", got, c.Gaps.sum)
+		}
+		all := NewMetrics(nil)
+		all.Configure([]string{"llama"})
+		all.Observe("p", "", start, &c)
+		all.Observe("p", "made up", start, &c)
+		s := all.Summaries()
+		if len(s) != 2 || s[0].Model != "llama" || s[1].Model != Other || s[0].CompletionTokens != 4 || s[0].CachedShare != nil ||
+			s[0].FirstTokenP50 < 200 || s[0].FirstTokenP50 > 350 || s[0].BetweenTokensP50 > 20 || s[0].BetweenTokensP90 < 1000 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestModelsAreBounded(t *testing.T) {
+	m := NewMetrics(nil)
+	for i := range 3 * maxModels {
+		m.Learn(fmt.Sprint("m", i))
+	}
+	m.Configure([]string{"own"})
+	for i := range 3 * maxModels {
+		m.Observe("p", fmt.Sprint("m", i), time.Now(), &Count{Cached: 1, Prompt: 2})
+	}
+	m.Observe("p", "own", time.Now(), &Count{Cached: 1, Prompt: 4})
+	s := m.Summaries()
+	if len(s) != maxModels+2 {
+		t.Errorf("%d models", len(s))
+	}
+	if last := s[len(s)-1]; last.Model != "own" && *s[len(s)-2].CachedShare != .5 {
+		t.Errorf("%+v", last)
+	}
+	var none *Metrics
+	none.Learn("m")
+}
+
+func BenchmarkMeter(b *testing.B) {
+	one := []byte(event(" token", ""))
+	logprobs := []byte(event(" token", `,"logprobs":{"content":[`+strings.Repeat(`{"token":"x","logprob":-0.25,"bytes":[120],"top_logprobs":[]},`, 20)+`{}]}`))
+	for _, tc := range []struct {
+		name  string
+		begin bool
+		p     []byte
+	}{{"not counted", false, one}, {"a token", true, one}, {"a token with logprobs", true, logprobs}, {"half a token", true, one[:100]}} {
+		b.Run(tc.name, func(b *testing.B) {
+			var m Meter
+			if tc.begin {
+				m.Begin(true)
+			}
+			b.SetBytes(int64(len(tc.p)))
+			b.ReportAllocs()
+			for b.Loop() {
+				m.Write(tc.p)
+			}
+		})
+	}
+}
