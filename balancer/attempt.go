@@ -10,6 +10,7 @@ import (
 	"stoker/balancer/guard"
 	"stoker/balancer/recorder"
 	"stoker/balancer/tokens"
+	"stoker/balancer/tracing"
 	"stoker/exchange"
 	"stoker/internal/http1"
 	"stoker/internal/rawconn"
@@ -40,6 +41,7 @@ type attempt struct {
 
 	smaller compression.Wish  // what the client accepts
 	packed  *compression.Sink // that the answer goes through; nil: none
+	trace   *tracing.Request  // nil: none
 }
 
 var _ exchange.Upgrader = (*attempt)(nil)
@@ -54,6 +56,7 @@ func (b *Balancer) newAttempt(x *exchange.Exchange) *attempt {
 func (b *Balancer) free(a *attempt) {
 	a.ahead.end(a.x)
 	a.unpack()
+	a.trace.End(a.x, a.route.pattern())
 	if a.target != "" {
 		a.x.Request.Target = a.target
 	}

@@ -32,6 +32,7 @@ import (
 	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
 	"stoker/balancer/tokens"
+	"stoker/balancer/tracing"
 	"stoker/config"
 	"stoker/exchange"
 	"stoker/upstream"
@@ -69,6 +70,8 @@ type Options struct {
 	Pages Pages
 	// Tokens are counted there; nil: they are not.
 	Tokens *tokens.Metrics
+	// Tracer makes spans of requests; nil: none.
+	Tracer *tracing.Tracer
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
 	// Log gets what a person would act on; nil: nobody is told.
@@ -132,6 +135,7 @@ type table struct {
 	compress *compression.Compressor
 	agents   bool
 	pages    pages
+	tracer   *tracing.Tracer
 
 	aheadMemory int64
 }
@@ -149,14 +153,15 @@ func (b *Balancer) Update(o Options) error {
 	if o.AheadMemory <= 0 {
 		o.AheadMemory = DefaultAheadMemory
 	}
-	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead, aheadMemory: o.AheadMemory, guard: o.Guard, compress: o.Compression, agents: o.Agents, pages: newPages(&o.Pages)})
+	b.table.Store(&table{routes: routes, trusted: o.TrustedProxies, maxBody: o.MaxBody, maxAhead: o.MaxAhead, aheadMemory: o.AheadMemory, guard: o.Guard, compress: o.Compression, agents: o.Agents, pages: newPages(&o.Pages), tracer: o.Tracer})
 	return nil
 }
 
 // Serve carries x from its head to the end of its answer, or breaks it.
 func (b *Balancer) Serve(ctx context.Context, x *exchange.Exchange) {
-	b.identify(x)
+	trace := b.identify(x)
 	a := b.newAttempt(x)
+	a.trace = trace
 	defer b.free(a)
 	b.conclude(x, a, b.carry(ctx, x, a))
 }
@@ -313,7 +318,11 @@ func try(ctx context.Context, lease Lease, j *journey) verdict {
 	x.Record.Attempts++
 	x.Record.Worker = lease.Name()
 	a.record.Try(x.Record.Pool, lease.Name())
+	if a.trace != nil {
+		a.trace.Try(x, addressOf(lease))
+	}
 	v := classify(j.do(ctx, lease))
+	a.trace.Tried(a.head.Status, v.code, v.err)
 	a.record.Tried(v.err, isFault(v.err))
 	switch {
 	case v.refused:

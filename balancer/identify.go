@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"stoker/balancer/tracing"
 	"stoker/exchange"
 	"stoker/internal/http1"
 )
@@ -40,13 +41,15 @@ type claims struct {
 	id          string
 	forwarded   string // X-Forwarded-For, all of them joined
 	rfc7239     string // Forwarded, all of them joined
+	traceparent string // all of them joined, which is none if there are several
+	tracestate  string // all of them joined
 	proto, host bool   // X-Forwarded-Proto and -Host are there, and kept
 }
 
 // identify gives the request its id, finds out whose it is, and replaces its
 // fields by those to be sent on. A unix socket's peer is trusted: file
 // permissions have let it in, and it has no address of its own to show.
-func (b *Balancer) identify(x *exchange.Exchange) {
+func (b *Balancer) identify(x *exchange.Exchange) *tracing.Request {
 	now := b.table.Load()
 	if now.agents {
 		noteAgent(x)
@@ -83,6 +86,22 @@ func (b *Balancer) identify(x *exchange.Exchange) {
 		fields = append(fields, http1.Field{Name: "Connection", Value: "Upgrade"}, http1.Field{Name: "Upgrade", Value: "websocket"})
 	}
 	x.Request.Fields = fields
+	return now.trace(x, &said, trusted)
+}
+
+// trace begins the request's trace where there are any, and says in its fields to
+// which one it belongs: to ours, or that of the client, if that can be one.
+func (t *table) trace(x *exchange.Exchange, said *claims, trusted bool) *tracing.Request {
+	if t.tracer == nil && said.traceparent == "" {
+		return nil
+	}
+	parent := tracing.ReadParent(said.traceparent, said.tracestate)
+	r := t.tracer.Begin(x, parent, trusted)
+	if r != nil {
+		parent = r.Said()
+	}
+	x.Request.Fields = parent.Append(x.Request.Fields)
+	return r
 }
 
 // separate takes out, in place, what is written anew and what must not be
@@ -95,6 +114,10 @@ func separate(fields http1.Fields, trusted bool) (http1.Fields, claims) {
 		case isName(f.Name, "Expect"), isName(f.Name, "Proxy"), shadows(f.Name):
 		case isName(f.Name, requestIDField):
 			said.id = f.Value
+		case isName(f.Name, tracing.ParentField):
+			said.traceparent = joined(said.traceparent, f.Value)
+		case isName(f.Name, tracing.StateField):
+			said.tracestate = joined(said.tracestate, f.Value)
 		case !origin:
 			kept = append(kept, f)
 		case !trusted:

@@ -58,6 +58,14 @@ type Lease interface {
 
 var _ Lease = (*upstream.Member)(nil)
 
+// addressOf is where the member is, as far as that is known.
+func addressOf(l Lease) string {
+	if m, ok := l.(interface{ Address() string }); ok {
+		return m.Address()
+	}
+	return l.Name()
+}
+
 // Over makes a Pool of an upstream.Pool.
 func Over(p *upstream.Pool) Pool { return over{p} }
 

@@ -27,6 +27,14 @@ type route struct {
 	response fieldChanges
 }
 
+// pattern is what the path has matched; empty: anything.
+func (r *route) pattern() string {
+	if r == nil {
+		return ""
+	}
+	return r.match.path.text
+}
+
 // conditions that a request must fulfil, all of them. Zero values: any.
 type conditions struct {
 	host    hostPattern

@@ -69,6 +69,8 @@ type Config struct {
 	Limits   []Limit  `toml:"limits"`
 	// ErrorPages are answers of our own to requests that fail.
 	ErrorPages ErrorPages `toml:"error_pages"`
+	// Tracing sends spans of requests to a collector.
+	Tracing Tracing `toml:"tracing"`
 	// Compression of answers.
 	Compression Compression `toml:"compression"`
 	Pools       []Pool      `toml:"pools"`

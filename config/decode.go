@@ -58,6 +58,15 @@ func (v *validator) decodeValue(path string, value any, dst reflect.Value) {
 			return
 		}
 		dst.SetBool(b)
+	case reflect.Float64:
+		switch n := value.(type) {
+		case int64:
+			dst.SetFloat(float64(n))
+		case float64:
+			dst.SetFloat(n)
+		default:
+			v.wrongType(path, "a number, without quotes", value)
+		}
 	case reflect.Int:
 		n, ok := value.(int64)
 		if !ok {

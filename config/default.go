@@ -56,6 +56,7 @@ func Default() *Config {
 
 		ErrorPages:  ErrorPages{HTML: true, JSONPaths: []string{"/v1"}},
 		Compression: defaultCompression(),
+		Tracing:     Tracing{SampleRatio: 1, Parents: ParentsAll, Service: "stoker"},
 	}
 }
 

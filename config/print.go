@@ -37,6 +37,7 @@ func (c *Config) Print(w io.Writer) error {
 	for i := range safe.Routes {
 		masked = safe.Routes[i].mask() || masked
 	}
+	masked = safe.Tracing.mask() || masked
 	text := string(safe.Marshal())
 	if masked {
 		text = "# Values that look secret are shown as " + quoteTOML(hidden) + ".\n" + text
@@ -83,6 +84,8 @@ func isOff(v reflect.Value) bool {
 		return len(c.Encodings) == 0
 	case CORS:
 		return len(c.Origins) == 0
+	case Tracing:
+		return c.Endpoint == ""
 	case ACME:
 		return !c.Enabled()
 	case ProxyProtocol:
@@ -149,6 +152,8 @@ func formatValue(v reflect.Value) string {
 		return strconv.FormatBool(x)
 	case int:
 		return strconv.Itoa(x)
+	case float64:
+		return scalarText(x)
 	}
 	elements := make([]string, v.Len())
 	for i := range elements {

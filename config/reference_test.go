@@ -112,6 +112,8 @@ func kindName(t reflect.Type) string {
 		return "table of strings"
 	case reflect.TypeFor[int]():
 		return "integer"
+	case reflect.TypeFor[float64]():
+		return "number"
 	case reflect.TypeFor[bool]():
 		return "boolean"
 	}

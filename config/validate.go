@@ -86,6 +86,7 @@ func (v *validator) validate() {
 	v.validateAccess()
 	v.validateErrorPages()
 	v.validateCompression()
+	v.validateTracing()
 	v.validateShutdown()
 	v.validateRecorder()
 	v.number("crashes.keep", v.config.Crashes.Keep, 0, 10000)

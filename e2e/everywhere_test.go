@@ -247,7 +247,7 @@ func TestEverywhere(t *testing.T) {
 	s := newSecure(t)
 	engine := startEverywhere(t, "a")
 	m := start(t, s.config+everywhere+fmt.Sprintf("[[pools]]\nname = \"a\"\n[[pools.servers]]\naddress = %q\n", engine)).ready()
-	cases := slices.Concat(compressionCases(), pageCases())
+	cases := slices.Concat(compressionCases(), pageCases(), traceCases())
 	for _, w := range ways(t, m, s) {
 		t.Run(w.name, func(t *testing.T) {
 			for _, c := range cases {
@@ -335,5 +335,28 @@ func pageCases() []everywhereCase {
 		{"error: head of a page", ask{method: "HEAD", host: "nowhere.test", path: "/", fields: browser}, func(a *told) {
 			a.expect(404, "Content-Type: text/html; charset=utf-8")
 		}},
+	}
+}
+
+func traceCases() []everywhereCase {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	passes := func(traceparent, tracestate string) func(*told) {
+		return func(a *told) {
+			a.expect(200)
+			if got := a.seen.Header.Get("Traceparent"); got != traceparent {
+				a.t.Errorf("traceparent %q, want %q", got, traceparent)
+			}
+			if got := strings.Join(a.seen.Header.Values("Tracestate"), ","); got != tracestate {
+				a.t.Errorf("tracestate %q, want %q", got, tracestate)
+			}
+		}
+	}
+	return []everywhereCase{
+		{"trace: passed on", ask{path: "/x", fields: "Traceparent: " + parent + "\nTracestate: a=1"}, passes(parent, "a=1")},
+		{"trace: none", ask{path: "/x"}, passes("", "")},
+		{"trace: nonsense", ask{path: "/x", fields: "Traceparent: 00-1-2-3\nTracestate: a=1"}, passes("", "")},
+		{"trace: two parents", ask{path: "/x", fields: "Traceparent: " + parent + "\nTraceparent: " + parent}, passes("", "")},
+		{"trace: bad state", ask{path: "/x", fields: "Traceparent: " + parent + "\nTracestate: A"}, passes(parent, "")},
+		{"trace: state alone", ask{path: "/x", fields: "Tracestate: a=1"}, passes("", "")},
 	}
 }

@@ -61,6 +61,14 @@ func newMember(p *Pool, name string, weight int) *Member {
 // Name is the member's name in status, logs and metrics.
 func (m *Member) Name() string { return m.name }
 
+// Address is where its present engine listens, "HOST:PORT" or a socket's path.
+func (m *Member) Address() string {
+	if t := m.transport.Load(); t != nil {
+		return t.address
+	}
+	return m.name
+}
+
 // Pool is the pool that m belongs to.
 func (m *Member) Pool() *Pool { return m.pool }
 

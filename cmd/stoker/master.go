@@ -22,6 +22,7 @@ import (
 	"stoker/balancer/quarantine"
 	"stoker/balancer/recorder"
 	"stoker/balancer/tokens"
+	"stoker/balancer/tracing"
 	"stoker/config"
 	"stoker/internal/certs"
 	"stoker/internal/door"
@@ -60,6 +61,8 @@ type master struct {
 	// guard is who may ask; whoever holds changing may touch it. keys are its keys, nil: none are needed.
 	guard *guard.Guard
 	keys  atomic.Pointer[guard.Keyring]
+	// tracing is by what the configuration says; whoever holds changing may touch it.
+	tracing tracingNow
 	// postmortem writes crash reports; mourners, it among them, are told of each death.
 	postmortem *postmortem
 	mourners   []func(d supervisor.Death, id string)
@@ -209,6 +212,8 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		return nil, err
 	}
 	carry.Guard = m.guardBy(cfg, keys)
+	m.tracing.metrics = tracing.NewMetrics(registry)
+	carry.Tracer = m.traceBy(cfg)
 	if m.balancer, err = balancer.New(carry); err != nil {
 		return nil, err
 	}
@@ -274,6 +279,7 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 		defer m.court.End()
 	}
 	defer m.watchKeys()()
+	defer m.endTracing()
 	if err := m.begin(ctx, &serving, broken); err != nil {
 		m.inherit.giveUp(err)
 		return err

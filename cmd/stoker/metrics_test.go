@@ -12,6 +12,7 @@ import (
 	"stoker/balancer"
 	"stoker/balancer/quarantine"
 	"stoker/balancer/tokens"
+	"stoker/balancer/tracing"
 	"stoker/config"
 	"stoker/supervisor"
 	"stoker/upstream"
@@ -52,6 +53,7 @@ func TestMetricsReferenceIsTrue(t *testing.T) {
 	balancer.NewMetrics(made)
 	tokens.NewMetrics(made)
 	quarantine.NewMetrics(made)
+	tracing.NewMetrics(made)
 	cfg := config.Default()
 	cfg.RunDir = t.TempDir()
 	if _, err := supervisor.New(supervisor.Options{Config: cfg, Log: hclog.NewNullLogger(), Registerer: made}); err != nil {

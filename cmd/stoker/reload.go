@@ -204,7 +204,7 @@ func (m *master) adopt(ctx context.Context, change *staged) {
 	}
 	m.pools.set(change.pools)
 	carry := balancerOptions(next, change.pools, m.log)
-	carry.Guard = m.guardBy(next, change.keys)
+	carry.Guard, carry.Tracer = m.guardBy(next, change.keys), m.traceBy(next)
 	if err := m.balancer.Update(carry); err != nil {
 		m.log.Error("routes stay as they were", "error", err) // which validation has ruled out
 	}
