@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,7 @@ func overload(t *testing.T, s *subject) {
 		workers, limit = 2, 4
 		queueTimeout   = time.Second
 		length         = 4 * time.Second
-		slack          = 500 * time.Millisecond // of a loaded machine
+		slack          = 1500 * time.Millisecond // of a loaded machine
 	)
 	m := start(t, strings.Replace(s.pool(t, workers), "[[pools]]", "[[pools]]\nmax_concurrency = 4\nqueue.timeout = \"1s\"", 1)).allReady()
 	service := s.service(m, limit)
@@ -100,13 +101,16 @@ func (s *subject) service(m *master, limit int) time.Duration {
 func TestDeadline(t *testing.T) {
 	m := start(t, "[[pools]]\nname = \"p\"\nmin_remaining = \"1s\"\ncommand = "+list(engine("--socket", "{socket}")...)+"\n").allReady()
 	c := &caller{address: m.address}
-	if a := c.get("/head", "X-Request-Timeout: 30"); a.status != 200 || !strings.Contains(string(a.body), `"X-Request-Timeout":["29.99`) && !strings.Contains(string(a.body), `"X-Request-Timeout":["30.000`) {
+	a := c.get("/head", "X-Request-Timeout: 30")
+	_, left, _ := strings.Cut(string(a.body), `"X-Request-Timeout":["`)
+	left, _, _ = strings.Cut(left, `"`)
+	if seconds, err := strconv.ParseFloat(left, 64); a.status != 200 || err != nil || seconds <= 20 || seconds > 30 {
 		t.Errorf("the engine saw %v", a)
 	}
 	for timeout, path := range map[string]string{"0.5": "/work", "1.2": "/work?ms=5000"} {
 		begin := time.Now()
-		a := c.get(path, "X-Request-Timeout: "+timeout)
-		if a.outcome != complete || a.status != 504 || !strings.Contains(string(a.body), `"timeout"`) || time.Since(begin) > 3*time.Second {
+		a = c.get(path, "X-Request-Timeout: "+timeout)
+		if a.outcome != complete || a.status != 504 || !strings.Contains(string(a.body), `"timeout"`) || time.Since(begin) > 4500*time.Millisecond { // the work takes 5 s
 			t.Errorf("%s s for %s: %v after %v", timeout, path, a, time.Since(begin))
 		}
 	}

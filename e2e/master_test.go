@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"stoker/internal/steady"
 )
 
 // patience bounds every wait for something that must happen by itself. It is
@@ -416,13 +418,10 @@ func tail(text string, n int) string {
 	return text
 }
 
-// freeAddress returns a loopback address on which nobody listens.
+// freeAddress returns a loopback address on which nobody listens, nor will anybody
+// but whom the test tells to: a port that is merely free may be another's in a moment,
+// and that of a master that has ended be answered by somebody else.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return steady.Reserve(t, "127.0.0.1")
 }
