@@ -192,7 +192,7 @@ func (v *validator) complete(base string) {
 		}
 	}
 	if !v.written("shutdown.hard_limit") {
-		c.Shutdown.HardLimit = max(c.Shutdown.HardLimit, c.shutdownNeeds()+hardLimitMargin)
+		c.Shutdown.HardLimit = max(c.Shutdown.HardLimit, c.shutdownNeeds(v.isFaulty)+hardLimitMargin)
 	}
 }
 

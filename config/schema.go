@@ -92,16 +92,24 @@ func (v *validator) unknownKey(path, key string, siblings tableKeys) {
 	switch near := nearest(key, siblings.names); {
 	case strings.EqualFold(near, key), near != "" && len(homes) == 0 && inner == "":
 		v.report(at, fmt.Sprintf("unknown key; did you mean %q?", near))
-		v.unread[joinPath(path, near)] = true
+		v.meant(joinPath(path, near))
 	case inner != "":
 		v.report(at, fmt.Sprintf("unknown key; did you mean %q?", inner))
-		v.unread[joinPath(path, inner)] = true
+		v.meant(joinPath(path, inner))
 	case len(homes) > 0:
 		v.report(at, "unknown key here; it belongs to "+strings.Join(homes, " or "))
 	case len(siblings.names) <= 10:
 		v.report(at, "unknown key; the keys here are "+strings.Join(siblings.names, ", "))
 	default:
 		v.report(at, "unknown key")
+	}
+}
+
+// meant takes note that a key was to be written: no rule shall miss it. One that
+// is written as well is judged all the same.
+func (v *validator) meant(path string) {
+	if !v.written(path) {
+		v.unread[path] = true
 	}
 }
 

@@ -235,15 +235,11 @@ func (v *validator) validateClients() {
 // happen before it; else it would cut what the other keys promise.
 func (v *validator) validateShutdown() {
 	s := v.config.Shutdown
-	ok := v.duration("shutdown.delay", s.Delay, 0)
-	ok = v.duration("shutdown.drain_timeout", s.DrainTimeout, 0) && ok
-	ok = v.duration("shutdown.idle_grace", s.IdleGrace, 0) && ok
-	ok = v.duration("shutdown.hard_limit", s.HardLimit, briefest) && ok
-	for i := range v.config.Pools {
-		ok = ok && !v.isFaulty(v.poolKey(i, "stop.grace"))
-	}
-	needs := v.config.shutdownNeeds()
-	if ok && s.HardLimit <= needs {
+	v.duration("shutdown.delay", s.Delay, 0)
+	v.duration("shutdown.drain_timeout", s.DrainTimeout, 0)
+	v.duration("shutdown.idle_grace", s.IdleGrace, 0)
+	v.duration("shutdown.hard_limit", s.HardLimit, briefest)
+	if needs := v.config.shutdownNeeds(v.isFaulty); s.HardLimit <= needs {
 		v.report("shutdown.hard_limit", fmt.Sprintf("%s is too short: delay, drain_timeout and the longest stop.grace may take %s together; write %q or more, or leave it out",
 			s.HardLimit, needs, (needs+hardLimitMargin).String()))
 	}
@@ -272,15 +268,23 @@ func (v *validator) validateRecorder() {
 }
 
 // shutdownNeeds is how long a shutdown may take when each wait is used up:
-// idle connections wait while requests drain, and all engines end at once.
-func (c *Config) shutdownNeeds() Duration {
+// idle connections wait while requests drain, and all engines end at once. What
+// is faulty is taken for nothing: whatever it shall be, it takes no less.
+func (c *Config) shutdownNeeds(faulty func(path string) bool) Duration {
+	wait := func(path string, d Duration) Duration {
+		if d < 0 || faulty(path) {
+			return 0
+		}
+		return d
+	}
 	var grace Duration
 	for i := range c.Pools {
 		if !c.Pools[i].Remote() {
-			grace = max(grace, c.Pools[i].Stop.Grace)
+			grace = max(grace, wait(indexPath("pools", i)+".stop.grace", c.Pools[i].Stop.Grace))
 		}
 	}
-	return c.Shutdown.Delay + max(c.Shutdown.DrainTimeout, c.Shutdown.IdleGrace) + grace
+	requests := max(wait("shutdown.drain_timeout", c.Shutdown.DrainTimeout), wait("shutdown.idle_grace", c.Shutdown.IdleGrace))
+	return wait("shutdown.delay", c.Shutdown.Delay) + requests + grace
 }
 
 // duration checks a lower bound and reports whether all is well with the key.

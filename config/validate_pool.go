@@ -115,7 +115,7 @@ func (v *validator) validateKind(i int, p *Pool) {
 	pool := indexPath("pools", i)
 	command, servers := v.poolKey(i, "command"), v.poolKey(i, "servers")
 	switch {
-	case p.Remote() && len(p.Command) > 0:
+	case p.Remote() && (len(p.Command) > 0 || v.written(command)):
 		v.report(servers, fmt.Sprintf("a pool has workers or servers, not both: leave out these or %s, or make two pools", v.origin.at(command)))
 	case p.Remote():
 		for _, key := range workerKeys {

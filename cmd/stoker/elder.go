@@ -139,6 +139,11 @@ func (e *elder) outlast(ctx context.Context) {
 		return
 	case <-ctx.Done():
 	}
+	select {
+	case <-e.left: // as well, and then there is nobody to hurry
+		return
+	default:
+	}
 	if err := e.hurry(); err != nil {
 		e.m.log.Warn("cannot hurry the generation before; it ends by itself", "pid", e.hello.PID, "error", err)
 		return

@@ -264,6 +264,8 @@ func TestWhatCannotStartSaysWhy(t *testing.T) {
 	}{
 		{"nothing to run", []string{"run"}, exitUsage, "nothing to run"},
 		{"unknown flag", []string{"run", "--wrokers", "2"}, exitUsage, "unknown flag: --wrokers"},
+		{"no number", []string{"run", "--workers", "two"}, exitUsage, `--workers: must be a whole number, such as 4, not "two"; see stoker run --help`},
+		{"no duration", []string{"upgrade", "--timeout", "5"}, exitUsage, `--timeout: must be a duration with its unit, such as 45s, not "5"; see stoker upgrade --help`},
 		{"unknown command", []string{"rum"}, exitUsage, "unknown command"},
 		{"bad file", []string{"check", "-c", bad}, exitUsage, "stoker.toml:1: lisden"},
 		{"check without a file", []string{"check"}, exitUsage, "check needs a file"},

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"stoker/config"
 )
@@ -56,13 +57,31 @@ those that die, and ends all of them in the right order.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
+		return usageError(fmt.Errorf("%w; see %s --help", faultyFlag(err), cmd.CommandPath()))
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newRunCommand(), newCheckCommand(), newStatusCommand(), newDemoCommand(), newUpgradeCommand())
 	root.AddCommand(newOperationCommands()...)
 	root.AddCommand(newReapCommand(), newRequestsCommand(), newCrashesCommand(), newReplayCommand(), newQuarantineCommand(), newKeyCommand(), newSystemdCommand(), newRouteCommand())
 	return root
+}
+
+// faultyFlag says what a flag's value must be, where the library says in which
+// function of Go it failed.
+func faultyFlag(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	wanted := map[string]string{
+		"int":      "must be a whole number, such as 4",
+		"bool":     "is true or false",
+		"duration": "must be a duration with its unit, such as 45s",
+	}[invalid.GetFlag().Value.Type()]
+	if wanted == "" {
+		return err
+	}
+	return fmt.Errorf("--%s: %s, not %q", invalid.GetFlag().Name, wanted, invalid.GetValue())
 }
 
 // versionText is the version and the commit that the binary was built from,
