@@ -45,8 +45,9 @@ func TestBadInput(t *testing.T) {
 		{name: "missing binary", config: strings.Replace(pool, self, "/nowhere/to/be/found", 1), code: 2, says: []string{"/nowhere/to/be/found"}},
 		{name: "route to an unknown pool", config: pool + "[[routes]]\npath = \"/v1\"\npool = \"q\"\n", code: 2, says: []string{`"q"`}},
 		{name: "port in use", config: "listen = [\"" + taken.Addr().String() + "\"]\nrun_dir = \"{dir}/run\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 1, says: []string{taken.Addr().String(), "in use"}},
+		{name: "admin port in use", config: pool, args: []string{"run", "-c", "{config}", "--admin", taken.Addr().String()}, code: 1, says: []string{"admin listener", taken.Addr().String(), "in use", "listens there"}},
 		{name: "socket path too long", config: "listen = [\"{listen}\"]\nrun_dir = \"{dir}/" + strings.Repeat("long/", 20) + "\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 2, says: []string{"run_dir", "10"}},
-		{name: "no such address", config: "listen = [\"192.0.2.1:80\"]\nrun_dir = \"{dir}/run\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 1, says: []string{"192.0.2.1:80"}},
+		{name: "no such address", config: "listen = [\"192.0.2.1:80\"]\nrun_dir = \"{dir}/new/run\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 1, says: []string{"192.0.2.1:80"}},
 		{name: "no such file", args: []string{"run", "-c", "{dir}/none.toml"}, code: 2, says: []string{"none.toml"}},
 		{name: "check finds the same", config: strings.Replace(pool, "workers", "wrokers", 1), args: []string{"check", "-c", "{config}"}, code: 2, says: []string{"wrokers", "stoker.toml:5"}},
 		{name: "nothing to run", args: []string{"run"}, code: 2, says: []string{"-- COMMAND"}},
@@ -74,6 +75,9 @@ func TestBadInput(t *testing.T) {
 				args[i] = replace.Replace(args[i])
 			}
 			refuse(t, dir, nil, args, c.code, c.says)
+			if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+				t.Errorf("left behind beside the configuration: %v (%v)", left, err)
+			}
 		})
 	}
 }

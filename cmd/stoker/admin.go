@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"stoker/balancer/tokens"
+	"stoker/internal/door"
 	"stoker/supervisor"
 	"stoker/upstream"
 )
@@ -71,8 +72,8 @@ func openAdmin(ctx context.Context, m *master) (*admin, error) {
 		return lc.Listen(ctx, "tcp", m.cfg.Admin)
 	})
 	if err != nil {
-		a.leave()
-		return nil, fmt.Errorf("open admin listener: %w", err)
+		a.giveUp(m.inherit.successor())
+		return nil, fmt.Errorf("open admin listener: %w", door.Explain(m.cfg.Admin, err))
 	}
 	a.listeners = append(a.listeners, tcp)
 	return a, nil
@@ -117,6 +118,16 @@ func (a *admin) serve() error {
 func (a *admin) close() {
 	a.leave()
 	_ = os.Remove(a.path) // it may never have been there
+}
+
+// giveUp leaves no trace of a listener that has not served: a successor's is
+// still its elder's, anyone else's socket would be left behind.
+func (a *admin) giveUp(successor bool) {
+	if successor {
+		a.leave()
+		return
+	}
+	a.close()
 }
 
 // leave ends what is being answered after a second, and leaves the sockets to

@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,21 +17,34 @@ import (
 
 // lock is the run directory, held by one master. The kernel drops it when the
 // master ends, however it ends: there is no stale lock.
-type lock struct{ file *os.File }
+type lock struct {
+	file *os.File
+	// made are the directories that were made for it, the innermost last.
+	made []string
+}
 
 // errHeld: a master that lives has the run directory.
 var errHeld = errors.New("is held by another stoker")
 
+// errLeft: whoever held the lock has taken the file away with it.
+var errLeft = errors.New("the lock's file was removed")
+
 // takeRunDir makes the run directory and locks it.
 func takeRunDir(cfg *config.Config) (*lock, error) {
-	// Engines that run as other users must reach their sockets below it.
-	if err := os.MkdirAll(cfg.RunDir, 0o711); err != nil { //nolint:gosec // nobody can list it or write to it; what is inside has modes of its own
-		return nil, fmt.Errorf("make run directory: %w; choose another one with --run-dir or run_dir", err)
+	var made []string
+	held, err := (*lock)(nil), errLeft
+	for try := 0; errors.Is(err, errLeft) && try < 10; try++ {
+		more, cannot := makeRunDir(cfg.RunDir)
+		made = append(made, more...)
+		if cannot != nil {
+			return nil, fmt.Errorf("make run directory: %w; choose another one with --run-dir or run_dir", cannot)
+		}
+		held, err = holdRunDir(cfg.RunDir, cfg.LockFile())
 	}
-	held, err := holdRunDir(cfg.RunDir, cfg.LockFile())
 	if err != nil {
 		return nil, fmt.Errorf("%w, or choose another one with --run-dir or run_dir", err)
 	}
+	held.made = made
 	// An earlier master's; this one has not been asked to stop.
 	if err := os.Remove(cfg.StopMark()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		held.release()
@@ -38,9 +53,26 @@ func takeRunDir(cfg *config.Config) (*lock, error) {
 	return held, nil
 }
 
+// makeRunDir makes the run directory and those above it, and says which were
+// not there. Engines that run as other users must reach their sockets below it;
+// nobody can list it or write to it, and what is inside has modes of its own.
+func makeRunDir(dir string) (made []string, err error) {
+	for missing := dir; ; missing = filepath.Dir(missing) {
+		if _, err := os.Lstat(missing); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, missing)
+	}
+	slices.Reverse(made)
+	return made, os.MkdirAll(dir, 0o711) //nolint:gosec // as it says
+}
+
 // holdRunDir locks a run directory that exists.
 func holdRunDir(runDir, lockFile string) (*lock, error) {
 	file, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the operator's choice
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", errLeft, err) // with its directory
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock run directory: %w", err)
 	}
@@ -61,10 +93,35 @@ func (l *lock) take(runDir string) error {
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", l.file.Name(), err)
 	}
+	if !l.inPlace() {
+		return fmt.Errorf("lock run directory: %w", errLeft)
+	}
 	if err := writeHolder(l.file); err != nil {
 		return fmt.Errorf("write %s: %w", l.file.Name(), err)
 	}
 	return nil
+}
+
+// inPlace reports whether the file is the one that others find by its name.
+// Else there would be two masters, each with a file of its own of that name.
+func (l *lock) inPlace() bool {
+	ours, err := l.file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(l.file.Name())
+	return err == nil && os.SameFile(ours, there)
+}
+
+// leave takes away what was made to hold the directory, and lets it go: for a
+// master that could not start. Whoever has opened the file meanwhile sees that
+// it is not in place any more.
+func (l *lock) leave() {
+	_ = os.Remove(l.file.Name()) // whatever it is that fails here: it is only untidy
+	for _, dir := range slices.Backward(l.made) {
+		_ = os.Remove(dir) // unless it is empty, it stays
+	}
+	l.release()
 }
 
 // markStop notes in the run directory that this master was asked to stop: if it
@@ -79,8 +136,7 @@ func markStop(cfg *config.Config) error {
 // sign writes our pid into the file, for who comes later.
 func (l *lock) sign() error { return writeHolder(l.file) }
 
-// release lets the directory go. The file stays: removing it would let two
-// masters lock two files of one name.
+// release lets the directory go.
 func (l *lock) release() { _ = l.file.Close() }
 
 func writeHolder(f *os.File) error {

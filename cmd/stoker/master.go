@@ -167,6 +167,9 @@ func runGeneration(ctx context.Context, cfg *config.Config, o runOptions, inheri
 	scaled := readScaled(cfg.RunDir, logs.log)
 	m, err := newMaster(ctx, scaled.apply(cfg), logs, handed, inherit)
 	if err != nil {
+		if !inherit.successor() {
+			held.leave()
+		}
 		return err
 	}
 	m.held, m.notifier, m.load, m.scaled = held, notifier, o.reload, scaled
@@ -243,7 +246,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		return nil, err
 	}
 	if m.door, err = openDoor(ctx, cfg.Doors(), handed, inherit, m.log.Named("door")); err != nil {
-		m.giveUpAdmin()
+		m.admin.giveUp(m.inherit.successor())
 		return nil, err
 	}
 	m.listeners = map[string]*door.Listener{}
@@ -317,22 +320,12 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 // reasonUpgraded: a next generation has taken over.
 const reasonUpgraded = "upgraded"
 
-// giveUpAdmin leaves no trace of the admin listener: a successor's is still its
-// elder's, anyone else's socket would be left behind.
-func (m *master) giveUpAdmin() {
-	if m.inherit.successor() {
-		m.admin.leave()
-		return
-	}
-	m.admin.close()
-}
-
 // begin opens for clients. Up to its commit an error leaves no trace, so that
 // the master whose place this one was to take goes on undisturbed.
 func (m *master) begin(ctx context.Context, serving *errgroup.Group, broken chan error) error {
 	observed, err := m.commit(ctx)
 	if err != nil {
-		m.giveUpAdmin()
+		m.admin.giveUp(m.inherit.successor())
 		m.front.Close()
 		return errors.Join(err, m.door.Leave())
 	}

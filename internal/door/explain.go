@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// explainTCP turns a failed listen into a sentence that says what to do.
-func explainTCP(address string, err error) error {
+// Explain turns a failed listen on HOST:PORT into a sentence that says what to do.
+func Explain(address string, err error) error {
 	_, port, _ := net.SplitHostPort(address)
 	advice := ""
 	switch {

@@ -57,7 +57,7 @@ func Listen(ctx context.Context, address string, o Options) (net.Listener, error
 	config.SetMultipathTCP(false)
 	ln, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, explainTCP(address, err)
+		return nil, Explain(address, err)
 	}
 	return ln, nil
 }

@@ -67,7 +67,7 @@ func TestListenRefusals(t *testing.T) {
 
 // TestListenExplainsPrivilege: tests often run as root, where nothing is refused.
 func TestListenExplainsPrivilege(t *testing.T) {
-	err := explainTCP(":80", &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)})
+	err := Explain(":80", &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)})
 	want := "listen on :80: permission denied: ports below 1024 need a privilege: "
 	if !strings.HasPrefix(err.Error(), want) || !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("error %q", err)
