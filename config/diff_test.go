@@ -151,6 +151,11 @@ func TestSameEngine(t *testing.T) {
 	}{
 		{"spare devices", func(p *Pool) { p.GPUs = []string{"0", "1", "7"} }, true},
 		{"dealt devices", func(p *Pool) { p.GPUs = []string{"1", "0", "2"} }, false},
+		{"fewer workers", func(p *Pool) { p.Workers = 1 }, true},
+		{"more workers", func(p *Pool) { p.Workers = 3 }, true},
+		{"more workers and devices", func(p *Pool) { p.Workers, p.GPUs = 4, []string{"0", "1", "2", "3"} }, true},
+		{"fewer workers with others' devices", func(p *Pool) { p.Workers, p.GPUs = 1, []string{"1"} }, false},
+		{"more devices each", func(p *Pool) { p.Workers, p.GPUsPerWorker = 1, 2 }, false},
 		{"limits", func(p *Pool) { p.StartTimeout, p.MaxStarting, p.Stop.Grace = 1, 1, 1 }, true},
 		{"environment", func(p *Pool) { p.Env = map[string]string{"A": "1"} }, false},
 		{"user", func(p *Pool) { p.User = "nobody" }, false},

@@ -11,7 +11,14 @@ import (
 func (p *Pool) SameEngine(q *Pool) bool {
 	return slices.Equal(p.Command, q.Command) && maps.Equal(p.Env, q.Env) &&
 		p.Dir == q.Dir && p.User == q.User && p.Protocol == q.Protocol &&
-		p.GPUsPerWorker == q.GPUsPerWorker && slices.Equal(p.dealt(), q.dealt())
+		p.GPUsPerWorker == q.GPUsPerWorker && sameDevices(p.dealt(), q.dealt())
+}
+
+// sameDevices compares what both deal out: where one has more workers, those
+// that both have keep what they have.
+func sameDevices(a, b []string) bool {
+	both := min(len(a), len(b))
+	return slices.Equal(a[:both], b[:both])
 }
 
 // dealt are the devices of the pool's own list that its workers get; what the

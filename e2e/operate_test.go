@@ -133,7 +133,8 @@ func TestStoppedStaysStopped(t *testing.T) {
 }
 
 func TestScale(t *testing.T) {
-	m := start(t, operatedPool(1)).allReady()
+	// Which worker has which device must not change either.
+	m := start(t, operatedPool(1)+"gpus_per_worker = 1\ngpus = [\"0\", \"1\", \"2\", \"3\"]\n").allReady()
 	first := m.worker("p-0").PID
 	names := func() []string {
 		var all []string
