@@ -68,6 +68,8 @@ type stream struct {
 	fault error  // why the present worker's part is over, if the transport does not know
 	watch watch
 	moves int
+	// missed is how often there was no connection to the next.
+	missed int
 }
 
 var _ exchange.Sink = (*stream)(nil)
@@ -299,6 +301,12 @@ func (s *stream) concerns(v *verdict) bool {
 // request ends.
 func (s *stream) next(v verdict) (again bool, end verdict) {
 	record := &s.j.x.Record
+	// Whom it did not reach has cost it nothing: two workers that died together
+	// once used up a stream's moves before either had left the pool.
+	if s.moves > 0 && !sent(v) && s.missed < maxMissed {
+		s.missed++
+		return true, v
+	}
 	if continuation.Diverged(s.fault) {
 		s.events.Diverge()
 	}
@@ -323,6 +331,9 @@ func (s *stream) next(v verdict) (again bool, end verdict) {
 	record.NotMoved = why
 	return false, v
 }
+
+// maxMissed is how many workers a stream is brought to in vain.
+const maxMissed = 16
 
 // modeTail is a stream's of which nothing was missing that needs a worker.
 const modeTail = "tail"

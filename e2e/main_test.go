@@ -41,6 +41,10 @@ func TestMain(m *testing.M) {
 		engineMain(os.Args[2:])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "cutter" {
+		cutterMain(os.Args[2:])
+		return
+	}
 	os.Exit(runTests(m))
 }
 

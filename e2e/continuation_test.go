@@ -1,0 +1,229 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// streamed is what an official client made of a stream.
+type streamedAnswer struct {
+	Text  map[string]string
+	Names int
+	Roles int
+	Ends  []string
+	Usage []int
+	Error string
+}
+
+// streamer is an official client at work.
+type streamer struct {
+	t     *testing.T
+	name  string
+	lines *bufio.Scanner
+	in    *json.Encoder
+}
+
+func (s *streamer) ask(params map[string]any) (a streamedAnswer) {
+	s.t.Helper()
+	if err := s.in.Encode(params); err != nil {
+		s.t.Fatal(err)
+	}
+	if !s.lines.Scan() {
+		s.t.Fatalf("%s has ended: %v", s.name, s.lines.Err())
+	}
+	if err := json.Unmarshal(s.lines.Bytes(), &a); err != nil {
+		s.t.Fatal(err)
+	}
+	return a
+}
+
+// streamers are openai's clients for Python and Node.
+func streamers(t *testing.T, base string) []*streamer {
+	t.Helper()
+	python := pythonOpenAI(t)
+	script, err := os.ReadFile("testdata/stream.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := exec.Command("node", "testdata/stream.cjs", base)
+	node.Env = append(os.Environ(), "NODE_PATH="+nodeModules(t))
+	var all []*streamer
+	for name, cmd := range map[string]*exec.Cmd{
+		"Python": exec.Command(python[0], append(slices.Clone(python[1:]), "-c", string(script), base)...),
+		"Node":   node,
+	} {
+		cmd.Stderr = os.Stderr
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			in.Close()
+			_ = cmd.Wait()
+		})
+		lines := bufio.NewScanner(out)
+		lines.Buffer(nil, 1<<20)
+		all = append(all, &streamer{t: t, name: name, lines: lines, in: json.NewEncoder(in)})
+	}
+	return all
+}
+
+// llamaPool is two real llama-servers behind cutters, in a pool with more keys.
+func llamaPool(t *testing.T, plans, keys string) string {
+	t.Helper()
+	command := cutter(plans, append(llama(t), "--host", "127.0.0.1", "--port", "{engine_port}", "-c", "8192", "-np", "4", "--threads", "1")...)
+	return "[quarantine]\nenabled = false\n[[pools]]\nname = \"p\"\nworkers = 2\nhealth.path = \"/health\"\nhealth.interval = \"100ms\"\n" +
+		"restart.delay = \"10ms\"\nrestart.max_delay = \"10ms\"\nrestart.reset_after = \"10ms\"\nstop.grace = \"1s\"\n" + keys + "command = " + list(command...) + "\n"
+}
+
+func plan(t *testing.T, dir string, plans ...string) {
+	t.Helper()
+	old, _ := filepath.Glob(filepath.Join(dir, "*"))
+	for _, f := range old {
+		os.Remove(f)
+	}
+	for i, p := range plans {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("new-", i)), []byte(p), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, fmt.Sprint("new-", i)), filepath.Join(dir, fmt.Sprint("plan-", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// taken is how many plans were carried out.
+func taken(dir string) int {
+	all, _ := filepath.Glob(filepath.Join(dir, "taken-*"))
+	return len(all)
+}
+
+// continuationRuns is how often each case is run: STOKER_E2E_CONTINUATION_RUNS,
+// else once. STOKER_E2E_CONTINUATION_CASE is part of the names of those that are. docs/continuation.md has what 50 gave.
+func continuationRuns() int {
+	n, err := strconv.Atoi(os.Getenv("STOKER_E2E_CONTINUATION_RUNS"))
+	if err != nil || n < 1 {
+		return 1
+	}
+	return n
+}
+
+// answering waits until every worker is ready and there: the news of a death may
+// be behind.
+func (m *master) answering() {
+	m.t.Helper()
+	m.eventually("all workers there", func() bool {
+		for _, w := range m.allReady().workers() {
+			conn, err := net.Dial("tcp", w.Address)
+			if err != nil {
+				return false
+			}
+			conn.Close()
+		}
+		return true
+	})
+}
+
+// TestStreamsOutliveLlamaServer breaks real streams at exact places, in each way
+// that an engine may fail: the official clients must get the very same answer.
+func TestStreamsOutliveLlamaServer(t *testing.T) {
+	plans := t.TempDir()
+	m := start(t, llamaPool(t, plans, "migrate = \"replay\"\ntoken_stall_timeout = \"400ms\"\n")).allReady()
+	base := map[string]any{
+		"model": "any", "max_tokens": 64, "stream_options": map[string]any{"include_usage": true},
+		"messages": []map[string]any{{"role": "user", "content": "Tell me of fire."}},
+	}
+	requests := map[string]map[string]any{}
+	for name, more := range map[string]map[string]any{
+		"temperature 0": {"temperature": 0},
+		"seeded":        {"temperature": 0.8, "seed": 11},
+		"n = 2":         {"temperature": 0.8, "seed": 5, "n": 2},
+		"logprobs":      {"temperature": 0, "logprobs": true, "top_logprobs": 2},
+		"stop":          {"temperature": 0, "stop": []string{"zz"}},
+		"grammar":       {"temperature": 0.8, "seed": 3, "extra_body": map[string]any{"grammar": "root ::= [a-z ]+"}},
+	} {
+		requests[name] = maps.Clone(base)
+		maps.Copy(requests[name], more)
+	}
+	cases := []struct{ requests, name, plans string }{
+		{"*", "killed at token 1", "event:2 kill"},
+		{"*", "killed at token 5", "event:6 kill"},
+		{"temperature 0,seeded", "killed before anything", "event:0 kill"},
+		{"temperature 0,seeded", "killed at token 20", "event:21 kill"},
+		{"temperature 0,seeded", "killed at token 50", "event:51 kill"},
+		{"temperature 0,seeded", "killed after the last token", `before:"finish_reason":"length" kill`},
+		{"temperature 0,seeded", "killed after the end, before the usage", `after:"finish_reason":"length" kill`},
+		{"temperature 0,seeded", "killed before [DONE]", "before:[DONE] kill"},
+		{"temperature 0,seeded", "reset", "event:9 close"},
+		{"temperature 0,seeded", "ended as if it were whole", "event:9 end"},
+		{"temperature 0,seeded", "stopped", "event:9 stop"},
+		{"temperature 0,seeded", "the second killed, too", "event:9 kill|event:30 kill"},
+		{"temperature 0,seeded", "reset twice", "event:9 close|event:20 close"},
+	}
+	for i := range 6 { // in a chunk's head, in an event, in a character
+		cases = append(cases, struct{ requests, name, plans string }{"temperature 0", fmt.Sprint("cut in byte ", 900+i*59), fmt.Sprintf("byte:%d close", 900+i*59)})
+	}
+	runs := 0
+	for _, client := range streamers(t, m.url("/v1")) {
+		want := map[string]streamedAnswer{}
+		m.answering()
+		for name, request := range requests {
+			want[name] = client.ask(request)
+			if a := want[name]; a.Error != "" || a.Names != 1 || len(a.Usage) != 3 || len(a.Text["0"]) < 5 {
+				t.Fatalf("%s, %s, undisturbed: %+v", client.name, name, a)
+			}
+		}
+		for _, c := range cases {
+			if !strings.Contains(c.name, os.Getenv("STOKER_E2E_CONTINUATION_CASE")) {
+				continue
+			}
+			names := strings.Split(c.requests, ",")
+			if c.requests == "*" {
+				names = slices.Sorted(maps.Keys(requests))
+			}
+			for _, name := range names {
+				for range continuationRuns() {
+					m.answering()
+					steps := strings.Split(c.plans, "|")
+					plan(t, plans, steps...)
+					got := client.ask(requests[name])
+					runs++
+					if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want[name]); g != w {
+						t.Errorf("%s, %s, %s:\n%s, want\n%s", client.name, name, c.name, g, w)
+					}
+					if n := taken(plans); n != len(steps) {
+						t.Errorf("%s, %s, %s: %d of %d happened", client.name, name, c.name, n, len(steps))
+					}
+				}
+			}
+		}
+	}
+	for _, line := range m.logLines("outcome") {
+		if line["outcome"] != "ok" {
+			t.Logf("%v", line)
+		}
+	}
+	t.Logf("%d streams were broken", runs)
+	if n := m.metric("stoker_streams_migrated_total", `mode="replay"`); int(n) < runs/2 {
+		t.Errorf("only %v of %d streams were replayed", n, runs)
+	}
+}
