@@ -3,6 +3,7 @@ package balancer
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -147,4 +148,25 @@ func BenchmarkPrefix(b *testing.B) {
 			}
 		})
 	}
+}
+
+// FuzzPrefix: whatever a body is, its prefix is bounded, and of a prompt that goes
+// on it is the beginning.
+func FuzzPrefix(f *testing.F) {
+	f.Add(chat("m", `"tools":[1],`, 300, 300), []byte(`{"role":"user"}`))
+	f.Add([]byte(`{"prompt":[1,2,3],"prompt":"x","\u006dodel":7}`), []byte("1"))
+	f.Fuzz(func(t *testing.T, doc, more []byte) {
+		p := appendPrefix(nil, doc)
+		if len(p) > upstream.MaxPrefix || len(p) > len(doc)/promptChunk+len(promptHeads) {
+			t.Fatalf("%d entries of %d bytes", len(p), len(doc))
+		}
+		if !json.Valid(doc) || !json.Valid(more) {
+			return
+		}
+		short := appendPrefix(nil, fmt.Appendf(nil, `{"messages":[%s]}`, doc))
+		longer := appendPrefix(nil, fmt.Appendf(nil, `{"messages":[%s,%s]}`, doc, more))
+		if n := common(short, longer); n < len(short)-1 {
+			t.Fatalf("%d of %d entries are the same when a message is added", n, len(short))
+		}
+	})
 }

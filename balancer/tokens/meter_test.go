@@ -142,3 +142,35 @@ func BenchmarkMeter(b *testing.B) {
 		})
 	}
 }
+
+// FuzzMeter: whatever an engine sends, in whatever pieces, is counted the same,
+// and no count is absurd.
+func FuzzMeter(f *testing.F) {
+	for _, text := range []string{event("a", "") + vllmUsage + streamDone, event("a", "") + llamaLast, `{"model":"m","usage":{"prompt_tokens":1}}`, "data:\r\rdata: {\n\n"} {
+		f.Add([]byte(text), uint16(7), true)
+		f.Add([]byte(text), uint16(100), false)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, size uint16, stream bool) {
+		var whole, pieces Meter
+		whole.Begin(stream)
+		whole.Write(text)
+		want, wantOK := whole.End()
+		pieces.Begin(stream)
+		for rest := text; len(rest) > 0; {
+			n := min(int(size)+1, len(rest))
+			pieces.Write(rest[:n])
+			rest = rest[n:]
+		}
+		got, ok := pieces.End()
+		got.First, got.Gaps, want.First, want.Gaps = time.Time{}, Gaps{}, time.Time{}, Gaps{}
+		if !stream { // a name that is not in the first piece is not found
+			got.Model, want.Model = "", ""
+		}
+		if got != want || ok != wantOK {
+			t.Fatalf("whole %+v, %t; in pieces of %d %+v, %t", want, wantOK, int(size)+1, got, ok)
+		}
+		if got.Prompt < 0 || got.Completion < 0 || got.Cached > got.Prompt || cap(pieces.tail) > 2*tailSize {
+			t.Fatalf("%+v, and %d bytes are kept", got, cap(pieces.tail))
+		}
+	})
+}
