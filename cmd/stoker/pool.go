@@ -34,6 +34,11 @@ func poolOptions(p *config.Pool) upstream.PoolOptions {
 // modelsOf are the models that a configuration names.
 func modelsOf(cfg *config.Config) []string {
 	var models []string
+	for i := range cfg.Pools {
+		if model := cfg.Pools[i].Health.Canary.Model; model != "" {
+			models = append(models, model)
+		}
+	}
 	for _, r := range cfg.Routes {
 		for _, name := range r.Models {
 			if !strings.HasSuffix(name, "*") { // the others are whatever clients make of them
