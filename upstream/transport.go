@@ -112,8 +112,8 @@ type Interrupter interface {
 
 // Transport carries exchanges to one upstream: over HTTP/1.1, one at a time on
 // each of as many connections as it takes, or over HTTP/2, see trunks. It is safe
-// for use by many goroutines. In HTTP/1.1 it starts none of its own but for the upload of a large body, and
-// for a tunnel, whose end Do awaits.
+// for use by many goroutines. In HTTP/1.1 it starts none of its own but for a dial, for the upload of
+// a large body, and for a tunnel, whose end Do awaits.
 type Transport struct {
 	network string // "tcp" or "unix"
 	address string
@@ -217,7 +217,7 @@ func (t *Transport) link(ctx context.Context) (*link, error) {
 	if l := t.idle.take(); l != nil {
 		return l, nil
 	}
-	l, err := t.dial(ctx)
+	l, err := t.dialApart(ctx)
 	if err != nil {
 		return nil, err
 	}
