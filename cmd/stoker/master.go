@@ -272,6 +272,7 @@ func (m *master) newPool(p *config.Pool) *upstream.Pool {
 func (m *master) run(ctx context.Context, signals *signals, o runOptions) error {
 	var serving errgroup.Group
 	broken := make(chan error, 1)
+	defer beLean()()
 	m.elder.follow()
 	defer m.elder.close()
 	defer m.watchCerts(ctx)()

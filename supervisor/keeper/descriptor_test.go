@@ -269,7 +269,7 @@ func TestRedirectKeepsLinesWhole(t *testing.T) {
 
 // TestShedLosesNothing: the program goes on after its pages were given back.
 func TestShedLosesNothing(t *testing.T) {
-	shed()
+	Shed()
 	if m, ok := parseMapping("00400000-0076e000 r-xp 00000000 fe:00 1234    /usr/bin/a stoker"); !ok ||
 		m != (mapping{start: 0x400000, end: 0x76e000, perms: "r-xp", path: "/usr/bin/a stoker"}) {
 		t.Errorf("parsed as %+v, %v", m, ok)

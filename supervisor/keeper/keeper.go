@@ -188,7 +188,7 @@ func (k *keeper) onLaunched(l launched) {
 	k.change(func(s *State) {
 		s.Phase, s.EnginePID, s.EngineStart, s.StartedAt = Running, l.pid, p.start, l.at
 	})
-	shed()
+	Shed()
 	k.survey.Reset(firstLook)
 	if k.state.Stopping {
 		k.ask(k.signalled)
@@ -244,7 +244,7 @@ func (k *keeper) takeDown() []process {
 		now = append(now, recorded{PID: p.pid, Start: p.start})
 	}
 	if k.pace >= calm && k.pace < slowestLook {
-		shed() // all is settling, and may go on so for months
+		Shed() // all is settling, and may go on so for months
 	}
 	k.pace = min(max(2*k.pace, firstLook), slowestLook)
 	if err == nil && !slices.Equal(now, k.taken) {

@@ -22,11 +22,11 @@ func beSmall() {
 	_ = os.WriteFile("/proc/self/comm", []byte("stoker-keeper"), 0o600) // nothing depends on it
 }
 
-// shed gives back what the start needed and the rest of the life does not: free
+// Shed gives back what the start needed and the rest of the life does not: free
 // heap, and pages of the program, its code and its constants, of which the
 // initialisation of every package that the master needs has touched most. What
 // is still needed of them comes back from the page cache by itself.
-func shed() {
+func Shed() {
 	debug.FreeOSMemory()
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
