@@ -58,6 +58,7 @@ type conn struct {
 	readDeadline time.Time
 	pace         pace
 	farewell     farewell
+	flood        floodWatch
 	// peer is what it is counted by; not valid: it is not.
 	peer netip.Addr
 
@@ -94,14 +95,25 @@ func newConn(f *Front, nc net.Conn, m Manner) (*conn, error) {
 
 func (c *conn) is(p phase) bool { return phase(c.phase.Load()) == p }
 
-// Read gives net/http what has been read before, first.
+// Read gives net/http what has been read before, first, and stops it where the
+// client asks for too much.
 func (c *conn) Read(p []byte) (int, error) {
-	if len(c.replay) > 0 {
-		n := copy(p, c.replay)
-		c.replay = c.replay[n:]
-		return n, nil
+	if c.flood.told.Load() { // what has come by now is still there to be read, however the socket was shut
+		return 0, errFlood
 	}
-	return c.wire.Read(p)
+	var n int
+	var err error
+	if len(c.replay) > 0 {
+		n = copy(p, c.replay)
+		c.replay = c.replay[n:]
+	} else {
+		n, err = c.wire.Read(p)
+	}
+	if n > 0 && c.farewell.on.Load() && !c.flood.follow(p[:n]) {
+		c.calm()
+		return 0, errFlood
+	}
+	return n, err
 }
 
 // readUntil bounds reads by t, or up to slack earlier: moving a timer for each

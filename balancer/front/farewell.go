@@ -27,6 +27,8 @@ type farewell struct {
 	inside bool            // the next frame must continue this one's fields
 	wanted bool
 	said   bool // by either
+	// told is told of each frame.
+	told func(http2.FrameType)
 }
 
 const frameHead = 9 // bytes of length, type, flags and stream
@@ -61,9 +63,10 @@ func (c *conn) sayGoAway() error {
 }
 
 // due says whether ours may and should go out now.
-func (w *farewell) due() bool {
-	return w.wanted && !w.said && w.begun && !w.inside && w.got == 0 && w.left == 0
-}
+func (w *farewell) due() bool { return w.wanted && !w.said && w.between() }
+
+// between says whether a frame of our own may be written now.
+func (w *farewell) between() bool { return w.begun && !w.inside && w.got == 0 && w.left == 0 }
 
 // follow notes what of which frame was written.
 func (w *farewell) follow(p []byte) {
@@ -95,6 +98,9 @@ func (w *farewell) frame() {
 		w.inside = !http2.Flags(h[4]).Has(http2.FlagHeadersEndHeaders)
 	}
 	w.said = w.said || kind == http2.FrameGoAway
+	if w.told != nil {
+		w.told(kind)
+	}
 }
 
 // sayFarewell tells the client of an HTTP/2 connection, now or when what is

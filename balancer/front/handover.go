@@ -50,6 +50,8 @@ func (f *Front) beginHandover(c *conn) bool {
 	if f.ending || !f.moveLocked(c, streams) {
 		return false
 	}
+	c.flood.begin()
+	c.farewell.told = c.flood.wrote
 	c.farewell.on.Store(true)
 	c.farewell.wanted = f.draining.Load()
 	c.handing = true

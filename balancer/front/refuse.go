@@ -27,7 +27,10 @@ const (
 	maxRefused = 256
 )
 
-const codeTooMany = "too_many_connections"
+const (
+	codeTooMany = "too_many_connections"
+	codeFlood   = "http2_flood"
+)
 
 // refusal is what a client is told that never became a request.
 type refusal struct {
@@ -47,6 +50,8 @@ func refusalOf(err error) refusal {
 		return refusal{http.StatusForbidden, "bad_request", "not_a_proxy"}
 	case errors.Is(err, errProxy):
 		return refusal{http.StatusBadRequest, "bad_request", "proxy_header"}
+	case errors.Is(err, errFlood):
+		return refusal{http.StatusTooManyRequests, "overloaded", codeFlood}
 	case errors.Is(err, errTooMany):
 		return refusal{http.StatusServiceUnavailable, "server_unavailable", codeTooMany}
 	case errors.Is(err, errTooManyOfOne):
@@ -109,7 +114,7 @@ func (f *Front) observeRefusal(c *conn, err error, since time.Time) {
 }
 
 func (r refusal) outcome() exchange.Outcome {
-	if r.code == codeTooMany {
+	if r.code == codeTooMany || r.code == codeFlood {
 		return exchange.OutcomeLimited
 	}
 	return exchange.OutcomeClientError

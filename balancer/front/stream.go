@@ -42,6 +42,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.end()
 	f.leave(&q.flight)
 	whole := q.answer.whole()
+	q.judge(whole)
 	f.forget(q)
 	if !whole {
 		panic(http.ErrAbortHandler) // this is how net/http is told to reset the stream
@@ -126,6 +127,9 @@ func originForm(method, target string) string {
 // woken by a deadline alone. end must be called.
 func (q *stream) begin() {
 	life := q.life
+	if q.from.Context().Err() != nil { // cancelled before its turn: no engine is to hear of it
+		life.end(exchange.ErrClientGone)
+	}
 	q.unwatch = context.AfterFunc(q.from.Context(), func() { life.end(exchange.ErrClientGone) })
 	control, hurried := http.NewResponseController(q.answer.w), make(chan struct{})
 	q.hurried = hurried
