@@ -42,7 +42,7 @@ func TestNoDeathWaitsForTheDisk(t *testing.T) {
 		d := supervisor.Death{Pool: "p", Worker: fmt.Sprint("p-", i), Reason: "exited", Ended: time.Now()}
 		p.hear(d, crash.ID(&d))
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // it is a moment, or for ever
 		t.Errorf("to tell of %d deaths took %v", deaths, took)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_UN); err != nil {

@@ -274,7 +274,7 @@ func TestBlockedPipe(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second { // it is a moment, or for ever
 		t.Errorf("writing took %v", took)
 	}
 	if err := w.Flush(10 * time.Millisecond); !errors.Is(err, ErrTimeout) {

@@ -143,7 +143,7 @@ func TestExitWaitsForAMasterThenIsLeft(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	o := options(t, st.argv("engine")...)
-	o.Intent.OrphanTimeout = 300 * time.Millisecond
+	o.Intent.OrphanTimeout = 2 * time.Second
 	c := start(t, o)
 	engine := st.enter("engine")
 	observer, err := Attach(testContext(t), o.Dir)
@@ -165,7 +165,7 @@ func TestClaimStopsTheOrphanClock(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
 	o := options(t, st.argv("engine")...)
-	o.Intent.OrphanTimeout = 200 * time.Millisecond
+	o.Intent.OrphanTimeout = time.Second
 	c := start(t, o)
 	engine := st.enter("engine")
 	next, err := Attach(testContext(t), o.Dir)
@@ -180,7 +180,7 @@ func TestClaimStopsTheOrphanClock(t *testing.T) {
 	select {
 	case <-engine.gone:
 		t.Error("an owned engine was ended as an orphan's")
-	case <-time.After(3 * o.Intent.OrphanTimeout):
+	case <-time.After(2 * o.Intent.OrphanTimeout):
 	}
 }
 
