@@ -121,7 +121,7 @@ func judge(err error) verdict {
 		}}
 	case errors.Is(err, exchange.ErrIdle):
 		return verdict{ending: &ending{outcome: exchange.OutcomeIdle}} // whatever is to be told has been
-	case errors.Is(err, exchange.ErrDrained):
+	case errors.Is(err, exchange.ErrDrained), errors.Is(err, errMoved):
 		return verdict{ending: &ending{
 			outcome: exchange.OutcomeDrained, status: http.StatusServiceUnavailable, kind: typeUnavailable, code: "worker_stopped",
 			message: "the worker was stopped before it answered; try again", retryAfter: 1,

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"stoker/balancer/continuation"
@@ -68,6 +69,8 @@ type stream struct {
 	fault error  // why the present worker's part is over, if the transport does not know
 	watch watch
 	moves int
+	// free says whether the stream could go on elsewhere now.
+	free *atomic.Int32
 	// missed is how often there was no connection to the next.
 	missed int
 }
@@ -82,10 +85,55 @@ func (s *stream) carry(ctx context.Context, lease Lease) error {
 	s.j.x.Body, s.j.x.Length = &s.reader, int64(len(s.body))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	s.free = new(atomic.Int32)
+	s.note()
+	if m, ok := lease.(interface {
+		OnMove(leave func() bool) (forget func())
+	}); ok {
+		free := s.free
+		defer m.OnMove(func() bool {
+			goes := free.CompareAndSwap(mayMove, moves)
+			if goes {
+				cancel(errMoved)
+			}
+			return goes
+		})()
+	}
 	s.watch.begin(s.j.l.rules.Migration.Stall, s.moves > 0, func() { cancel(errStalled) })
 	err := lease.Do(ctx, s.j.x, s)
 	s.watch.end()
 	return s.outcome(err)
+}
+
+// Whether a stream could go on elsewhere.
+const (
+	mustStay int32 = iota
+	mayMove
+	moves // it has been asked to, and does
+)
+
+// note keeps free true to what has been sent.
+func (s *stream) note() {
+	was := s.free.Load()
+	switch can := s.canMove(); {
+	case can && was == mustStay:
+		s.free.Store(mayMove)
+	case !can && was == mayMove:
+		s.free.CompareAndSwap(mayMove, mustStay)
+	}
+}
+
+// canMove says whether another worker could go on.
+func (s *stream) canMove() bool {
+	plan, _ := continuation.Decide(s.facts())
+	return !s.plain && (plan == continuation.Repeating || plan == continuation.GoingOn)
+}
+
+// facts are what is known of the stream.
+func (s *stream) facts() continuation.Facts {
+	facts, m := s.events.Facts(), &s.j.l.rules.Migration
+	facts.Mode, facts.Limit, facts.Moves = m.Mode, m.Limit, s.moves
+	return facts
 }
 
 // outcome is a worker's end as classify is to see it.
@@ -207,6 +255,7 @@ func (s *stream) take(raw []byte) (continuation.Pass, error) {
 		s.first = false
 		raw = bytes.TrimPrefix(raw, sse.BOM)
 	}
+	before := s.events.Shape()
 	pass, err := s.events.Take(raw)
 	if err != nil {
 		s.fault = err
@@ -214,6 +263,9 @@ func (s *stream) take(raw []byte) (continuation.Pass, error) {
 	}
 	if s.events.Progress() {
 		s.watch.tick()
+	}
+	if s.events.Shape() != before {
+		s.note()
 	}
 	if s.moves > 0 && s.events.Caught() {
 		s.j.begun()
@@ -310,9 +362,7 @@ func (s *stream) next(v verdict) (again bool, end verdict) {
 	if continuation.Diverged(s.fault) {
 		s.events.Diverge()
 	}
-	facts := s.events.Facts()
-	facts.Mode, facts.Limit, facts.Moves = s.j.l.rules.Migration.Mode, s.j.l.rules.Migration.Limit, s.moves
-	plan, why := continuation.Decide(facts)
+	plan, why := continuation.Decide(s.facts())
 	if v.died && plan != continuation.Finishing && !s.j.again {
 		plan, why = continuation.GiveUp, continuation.GivenUpSuspected
 	}

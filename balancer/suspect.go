@@ -194,7 +194,7 @@ func (j *journey) try(ctx context.Context, lease Lease) verdict {
 	}
 	well := v.isWell() && j.a.head.Status < http.StatusInternalServerError
 	v.died = broke(v.err) && j.isOver(ctx, life)
-	j.l.ward.tried(j.e, !well && !v.died && j.x.Record.Attempts > 0 && sent(v))
+	j.l.ward.tried(j.e, !well && !v.died && j.x.Record.Attempts > 0 && sent(v) && !errors.Is(v.err, errMoved))
 	if well && j.b.court.Alert() {
 		j.b.court.Survived(j.e.prints())
 	}

@@ -193,7 +193,8 @@ type Pool struct {
 	// DrainTimeout is how long a worker that leaves the pool may finish its requests.
 	DrainTimeout Duration `toml:"drain_timeout"`
 	// Drain is what becomes of the requests on a worker that leaves the pool:
-	// "wait" lets them finish within DrainTimeout, "stop" cuts them at once.
+	// "wait" lets them finish within DrainTimeout, "stop" cuts them at once,
+	// "migrate" has streams go on elsewhere that can, and lets the others finish.
 	Drain string `toml:"drain"`
 	// OnDeath is what becomes of the requests on an engine that dies of which
 	// nothing was sent to the client: "isolate" tries each once more, apart from

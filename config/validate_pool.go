@@ -136,7 +136,10 @@ func (v *validator) validateServing(i int, p *Pool) {
 	key := func(name string) string { return v.poolKey(i, name) }
 	v.validateProtocol(key("protocol"), p)
 	v.oneOf(key("policy"), p.Policy, "least_outstanding", "round_robin")
-	v.oneOf(key("drain"), p.Drain, "wait", "stop")
+	v.oneOf(key("drain"), p.Drain, "wait", "stop", "migrate")
+	if p.Drain == "migrate" && p.Migrate == "off" && !v.isFaulty(key("migrate")) {
+		v.report(key("drain"), `streams go on elsewhere only where the pool lets them: write migrate = "replay" or "continue" as well`)
+	}
 	v.oneOf(key("on_death"), p.OnDeath, "isolate", "fail")
 	v.oneOf(key("migrate"), p.Migrate, "off", "replay", "continue")
 	v.duration(key("token_stall_timeout"), p.TokenStallTimeout, 0)

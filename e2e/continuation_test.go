@@ -6,15 +6,20 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // streamed is what an official client made of a stream.
@@ -226,4 +231,81 @@ func TestStreamsOutliveLlamaServer(t *testing.T) {
 	if n := m.metric("stoker_streams_migrated_total", `mode="replay"`); int(n) < runs/2 {
 		t.Errorf("only %v of %d streams were replayed", n, runs)
 	}
+}
+
+// demoStream asks the built-in engine, slowly, and returns what it said.
+func demoStream(m *master, n int) (text string, err error) {
+	body := fmt.Sprintf(`{"messages":[{"role":"user","content":"%d"}],"temperature":0,"ignore_eos":true,"max_tokens":200,"stream":true}`, n)
+	response, err := http.Post(m.url("/v1/chat/completions"), "application/json", strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	whole, err := io.ReadAll(response.Body)
+	if err == nil && !strings.HasSuffix(string(whole), "data: [DONE]\n\n") {
+		err = fmt.Errorf("ends with %q", whole[max(len(whole)-200, 0):])
+	}
+	for _, piece := range regexp.MustCompile(`"content":"((?:[^"\\]|\\.)*)"`).FindAllStringSubmatch(string(whole), -1) {
+		text += piece[1]
+	}
+	return text, err
+}
+
+// TestDrainMovesStreams: a worker leaves without waiting for its longest answer,
+// by an order, and by a rolling restart where the pool's policy says so.
+func TestDrainMovesStreams(t *testing.T) {
+	const streams = 6
+	m := start(t, demoPool(t, 2)+"migrate = \"replay\"\ndrain = \"migrate\"\ndrain_timeout = \"2m\"\nmigration.limit = 6\n").allReady()
+	want := make([]string, streams)
+	both := func(what string, act func()) {
+		var texts [streams]string
+		var running errgroup.Group
+		for i := range streams {
+			running.Go(func() (err error) {
+				texts[i], err = demoStream(m, i)
+				return err
+			})
+		}
+		if act != nil {
+			m.eventually("streams on both", func() bool {
+				return m.workers()[0].InFlight > 1 && m.workers()[1].InFlight > 1
+			})
+			act()
+		}
+		if err := running.Wait(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		for i := range texts {
+			if act == nil {
+				want[i] = texts[i]
+			} else if texts[i] != want[i] {
+				t.Errorf("%s: stream %d is not what it is undisturbed", what, i)
+			}
+		}
+	}
+	both("undisturbed", nil)
+	both("drain --migrate", func() {
+		if out, code := m.command("drain", "p-0", "--migrate"); code != 0 {
+			t.Errorf("drain: %s", out)
+		}
+		if left := m.workers()[1].InFlight; left == 0 {
+			t.Error("the drain waited for the streams to end")
+		}
+	})
+	if out, code := m.command("resume", "p-0"); code != 0 {
+		t.Fatal(out)
+	}
+	m.allReady()
+	both("rolling restart", func() {
+		if out, code := m.command("restart", "p"); code != 0 {
+			t.Errorf("restart: %s", out)
+		}
+	})
+	if n := m.metric("stoker_streams_migrated_total", `reason="drained"`); n < 4 {
+		t.Errorf("%v streams were moved", n)
+	}
+	if n := len(m.crashIDs()); n != 0 {
+		t.Errorf("%d crash reports", n)
+	}
+	m.stop()
 }

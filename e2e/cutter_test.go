@@ -159,7 +159,7 @@ func (c *cut) answers(engine *net.TCPConn) {
 			}
 			piece := held[:size]
 			if body && c.here(piece, passed) {
-				c.do(piece, passed)
+				c.do(piece)
 				return
 			}
 			if _, err := c.client.Write(piece); err != nil {
@@ -215,7 +215,7 @@ func (c *cut) here(piece []byte, passed int) bool {
 	return bytes.Contains(piece, []byte(value))
 }
 
-func (c *cut) do(piece []byte, passed int) {
+func (c *cut) do(piece []byte) {
 	if strings.HasPrefix(c.place, "after:") {
 		_, _ = c.client.Write(piece)
 	}

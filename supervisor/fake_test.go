@@ -338,6 +338,7 @@ type fakeMember struct {
 	inFlight  int
 	idle      chan struct{}
 	moved     func() uint64
+	moves     int
 	doubted   bool
 	doubts    []string
 	born      time.Time
@@ -351,6 +352,14 @@ func newFakeMember() *fakeMember {
 func (m *fakeMember) ResetPeer(upstream.Peer) {}
 
 func (m *fakeMember) Dismiss() {}
+
+func (m *fakeMember) Move() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.moves++
+	return 0
+}
+
 func (m *fakeMember) Died(time.Time) {
 	m.mu.Lock()
 	m.deaths++

@@ -268,6 +268,7 @@ func (w *worker) draining() (State, cause) {
 	}
 	if w.wish != wishRelease && w.wish != wishHandOver {
 		w.member.Dismiss()
+		w.move()
 	}
 	limit := w.drainTime()
 	idle := beside(limit, w.member.WaitIdle)
@@ -288,6 +289,7 @@ func (w *worker) draining() (State, cause) {
 			idle = nil
 			return w.endOfDrain(limit, err)
 		case requested:
+			w.move()
 			if asked := w.drainTime(); asked != limit {
 				idle.abandon()
 				limit = asked
@@ -298,8 +300,23 @@ func (w *worker) draining() (State, cause) {
 	}
 }
 
-// drainStop is the drain policy that lets no request finish.
-const drainStop = "stop"
+// move has the requests that can go on elsewhere do so, where that is wanted.
+// The others may finish.
+func (w *worker) move() {
+	if w.pool.Drain != drainMigrate && !w.migrate {
+		return
+	}
+	if n := w.member.Move(); n > 0 {
+		w.log.Info("streams go on elsewhere", "worker", w.name, "streams", n)
+	}
+}
+
+// Drain policies: one lets no request finish, and one has those go on elsewhere
+// that can.
+const (
+	drainStop    = "stop"
+	drainMigrate = "migrate"
+)
 
 // drainTime is how long the worker's requests may take to finish.
 func (w *worker) drainTime() time.Duration {

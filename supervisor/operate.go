@@ -76,11 +76,12 @@ func (s *Supervisor) find(name string) (target, error) {
 }
 
 // Drain takes a worker, a server or all of a pool out, lets the requests there
-// finish for limit at most (0: the pool's drain_timeout), and ends engines as
+// finish for limit at most (0: the pool's drain_timeout), or go on elsewhere where
+// they can and migrate, or the pool's policy, wants it, and ends engines as
 // pools.stop says. They stay so until Resume or Restart. It returns when that
 // is done; the error is an *UnknownNameError, anything else is in the report.
-func (s *Supervisor) Drain(ctx context.Context, name string, limit time.Duration) (*Report, error) {
-	return s.hold(ctx, name, request{wish: wishStop, drain: true, limit: limit})
+func (s *Supervisor) Drain(ctx context.Context, name string, limit time.Duration, migrate bool) (*Report, error) {
+	return s.hold(ctx, name, request{wish: wishStop, drain: true, limit: limit, migrate: migrate})
 }
 
 // StopNow is Drain without letting requests finish.
@@ -267,6 +268,9 @@ func (r *remote) drain(ctx context.Context, ask request) MemberReport {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	r.member.Dismiss()
+	if ask.migrate {
+		r.member.Move()
+	}
 	err := r.member.WaitIdle(ctx)
 	m.DrainSeconds = time.Since(began).Seconds()
 	if left := r.member.InFlight(); err != nil && left > 0 {

@@ -159,7 +159,7 @@ func TestOperationsOnEngines(t *testing.T) {
 	m.allReady()
 	first := m.worker("e-0")
 
-	r, err := m.Drain(t.Context(), "e-0", time.Second)
+	r, err := m.Drain(t.Context(), "e-0", time.Second, true)
 	succeeded(t, r, err, 1)
 	gone(t, first.PID, first.KeeperPID)
 	if w := m.worker("e-0"); w.State != Stopped || w.Wish != "stop" || w.PID != 0 {
@@ -346,12 +346,12 @@ func TestRemoteDrain(t *testing.T) {
 	if err != nil || held.Name() != "a" {
 		t.Fatalf("%v, %v", held, err)
 	}
-	r, err := m.Drain(t.Context(), "a", 20*time.Millisecond)
+	r, err := m.Drain(t.Context(), "a", 20*time.Millisecond, false)
 	if err != nil || len(r.Failed()) != 1 {
 		t.Errorf("with a request: %+v, %v", r, err)
 	}
 	held.Release()
-	r, err = m.Drain(t.Context(), "a", time.Minute)
+	r, err = m.Drain(t.Context(), "a", time.Minute, false)
 	succeeded(t, r, err, 1)
 	if s := m.Status()[0].Servers[0]; s.State != ServerDrained || s.Wish != "stop" || a.Ready() {
 		t.Errorf("drained: %+v", s)

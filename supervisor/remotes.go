@@ -90,6 +90,9 @@ func (r *remote) change(p *config.Pool, at seat, held bool) {
 		if p.Drain == drainStop && (held || c.Down) {
 			r.member.Cut()
 		}
+		if p.Drain == drainMigrate && (held || c.Down) {
+			r.member.Move()
+		}
 	}
 	r.start(r.s.ctx)
 }

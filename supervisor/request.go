@@ -27,6 +27,8 @@ type request struct {
 	wish wish
 	// drain lets the worker's requests finish first.
 	drain bool
+	// migrate has those that can go on elsewhere do so.
+	migrate bool
 	// limit bounds the drain; 0: the pool's drain_timeout.
 	limit time.Duration
 	// hurry ends all waiting: no drain, no grace, KILL now.
@@ -63,6 +65,7 @@ func (w *worker) hear(r request) {
 	w.wish = max(w.wish, r.wish)
 	w.drain = r.drain && !r.hurry
 	w.drainLimit = r.limit
+	w.migrate = w.migrate || r.migrate
 	w.hurried = w.hurried || r.hurry
 	w.left = w.left || r.leave
 }

@@ -56,7 +56,9 @@ type worker struct {
 	hurried bool
 	// drainLimit bounds a wished drain; 0: the pool's drain_timeout.
 	drainLimit time.Duration
-	settings   *config.Pool // to be taken at the end of the present state
+	// migrate: requests that can go on elsewhere do, whatever the pool's policy.
+	migrate  bool
+	settings *config.Pool // to be taken at the end of the present state
 	// refused: a dial was refused since the last good probe, which has taken the
 	// member out of the pool.
 	refused bool

@@ -85,6 +85,9 @@ type member interface {
 	Died(since time.Time)
 	// Cut ends its requests at once, and returns how many there were.
 	Cut() int
+	// Move asks its requests that can go on elsewhere to do so, and returns how
+	// many there were.
+	Move() int
 	// Dismiss asks the clients of its WebSockets to go.
 	Dismiss()
 	// Breaker is how its breaker is.

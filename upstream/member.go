@@ -29,6 +29,8 @@ type Member struct {
 	weight   uint64
 	seed     uint64 // of its name, see affinity
 	counted  counted
+	moving   bool // its requests are to go on elsewhere, see Move
+	migrants map[*migrant]struct{}
 	ready    bool
 	expected bool
 	removed  bool
@@ -114,6 +116,7 @@ func (m *Member) SetReady(ready bool) {
 		p.warmUp(m)
 	}
 	p.setReady(m, ready)
+	m.moving = m.moving && !ready
 }
 
 // SetExpected says whether m, while it is not ready, is on its way: its engine

@@ -126,7 +126,7 @@ func (s *Stream) part(n int, c *choice) (left bool, err error) {
 // piece is the next of a string.
 func (s *Stream) piece(n int, c *choice) (left bool, err error) {
 	s.room = s.doc.appendText(s.room[:0], n)
-	ch := c.open(s.path)
+	ch := s.open(c)
 	fresh, ok := s.journal.hear(ch, s.room)
 	if !ok {
 		return false, errDiverged
@@ -141,6 +141,16 @@ func (s *Stream) piece(n int, c *choice) (left bool, err error) {
 	}
 	s.fresh = true
 	return true, nil
+}
+
+// open is the channel at s.path, made at the first time.
+func (s *Stream) open(c *choice) *channel {
+	ch := c.at(s.path)
+	if ch == nil {
+		ch = c.open(s.path)
+		s.channels++
+	}
+	return ch
 }
 
 // original says whether the client sees what the worker sends as it is.
@@ -197,7 +207,7 @@ func (s *Stream) elements(n int, c *choice) (left bool, err error) {
 		} else {
 			s.path = s.path[:here]
 			s.room = append(append(s.room[:0], d.value0(m)...), '\n')
-			ch := c.open(s.path)
+			ch := s.open(c)
 			fresh, ok := s.journal.hear(ch, s.room)
 			if !ok || len(fresh) > 0 && len(fresh) < len(s.room) {
 				return false, errDiverged

@@ -58,6 +58,7 @@ type Stream struct {
 
 	// Counted of what was sent: events with something new, and what the engine said last.
 	pieces   int
+	channels int // that were ever opened
 	told     usage
 	replayed int // events held back, of all repetitions
 

@@ -19,6 +19,17 @@ func (s *Stream) Facts() Facts {
 	}
 }
 
+// Shape changes whenever Facts may say something else of the stream's future.
+func (s *Stream) Shape() int {
+	shape := 0
+	for i, yes := range [...]bool{s.pieces > 0, s.journal.lost, s.mixed, s.done, s.journal.finished(s.request.choices)} {
+		if yes {
+			shape |= 1 << i
+		}
+	}
+	return shape + len(s.journal.choices)<<8 + s.channels<<16
+}
+
 // Diverge notes that no repetition will give what the client has had.
 func (s *Stream) Diverge() { s.mixed = true }
 

@@ -25,6 +25,9 @@ type order struct {
 	Name string `json:"name,omitempty"`
 	// Timeout of a drain ("45s"); empty: the pool's drain_timeout.
 	Timeout string `json:"timeout,omitempty"`
+	// Migrate has streams that can go on elsewhere do so at a drain, whatever the
+	// pool's policy.
+	Migrate bool `json:"migrate,omitempty"`
 	// Workers of a pool, for scale.
 	Workers int `json:"workers,omitempty"`
 	// DryRun: say what would be done.
@@ -150,7 +153,7 @@ func (m *master) drainOrder(ctx context.Context, o order) (*outcome, error) {
 			return m.stopOrder(ctx, o)
 		}
 	}
-	report, err := m.sup.Drain(ctx, o.Name, limit)
+	report, err := m.sup.Drain(ctx, o.Name, limit, o.Migrate)
 	return tell("drained", o.Name, report), err
 }
 

@@ -38,6 +38,7 @@ left of it after stop.grace is killed. It stays out until stoker resume.
 A remote server is left alone otherwise: out of the pool, its requests finish.`,
 			flags: func(cmd *cobra.Command, o *order) {
 				cmd.Flags().StringVar(&o.Timeout, "timeout", "", "how long requests may take to finish (default the pool's drain_timeout)")
+				cmd.Flags().BoolVar(&o.Migrate, "migrate", false, "let streams of tokens go on elsewhere where they can, as drain = \"migrate\" does")
 			},
 		},
 		"resume":  {use: "resume NAME", short: "Let a drained or stopped worker, server or pool serve again", args: 1, order: named},
