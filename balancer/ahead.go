@@ -52,7 +52,11 @@ var aheadBuffers = sync.Pool{New: func() any {
 func (a *attempt) readAhead() error {
 	x := a.x
 	now := a.table
-	if err := a.limit(x, now.maxBody); err != nil {
+	most := now.anyBody() // where the route is not known yet; the read may tell it
+	if a.route != nil {
+		most = now.bodyOf(a.route)
+	}
+	if err := a.limit(x, most); err != nil {
 		return err
 	}
 	if x.Length > now.maxAhead {

@@ -48,7 +48,7 @@ type Options struct {
 	Routes []config.Route
 	// TrustedProxies are the networks whose word on a request's origin counts.
 	TrustedProxies []netip.Prefix
-	// MaxBody is the largest request body, in bytes; 0: any.
+	// MaxBody is the largest request body, in bytes, where the route says no other; 0: any.
 	MaxBody int64
 	// Court says which requests have killed engines; nil: nobody is suspected.
 	Court *quarantine.Court
@@ -140,6 +140,25 @@ type table struct {
 	aheadMemory int64
 }
 
+// bodyOf is the largest body of a request by r.
+func (t *table) bodyOf(r *route) int64 {
+	if r.maxBody > 0 {
+		return r.maxBody
+	}
+	return t.maxBody
+}
+
+// anyBody is the largest body by any route; 0: any.
+func (t *table) anyBody() int64 {
+	most := t.maxBody
+	for _, r := range t.routes {
+		if most > 0 {
+			most = max(most, r.maxBody)
+		}
+	}
+	return most
+}
+
 // Update goes by other pools, routes, networks and limits from the next request on, or
 // says which route leads nowhere and changes nothing.
 func (b *Balancer) Update(o Options) error {
@@ -216,7 +235,7 @@ func (b *Balancer) lead(ctx context.Context, x *exchange.Exchange, a *attempt) (
 	if r.own != nil {
 		return nil, b.answer(ctx, x, a, r)
 	}
-	if err := a.limit(x, now.maxBody); err != nil {
+	if err := a.limit(x, now.bodyOf(r)); err != nil {
 		return nil, classify(err)
 	}
 	return l, verdict{}

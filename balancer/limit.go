@@ -11,15 +11,15 @@ import (
 // errBodyTooLarge is what a body says that has passed its limit.
 var errBodyTooLarge = &requestError{http.StatusRequestEntityTooLarge, "body_too_large", "the request's body is larger than this server takes"}
 
-// limit refuses a body that is declared larger than most bytes (0: any), and
+// limit refuses a body that is known to be larger than most bytes (0: any), and
 // lets one that does not say how large it is end with an error there. It may be
-// asked twice.
+// asked twice: where the body must be read before the route is known.
 func (a *attempt) limit(x *exchange.Exchange, most int64) error {
 	switch {
-	case most <= 0, a.body.from != nil:
-	case x.Length > most:
+	case most <= 0:
+	case x.Length > most, a.ahead.held && int64(len(*a.ahead.buf)) > most:
 		return errBodyTooLarge
-	case x.Length < 0:
+	case x.Length < 0 && !a.ahead.held && a.body.from == nil:
 		a.body = limitedBody{from: x.Body, left: most}
 		x.Body = &a.body
 	}

@@ -20,6 +20,8 @@ type route struct {
 	// Exactly one of these is set.
 	to  destinations
 	own ownAnswer
+	// maxBody is the largest body, in bytes; 0: the table's.
+	maxBody int64
 	// What is changed on the way.
 	aliases  map[string]string
 	rewrite  *template
@@ -315,7 +317,7 @@ func newRoutes(o Options, wardOf func(pool string) *ward) (routes, error) {
 
 func newRoute(c *config.Route, index int, lanes map[string]*lane) (*route, error) {
 	r := &route{
-		name: c.Name, title: c.Title(index), match: newConditions(c), aliases: c.Aliases,
+		name: c.Name, title: c.Title(index), match: newConditions(c), aliases: c.Aliases, maxBody: int64(c.BodyMiB) << 20,
 		rewrite: newTemplate(c.Rewrite), request: newFieldChanges(&c.Request), response: newFieldChanges(&c.Response),
 	}
 	for _, name := range c.Destinations() {

@@ -49,6 +49,8 @@ type Route struct {
 	// lead to.
 	ListModels bool `toml:"list_models"`
 
+	// BodyMiB is the largest request body, instead of Clients.BodyMiB; 0: that one.
+	BodyMiB int `toml:"body_mib"`
 	// Rewrite replaces what Path has matched, with placeholders; empty: nothing is.
 	Rewrite string `toml:"rewrite"`
 	// Request and Response change the fields that the engine and the client get.

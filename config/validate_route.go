@@ -20,6 +20,7 @@ func (v *validator) validateRoutes() {
 		v.validateConditions(key, route)
 		v.validateAction(key, route)
 		v.validateRewriting(key, route)
+		v.validateRouteBody(key+".body_mib", route)
 		for j := range i {
 			switch {
 			case !routes[j].covers(route) || v.anyFaulty(key) || v.anyFaulty(indexPath("routes", j)):
@@ -60,6 +61,18 @@ func (v *validator) validateRouteName(i int) {
 		if v.config.Routes[j].Name == name {
 			v.report(key, fmt.Sprintf("%q is also %s: give each route a name of its own", name, v.origin.at(indexPath("routes", j)+".name")))
 		}
+	}
+}
+
+// validateRouteBody sees that a limit of bodies means something.
+func (v *validator) validateRouteBody(key string, route *Route) {
+	v.number(key, route.BodyMiB, 0, 1<<20)
+	switch ahead := v.config.Clients.ReadAheadMiB; {
+	case route.BodyMiB <= 0:
+	case len(route.Destinations()) == 0:
+		v.report(key, "is of no use: the route leads to no pool, and its bodies are not read")
+	case route.NeedsModel() && route.BodyMiB > ahead:
+		v.report(key, fmt.Sprintf("is more than the %d MiB of clients.read_ahead_mib, in which the body must fit where a route asks for its model: write that much there, or less here", ahead))
 	}
 }
 
