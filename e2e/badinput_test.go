@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -44,6 +45,17 @@ func TestBadInput(t *testing.T) {
 		{name: "no pool", config: "", code: 2, says: []string{"pool"}},
 		{name: "missing binary", config: strings.Replace(pool, self, "/nowhere/to/be/found", 1), code: 2, says: []string{"/nowhere/to/be/found"}},
 		{name: "route to an unknown pool", config: pool + "[[routes]]\npath = \"/v1\"\npool = \"q\"\n", code: 2, says: []string{`"q"`}},
+		{name: "weights of zero", config: pool + "[[routes]]\n[[routes.split]]\npool = \"p\"\nweight = 0\n", code: 2, says: []string{"stoker.toml:10: routes[0].split[0].weight", "weight"}},
+		{name: "a network that is none", config: "trusted_proxies = [\"10.0.0.0/33\"]\n" + pool, code: 2, says: []string{"stoker.toml:3: trusted_proxies[0]", "10.0.0.0/33"}},
+		{name: "a network that means another", config: pool + "[access]\ndeny = [\"10.0.0.1/8\"]\n", code: 2, says: []string{"stoker.toml:8: access.deny[0]", `did you mean "10.0.0.0/8"`}},
+		{name: "networks of proxies", config: pool + "[proxy_protocol]\nfrom = [\"lb\"]\n", code: 2, says: []string{"stoker.toml:8: proxy_protocol.from[0]", "is not a network"}},
+		{name: "unreadable key", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"a.pem\"\nkey = \"none.key\"\n", code: 2, says: []string{"stoker.toml:8: tls.certificates[0].key", "none.key does not exist"}},
+		{name: "mismatched pair", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"a.pem\"\nkey = \"b.key\"\n", code: 2, says: []string{"stoker.toml:8: tls.certificates[0].key", "is not that of the certificate in"}},
+		{name: "cert and key swapped", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"a.key\"\nkey = \"a.pem\"\n", code: 2, says: []string{"stoker.toml:7: tls.certificates[0].cert", "swapped"}},
+		{name: "two certificates for a host", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"a.pem\"\nkey = \"a.key\"\n[[tls.certificates]]\ncert = \"b.pem\"\nkey = \"b.key\"\n", code: 2, says: []string{"stoker.toml:10: tls.certificates[1].cert", "is for localhost", "(line 7)"}},
+		{name: "two routes for a host", config: pool + "[[routes]]\nhost = \"a.test\"\npool = \"p\"\n[[routes]]\nhost = \"A.test.\"\npool = \"p\"\n", code: 2, says: []string{"stoker.toml:10: routes[1]", "is never reached", "(line 7)"}},
+		{name: "ACME without a door", config: pool + "[tls.acme]\ndomains = [\"a.test\"]\nagree_terms = true\n", code: 2, says: []string{"stoker.toml:8: tls.acme.domains", "nothing listens with TLS"}},
+		{name: "a wildcard by ACME", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[tls.acme]\ndomains = [\"*.test\"]\nagree_terms = true\n", code: 2, says: []string{"stoker.toml:7: tls.acme.domains[0]", "DNS"}},
 		{name: "port in use", config: "listen = [\"" + taken.Addr().String() + "\"]\nrun_dir = \"{dir}/run\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 1, says: []string{taken.Addr().String(), "in use"}},
 		{name: "admin port in use", config: pool, args: []string{"run", "-c", "{config}", "--admin", taken.Addr().String()}, code: 1, says: []string{"admin listener", taken.Addr().String(), "in use", "listens there"}},
 		{name: "socket path too long", config: "listen = [\"{listen}\"]\nrun_dir = \"{dir}/" + strings.Repeat("long/", 20) + "\"\n" + pool, args: []string{"run", "-c", "{config}"}, code: 2, says: []string{"run_dir", "10"}},
@@ -68,6 +80,7 @@ func TestBadInput(t *testing.T) {
 			if !strings.HasPrefix(config, "listen") {
 				config = "listen = [\"{listen}\"]\nrun_dir = \"{dir}/run\"\n" + config
 			}
+			certificates(t, dir, config)
 			if err := os.WriteFile(filepath.Join(dir, "stoker.toml"), []byte(replace.Replace(config)), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -80,6 +93,48 @@ func TestBadInput(t *testing.T) {
 			}
 		})
 	}
+}
+
+// certificates puts those in dir that a configuration names: a and b, with keys
+// of their own, for localhost both.
+func certificates(t *testing.T, dir, config string) {
+	t.Helper()
+	for _, name := range []string{"a", "b"} {
+		if strings.Contains(config, name+".pem") || strings.Contains(config, name+".key") {
+			(&secure{cert: filepath.Join(dir, name+".pem"), key: filepath.Join(dir, name+".key")}).renew(t, 1)
+		}
+	}
+}
+
+// TestDoubts: what is wrong and hurts nobody but its clients is said, with its
+// line, and does not keep stoker from starting.
+func TestDoubts(t *testing.T) {
+	s := newSecure(t)
+	s.until = time.Now().Add(-24 * time.Hour)
+	s.renew(t, 7)
+	file := filepath.Join(t.TempDir(), "stoker.toml")
+	text := fmt.Sprintf("run_dir = %q\n", filepath.Join(shortDir(t), "run")) + s.config + fakePool(1) +
+		"[[pools]]\nname = \"far\"\nqueue.timeout = \"100ms\"\nservers = [{address = \"nobody.invalid:80\"}]\n[[routes]]\npath = \"/far\"\npool = \"far\"\n[[routes]]\npool = \"p\"\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(binary, "check", "-c", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), file+":4: tls.certificates[0].cert: "+s.cert+" expired on ") {
+		t.Errorf("check: %v\n%s", err, out)
+	}
+	m := start(t, strings.SplitN(text, "\n", 2)[1])
+	m.eventually("it serves", func() bool { return (&caller{address: m.address}).get("/work").status == 200 })
+	if got := s.serial(t); got != 7 {
+		t.Errorf("certificate %d is shown", got)
+	}
+	m.eventually("both are said", func() bool {
+		text := m.logText()
+		return strings.Contains(text, "certificate expired on") && strings.Contains(text, "nobody.invalid") && strings.Contains(text, "cannot be resolved")
+	})
+	if a := (&caller{address: m.address}).get("/far"); a.status != 503 {
+		t.Errorf("a pool without a server: %v", a)
+	}
+	m.stop()
 }
 
 // TestRunDirHeld: a second master is told who holds the run directory, and

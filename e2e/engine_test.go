@@ -202,6 +202,7 @@ func engineHandler(f engineFlags) http.Handler {
 	mux.HandleFunc("/head", func(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"method": r.Method, "target": r.RequestURI, "host": r.Host, "header": r.Header, "environment": environment()})
 	})
+	mux.HandleFunc("/ws", echoFrames)
 	misbehave(mux)
 	return mux
 }

@@ -32,6 +32,7 @@ type secure struct {
 	config  string // of the master
 	cert    string // files
 	key     string
+	until   time.Time // of certificates from now on; zero: for a month
 }
 
 func newSecure(t *testing.T) *secure {
@@ -50,9 +51,13 @@ func (s *secure) renew(t *testing.T, serial int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	until := s.until
+	if until.IsZero() {
+		until = time.Now().Add(30 * 24 * time.Hour)
+	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(serial), DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-365 * 24 * time.Hour), NotAfter: until, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -123,13 +128,18 @@ func get(c *http.Client, url string) error {
 
 // TestTLSSwapAndUpgradeUnderLoad: certificates are swapped, reloads done and
 // masters upgraded while clients of both versions go on. No request fails, and a
-// client that comes again after an upgrade is known.
+// client that comes again after an upgrade is known. WebSockets outlast swaps and
+// reloads; by upgrades they are asked to go, in the end, and nothing else befalls them.
 func TestTLSSwapAndUpgradeUnderLoad(t *testing.T) {
 	s := newSecure(t)
-	u := startUpgradable(t, s.config)
+	u := startUpgradable(t, "shutdown.drain_timeout = \"2s\"\n"+s.config)
 	var over atomic.Bool
 	var answered atomic.Int64
-	seen := newTally()
+	seen, talked := newTally(), newTally()
+	talk := crowd(4, func(_, _ int) bool {
+		talked.add(s.converse(t, &over))
+		return !over.Load()
+	})
 	clients := []*http.Client{s.client(t, false), s.client(t, true), s.client(t, false), s.client(t, true)}
 	clients[2].Transport.(*http.Transport).DisableKeepAlives = true
 	load := crowd(8, func(client, _ int) bool {
@@ -152,12 +162,16 @@ func TestTLSSwapAndUpgradeUnderLoad(t *testing.T) {
 	}
 	resumed()
 	for i := range int64(3) {
+		before := talked.count("asked to go")
 		s.renew(t, i+2)
 		if out, err := exec.Command(u.path, "reload", "--run-dir", u.runDir).CombinedOutput(); err != nil {
 			t.Fatalf("reload: %v: %s", err, out)
 		}
 		if got := s.serial(t); got != i+2 {
 			t.Errorf("certificate %d is shown, want %d", got, i+2)
+		}
+		if i == 0 && talked.count("asked to go") > before {
+			t.Error("a WebSocket has not outlasted a reload")
 		}
 		u.mustUpgrade()
 		if !resumed() {
@@ -166,13 +180,18 @@ func TestTLSSwapAndUpgradeUnderLoad(t *testing.T) {
 	}
 	s.renew(t, 99)
 	u.eventually("the changed files are read without being asked", func() bool { return s.serial(t) == 99 })
+	u.eventually("the old generation asks its WebSockets to go", func() bool { return talked.count("asked to go") >= 4 })
 	over.Store(true)
 	load.Wait()
+	talk.Wait()
 	if wrong := seen.except("ok"); wrong != "" {
 		t.Errorf("of %d answers: %s", answered.Load(), wrong)
 	}
+	if wrong := talked.except("ok", "asked to go"); wrong != "" {
+		t.Errorf("WebSockets: %s", wrong)
+	}
 	u.untouched()
-	t.Logf("%d answers", answered.Load())
+	t.Logf("%d answers, %d WebSockets", answered.Load(), talked.count("ok")+talked.count("asked to go"))
 }
 
 // TestTLSAnswers: what is seen of answers without TLS is seen with it too.
