@@ -127,7 +127,10 @@ func serveEngine(f engineFlags) {
 		err = serveGRPC(listener)
 	} else if err == nil {
 		note("listen")
-		err = http.Serve(listener, engineHandler(f))
+		both := new(http.Protocols)
+		both.SetHTTP1(true)
+		both.SetUnencryptedHTTP2(true)
+		err = (&http.Server{Handler: engineHandler(f), Protocols: both}).Serve(listener)
 	}
 	fmt.Fprintln(os.Stderr, "engine:", err)
 	os.Exit(1)

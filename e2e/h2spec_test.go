@@ -37,20 +37,25 @@ var knownOfHTTP2 = []string{
 func TestH2spec(t *testing.T) {
 	t.Parallel()
 	h2spec := buildH2spec(t)
-	m := start(t, "access_log = \"off\"\n"+fakePool(1)).ready()
-	ours := failedH2spec(t, h2spec, m.address, "/work")
+	s := newSecure(t)
+	m := start(t, "access_log = \"off\"\n"+s.config+fakePool(1)).ready()
 	theirs := failedH2spec(t, h2spec, plainHTTP2(t), "/")
-	for _, title := range ours {
-		if !slices.Contains(theirs, title) && !slices.Contains(knownOfHTTP2, title) {
-			t.Errorf("fails, and net/http does not: %s", title)
+	for name, ours := range map[string][]string{
+		"in the clear": failedH2spec(t, h2spec, m.address, "/work"),
+		"over TLS":     failedH2spec(t, h2spec, s.address, "/work", "--tls", "--insecure"),
+	} {
+		for _, title := range ours {
+			if !slices.Contains(theirs, title) && !slices.Contains(knownOfHTTP2, title) {
+				t.Errorf("fails %s, and net/http does not: %s", name, title)
+			}
 		}
+		t.Logf("%d cases fail %s, of net/http %d", len(ours), name, len(theirs))
 	}
 	for _, title := range theirs {
 		if !slices.Contains(knownOfHTTP2, title) {
 			t.Logf("net/http fails now, and is not known for it: %s", title)
 		}
 	}
-	t.Logf("%d cases fail, of net/http %d", len(ours), len(theirs))
 	m.stop()
 }
 
@@ -86,14 +91,15 @@ func plainHTTP2(t *testing.T) string {
 }
 
 // failedH2spec runs the three parts and returns the titles of the cases that fail.
-func failedH2spec(t *testing.T, h2spec, address, path string) []string {
+func failedH2spec(t *testing.T, h2spec, address, path string, flags ...string) []string {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "report.xml")
-	out, err := exec.Command(h2spec, "generic", "hpack", "http2", "-h", host, "-p", port, "-P", path, "-j", file).CombinedOutput()
+	flags = append([]string{"generic", "hpack", "http2", "-h", host, "-p", port, "-P", path, "-j", file}, flags...)
+	out, err := exec.Command(h2spec, flags...).CombinedOutput()
 	text, readErr := os.ReadFile(file)
 	if readErr != nil {
 		t.Fatalf("h2spec: %v\n%s", err, out)
