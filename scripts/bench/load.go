@@ -108,12 +108,12 @@ func (l *loadProcess) stop() {
 }
 
 // waitServing waits until a request is answered as the engine answers it.
-func waitServing(ctx context.Context, address string) error {
+func waitServing(ctx context.Context, address string, secure bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	var last error
 	for ctx.Err() == nil {
-		if last = ask(ctx, address); last == nil {
+		if last = ask(ctx, address, secure); last == nil {
 			return nil
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -121,13 +121,17 @@ func waitServing(ctx context.Context, address string) error {
 	return fmt.Errorf("%s does not serve: %w", address, last)
 }
 
-func ask(ctx context.Context, address string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/health", nil)
+func ask(ctx context.Context, address string, secure bool) error {
+	client, scheme := http.DefaultClient, "http"
+	if secure {
+		client, scheme = insecure(), "https"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+address+"/health", nil)
 	if err != nil {
 		return err
 	}
 	request.Close = true
-	response, err := http.DefaultClient.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}

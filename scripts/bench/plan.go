@@ -19,6 +19,8 @@ type work struct {
 	order      loop.Order
 	perUnit    float64 // how many of the loop's units make one of ours
 	unix       bool    // transport to the engines
+	secure     bool    // TLS from the clients
+	tool       *tool   // instead of the loop's clients
 	upstreams  int
 	// resident: memory is what is measured, not time.
 	resident bool
@@ -69,6 +71,11 @@ func allWorks(o options) []work {
 		overUnix.name, overUnix.unix = overUnix.name+", unix", true
 		all = append(all, w, overUnix)
 	}
+	all = append(all,
+		work{name: "TLS 1.3 handshakes", unit: "connection", secure: true, tool: handshakes, goal: "not above Caddy"},
+		work{name: "small JSON over TLS", unit: "request", secure: true, tool: overHTTP1(), goal: "not above Caddy"},
+		work{name: "small JSON over HTTP/2 and TLS", unit: "request", secure: true, tool: overHTTP2(), goal: "not above Caddy"},
+	)
 	most := min(10000, o.files/2-1000)
 	for _, n := range []int{0, 1000, most} {
 		all = append(all, work{
@@ -90,7 +97,7 @@ func allWorks(o options) []work {
 func (w *work) measureAll(ctx context.Context, load *loadProcess, dir string, subjects []subject, r *report) error {
 	for _, s := range subjects {
 		// Without a proxy nobody has memory to measure, or ends a connection.
-		if w.ours && !s.ours || s.command == nil && (w.resident || w.order.Work == loop.Close) {
+		if w.ours && !s.ours || s.command == nil && (w.resident || w.tool != nil || w.order.Work == loop.Close) {
 			continue
 		}
 		one, err := w.measure(ctx, load, dir, s)
@@ -119,7 +126,15 @@ func (w *work) measure(ctx context.Context, load *loadProcess, dir string, s sub
 	if err != nil {
 		return sample{}, err
 	}
-	command, err := s.command(dir, address, upstreams)
+	o := setup{dir: dir, address: address, upstreams: upstreams}
+	if w.secure {
+		made, err := makePair(dir)
+		if err != nil {
+			return sample{}, err
+		}
+		o.tls = &made
+	}
+	command, err := s.command(o)
 	if err != nil {
 		return sample{}, err
 	}
@@ -128,8 +143,15 @@ func (w *work) measure(ctx context.Context, load *loadProcess, dir string, s sub
 		return sample{}, err
 	}
 	defer p.stop()
-	if err := waitServing(ctx, address); err != nil {
+	if err := waitServing(ctx, address, w.secure); err != nil {
 		return sample{}, fmt.Errorf("%w: %s", err, p.output.String())
+	}
+	if w.tool != nil {
+		one, err := w.measureBy(ctx, dir, address, p)
+		if err != nil {
+			err = fmt.Errorf("%w; it said: %s", err, p.output.String())
+		}
+		return one, err
 	}
 	w.order.Target = address
 	one, err := w.take(load, p)

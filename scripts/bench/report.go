@@ -104,11 +104,20 @@ func (r *report) costs(out *strings.Builder, w work) {
 			cpu = fmt.Sprintf("%.1f", median(samples, func(s sample) float64 { return s.CPU.Seconds() * 1e6 }))
 			share = ratios(r.Samples[w.name][stokerName], r.Samples[w.name][name])
 		}
-		fmt.Fprintf(out, "| %s | %s | %.0f | %.2f | %.2f | %s |\n", name, cpu,
+		fmt.Fprintf(out, "| %s | %s | %.0f | %s | %s | %s |\n", name, cpu,
 			median(samples, func(s sample) float64 { return s.Rate }),
-			median(samples, func(s sample) float64 { return s.P50.Seconds() * 1e3 }),
-			median(samples, func(s sample) float64 { return s.P99.Seconds() * 1e3 }), share)
+			milliseconds(samples, func(s sample) time.Duration { return s.P50 }),
+			milliseconds(samples, func(s sample) time.Duration { return s.P99 }), share)
 	}
+}
+
+// milliseconds is a median; nothing where it was not measured.
+func milliseconds(samples []sample, of func(sample) time.Duration) string {
+	m := median(samples, func(s sample) float64 { return of(s).Seconds() * 1e3 })
+	if m == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", m)
 }
 
 // memory prints what is resident, and what each stream adds to none.

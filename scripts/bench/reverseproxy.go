@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log"
@@ -18,6 +19,7 @@ import (
 type proxied struct {
 	Listen    string
 	Upstreams []string
+	Cert, Key string // files; empty: plain
 }
 
 // reverseProxy serves with what the standard library has, tuned: connections
@@ -64,6 +66,10 @@ func reverseProxy(file string) error {
 			_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/1.1 has it
 			proxy.ServeHTTP(w, r)
 		}),
+	}
+	if c.Cert != "" {
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13}
+		return server.ListenAndServeTLS(c.Cert, c.Key)
 	}
 	return server.ListenAndServe()
 }

@@ -15,10 +15,17 @@ import (
 type subject struct {
 	name string
 	ours bool
-	// command writes a configuration into dir and returns how to start it; nil
-	// for none: the load goes to an engine.
-	command func(dir, address string, upstreams []string) ([]string, error)
+	// command writes a configuration and returns how to start it; nil for none:
+	// the load goes to an engine.
+	command func(setup) ([]string, error)
 	version string
+}
+
+// setup is what a subject is to do, with its files in dir.
+type setup struct {
+	dir, address string
+	upstreams    []string
+	tls          *pair // nil: plain
 }
 
 // findSubjects lists what is installed. Each gets the same upstreams, least
@@ -38,7 +45,7 @@ func findSubjects(ctx context.Context, o options) ([]subject, error) {
 	}
 	all := []struct {
 		name, program, flag string
-		write               func(dir, address string, upstreams []string) (text string, command []string)
+		write               func(setup) (text string, command []string)
 	}{
 		{stokerName, stoker, "--version", stokerConfig("")},
 		{"stoker, recorder off", stoker, "--version", stokerConfig("recorder.enabled = false\n")},
@@ -65,9 +72,9 @@ func findSubjects(ctx context.Context, o options) ([]subject, error) {
 		if c.name == "ReverseProxy" {
 			s.version = "net/http/httputil, tuned: scripts/bench/reverseproxy.go"
 		}
-		s.command = func(dir, address string, upstreams []string) ([]string, error) {
-			text, args := c.write(dir, address, upstreams)
-			file := filepath.Join(dir, "subject.conf")
+		s.command = func(o setup) ([]string, error) {
+			text, args := c.write(o)
+			file := filepath.Join(o.dir, "subject.conf")
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				return nil, fmt.Errorf("write configuration: %w", err)
 			}
@@ -93,10 +100,14 @@ const stokerName = "stoker"
 // isUnix: a transport is told by its address.
 func isUnix(upstream string) bool { return strings.HasPrefix(upstream, "/") }
 
-func stokerConfig(more string) func(dir, address string, upstreams []string) (text string, args []string) {
-	return func(dir, address string, upstreams []string) (text string, args []string) {
-		text = fmt.Sprintf("listen = [%q]\nrun_dir = %q\naccess_log = \"off\"\n%s[[pools]]\nname = \"bench\"\n", address, filepath.Join(dir, "run"), more)
-		for _, u := range upstreams {
+func stokerConfig(more string) func(setup) (text string, args []string) {
+	return func(o setup) (text string, args []string) {
+		listen := fmt.Sprintf("listen = [%q]\n", o.address)
+		if o.tls != nil {
+			listen = fmt.Sprintf("listen_tls = [%q]\ntls.certificates = [{cert = %q, key = %q}]\n", o.address, o.tls.cert, o.tls.key)
+		}
+		text = listen + fmt.Sprintf("run_dir = %q\naccess_log = \"off\"\n%s[[pools]]\nname = \"bench\"\n", filepath.Join(o.dir, "run"), more)
+		for _, u := range o.upstreams {
 			if isUnix(u) {
 				u = "unix:" + u
 			}
@@ -106,23 +117,31 @@ func stokerConfig(more string) func(dir, address string, upstreams []string) (te
 	}
 }
 
-func nginxConfig(dir, address string, upstreams []string) (text string, args []string) {
-	text = "daemon off;\nworker_processes 1;\nerror_log stderr error;\npid " + filepath.Join(dir, "nginx.pid") + ";\nevents { worker_connections 19900; }\n" +
+func nginxConfig(o setup) (text string, args []string) {
+	text = "daemon off;\nworker_processes 1;\nerror_log stderr error;\npid " + filepath.Join(o.dir, "nginx.pid") + ";\nevents { worker_connections 19900; }\n" +
 		"http {\n  access_log off;\n  client_max_body_size 0;\n  keepalive_requests 100000000;\n  upstream engines {\n    least_conn;\n    keepalive 512;\n    keepalive_requests 100000000;\n"
-	for _, u := range upstreams {
+	for _, u := range o.upstreams {
 		if isUnix(u) {
 			u = "unix:" + u
 		}
 		text += "    server " + u + ";\n"
 	}
-	text += "  }\n  server {\n    listen " + address + " backlog=4096;\n    location / { proxy_pass http://engines; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_request_buffering off; proxy_max_temp_file_size 0; }\n" +
+	secure := ""
+	if o.tls != nil {
+		secure = " ssl http2; ssl_protocols TLSv1.3; ssl_certificate " + o.tls.cert + "; ssl_certificate_key " + o.tls.key
+	}
+	text += "  }\n  server {\n    listen " + o.address + " backlog=4096" + secure + ";\n    location / { proxy_pass http://engines; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_request_buffering off; proxy_max_temp_file_size 0; }\n" +
 		"    location /stream { proxy_pass http://engines; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_buffering off; }\n  }\n}\n"
-	return text, []string{"-e", "stderr", "-p", dir, "-c"}
+	return text, []string{"-e", "stderr", "-p", o.dir, "-c"}
 }
 
-func haproxyConfig(_, address string, upstreams []string) (text string, args []string) {
-	text = "global\n  nbthread 1\n  maxconn 9800\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  http-reuse always\n  option http-no-delay\nlisten engines\n  bind " + address + " backlog 4096\n  balance leastconn\n"
-	for i, u := range upstreams {
+func haproxyConfig(o setup) (text string, args []string) {
+	secure := ""
+	if o.tls != nil {
+		secure = " ssl crt " + o.tls.both + " alpn h2,http/1.1 ssl-min-ver TLSv1.3"
+	}
+	text = "global\n  nbthread 1\n  maxconn 9800\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  http-reuse always\n  option http-no-delay\nlisten engines\n  bind " + o.address + " backlog 4096" + secure + "\n  balance leastconn\n"
+	for i, u := range o.upstreams {
 		if isUnix(u) {
 			u = "unix@" + u
 		}
@@ -131,20 +150,29 @@ func haproxyConfig(_, address string, upstreams []string) (text string, args []s
 	return text, []string{"-db", "-f"}
 }
 
-func caddyConfig(_, address string, upstreams []string) (text string, args []string) {
+func caddyConfig(o setup) (text string, args []string) {
 	var to []string
-	for _, u := range upstreams {
+	for _, u := range o.upstreams {
 		if isUnix(u) {
 			u = "unix/" + u
 		}
 		to = append(to, u)
 	}
-	text = "{\n  admin off\n  auto_https off\n  log { output discard }\n}\nhttp://" + address + " {\n  reverse_proxy " + strings.Join(to, " ") +
-		" {\n    lb_policy least_conn\n    flush_interval -1\n    transport http { keepalive_idle_conns_per_host 512 }\n  }\n}\n"
+	host, port, _ := strings.Cut(o.address, ":") // whatever host a request names
+	scheme, secure := "http", ""
+	if o.tls != nil {
+		scheme, secure = "https", "  tls "+o.tls.cert+" "+o.tls.key+" {\n    protocols tls1.3\n  }\n"
+	}
+	text = "{\n  admin off\n  auto_https off\n  log {\n    output discard\n  }\n}\n" + scheme + "://:" + port + " {\n  bind " + host + "\n" + secure + "  reverse_proxy " + strings.Join(to, " ") +
+		" {\n    lb_policy least_conn\n    flush_interval -1\n    transport http {\n      keepalive_idle_conns_per_host 512\n    }\n  }\n}\n"
 	return text, []string{"run", "--adapter", "caddyfile", "--config"}
 }
 
-func reverseProxyConfig(_, address string, upstreams []string) (text string, args []string) {
-	content, _ := json.Marshal(proxied{address, upstreams}) // strings cannot fail
+func reverseProxyConfig(o setup) (text string, args []string) {
+	p := proxied{Listen: o.address, Upstreams: o.upstreams}
+	if o.tls != nil {
+		p.Cert, p.Key = o.tls.cert, o.tls.key
+	}
+	content, _ := json.Marshal(p) // strings cannot fail
 	return string(content), []string{"reverseproxy"}
 }

@@ -81,6 +81,9 @@ type Result struct {
 
 const smallLen = 1024
 
+// SmallBody is the body of a small request, and of its answer: others are wrong.
+func SmallBody() []byte { return smallBody }
+
 var (
 	smallBody   = []byte(fmt.Sprintf("{\"text\":%q}", strings.Repeat("x", smallLen-len(`{"text":""}`))))
 	smallAnswer = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(smallBody), smallBody)
