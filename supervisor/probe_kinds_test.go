@@ -20,10 +20,11 @@ import (
 	"time"
 
 	"stoker/config"
+	"stoker/internal/steady"
 )
 
 func TestTCPProbe(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", steady.Reserve(t, "127.0.0.1"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/steady"
 )
 
 // newHTTP2 is a real server, and a transport to it: over "tcp", "unix" or "tls".
@@ -411,12 +412,7 @@ func TestHTTP2ClientsFaults(t *testing.T) {
 }
 
 func TestHTTP2DialFails(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	tr := newPeerTransport(Peer{Address: l.Addr().String(), HTTP2: true}, TransportOptions{})
+	tr := newPeerTransport(Peer{Address: steady.Reserve(t, "127.0.0.1"), HTTP2: true}, TransportOptions{})
 	defer tr.Close()
 	var wait sync.WaitGroup
 	for range 20 {

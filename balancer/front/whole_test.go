@@ -17,6 +17,7 @@ import (
 	"stoker/balancer"
 	"stoker/balancer/front"
 	"stoker/exchange"
+	"stoker/internal/steady"
 	"stoker/upstream"
 )
 
@@ -269,10 +270,8 @@ func TestRefusedConnectionTakesTheMemberOut(t *testing.T) {
 	m := start(t, served(func(w io.Writer, _ *http.Request) {
 		_, _ = io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 	}))
-	l := listen(t)
-	_ = l.Close()
 	dead := m.pool.Add("dead", 1)
-	dead.Reset(l.Addr().String())
+	dead.Reset(steady.Reserve(t, "127.0.0.1"))
 	dead.SetReady(true)
 	for range 4 {
 		r, err := http.Get("http://" + m.addr)
