@@ -261,7 +261,7 @@ func TestCrashLoopAtStart(t *testing.T) {
 	if log > 16<<10 {
 		t.Errorf("%d bytes of log:\n%s", log, m.logText())
 	}
-	if !raced && cpu > watch/20 {
+	if !raced && cpu > watch/10 { // half of that where nothing else runs, most of it by the twenty starts
 		t.Errorf("%v CPU in %v", cpu, watch)
 	}
 	m.signal(syscall.SIGTERM)

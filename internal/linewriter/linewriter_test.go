@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // sink is a sink under the test's hand: it takes at most so many bytes at once,
@@ -261,9 +263,18 @@ func TestBlockedPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	// Less than a buffer: what is in one must not fit, if the writers have done before it is first written.
+	raw, err := pw.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) { _, err = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, 4096) })
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := New(pw, Options{Size: 64 << 10, Note: short})
 	line := strings.Repeat("x", 99) + "\n"
-	const writers, each = 4, 5000 // 2 MB, against 64 KiB of pipe and two buffers
+	const writers, each = 4, 5000 // 2 MB, against 4 KiB of pipe and two buffers of 64
 	var all sync.WaitGroup
 	began := time.Now()
 	for range writers {
