@@ -64,10 +64,10 @@ type conn struct {
 
 	// Guarded by front.mu.
 	hungUp bool // the client has closed its side
-	// watched: hungUp will be told. late: it is in front.late.
-	watched, late bool
-	since         time.Time // idle since
-	open          bool      // streams: some are open
+	// watched: hungUp will be told. late: it is in front.late. used: it has had a request.
+	watched, late, used bool
+	since               time.Time // idle since
+	open                bool      // streams: some are open
 	// handing: on its way to the HTTP/2 server.
 	handing bool
 	now     *flight // HTTP/1.1: being served

@@ -107,9 +107,9 @@ func (h *hangups) deliver(id uint64) {
 }
 
 const (
-	// watchAfter is how long a request may take until its connection is watched.
-	// Most that bring one of their own are answered before, and are spared a
-	// system call; who waits for so long does not see the difference.
+	// watchAfter is how long the first request of a connection may take until that
+	// is watched. Most that bring one of their own are answered before, and are
+	// spared a system call; who waits for so long does not see the difference.
 	watchAfter = 5 * time.Millisecond
 	// watchAtOnce is how many are looked at under the front's lock at a time.
 	watchAtOnce = 256
@@ -122,14 +122,25 @@ type latecomers struct {
 	armed bool
 }
 
-// watchLate has c watched if its request takes long. f.mu is held.
+// watchLate has c watched, at its first request only if that takes long. f.mu is held.
 func (f *Front) watchLate(c *conn) {
-	if c.watched || c.late {
+	switch {
+	case c.watched || c.late:
+		return
+	case c.used:
+		f.watch(c)
 		return
 	}
-	c.late = true
+	c.used, c.late = true, true
 	f.late.conns = append(f.late.conns, c)
 	f.late.arm(watchAfter, f.watchSlow)
+}
+
+// watch has hungUp told. f.mu is held.
+func (f *Front) watch(c *conn) {
+	// Without it, for want of memory in the kernel, a hang-up is seen only when
+	// something is written: better late than never.
+	c.watched = f.hangups.watch(c) == nil
 }
 
 func (l *latecomers) arm(after time.Duration, look func()) {
@@ -161,9 +172,7 @@ func (f *Front) watchSlow() {
 			young = append(young, c)
 		default:
 			c.late = false
-			// Without it, for want of memory in the kernel, a hang-up is seen only
-			// when something is written: better late than never.
-			c.watched = f.hangups.watch(c) == nil
+			f.watch(c)
 		}
 	}
 	switch left := append(young, rest...); {
