@@ -86,7 +86,16 @@ func (m *Manager) have(ctx context.Context, domain string) error {
 	if err := m.magic.RenewCertAsync(ctx, domain, false); err != nil {
 		return err
 	}
-	return m.cache.RenewManagedCertificates(ctx) // finds that it has been, and reads it
+	if err := m.load(ctx, domain); err != nil {
+		return err
+	}
+	for _, other := range m.cache.AllMatchingCertificates(domain) {
+		if other.Hash() != cert.Hash() {
+			m.cache.Remove([]string{cert.Hash()}) // else either might be shown
+			break
+		}
+	}
+	return nil
 }
 
 // load shows what is in the storage.
