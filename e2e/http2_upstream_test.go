@@ -59,8 +59,12 @@ func TestHTTP2ToEngines(t *testing.T) {
 	conn = s.dial(t, &tls.Config{})
 	fmt.Fprint(conn, "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
 	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || r.StatusCode != http.StatusNotImplemented {
-		t.Errorf("a WebSocket: %v, %v", r, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusNotImplemented {
+		t.Errorf("a WebSocket: %s", r.Status)
 	}
 	m.stop()
 }
