@@ -29,6 +29,8 @@ type Migration struct {
 	Stall time.Duration
 	// Seed gives a request a seed that could not be repeated else.
 	Seed bool
+	// Engine says what the engines can be asked for, where the rest may be.
+	Engine continuation.Profile
 	// Stream and Memory bound what is held of one stream, and of all in the pool, in bytes.
 	Stream, Memory int64
 }
@@ -370,13 +372,19 @@ func (s *stream) next(v verdict) (again bool, end verdict) {
 	switch plan {
 	case continuation.Repeating:
 		s.events.Repeat()
+		s.body = s.events.First()
 		s.moves++
 		record.Moves = append(record.Moves, exchange.Move{Mode: continuation.Replay, Reason: s.reason(&v)})
 		return true, v
 	case continuation.Finishing:
 		record.Moves = append(record.Moves, exchange.Move{Mode: modeTail, Reason: s.reason(&v)})
 		return false, s.finish()
-	case continuation.GiveUp, continuation.GoingOn:
+	case continuation.GoingOn:
+		s.body = s.events.GoOn()
+		s.moves++
+		record.Moves = append(record.Moves, exchange.Move{Mode: continuation.Continue, Reason: s.reason(&v)})
+		return true, v
+	case continuation.GiveUp:
 	}
 	record.NotMoved = why
 	return false, v
@@ -469,12 +477,13 @@ func (j *journey) beginStream() error {
 		return nil
 	}
 	if m.Seed {
-		if seeded := r.Seeded(rand.Uint32() >> 1); seeded != r {
-			r = seeded
-			x.Request.Fields = withoutDigests(x.Request.Fields)
-		}
+		r = r.Seeded(rand.Uint32() >> 1)
 	}
-	j.s = &stream{j: j, a: j.a, events: continuation.NewStream(r, m.Stream, j.l.budget), body: r.First()}
+	events := continuation.NewStream(r, m.Engine, m.Stream, j.l.budget)
+	if !bytes.Equal(events.First(), h.data) {
+		x.Request.Fields = withoutDigests(x.Request.Fields)
+	}
+	j.s = &stream{j: j, a: j.a, events: events, body: events.First()}
 	return nil
 }
 

@@ -257,6 +257,9 @@ type Migration struct {
 	Limit int `toml:"limit"`
 	// InjectSeed gives a request a seed that neither has one nor temperature 0.
 	InjectSeed bool `toml:"inject_seed"`
+	// Engine is the engines' family, "llama-server", "vllm" or "sglang", which is
+	// asked to count tokens where "continue" may need it; empty: none of them.
+	Engine string `toml:"engine"`
 	// StreamKiB bounds what is remembered of one stream, MemoryMiB what is held of
 	// all in the pool, requests included.
 	StreamKiB int `toml:"stream_kib"`

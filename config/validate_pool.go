@@ -143,6 +143,9 @@ func (v *validator) validateServing(i int, p *Pool) {
 	v.oneOf(key("on_death"), p.OnDeath, "isolate", "fail")
 	v.oneOf(key("migrate"), p.Migrate, "off", "replay", "continue")
 	v.duration(key("token_stall_timeout"), p.TokenStallTimeout, 0)
+	if p.Migration.Engine != "" {
+		v.oneOf(key("migration.engine"), p.Migration.Engine, "llama-server", "vllm", "sglang")
+	}
 	v.number(key("migration.limit"), p.Migration.Limit, 1, maxAttempts)
 	v.number(key("migration.stream_kib"), p.Migration.StreamKiB, 16, maxStreamKiB)
 	v.number(key("migration.memory_mib"), p.Migration.MemoryMiB, 1, maxCount)

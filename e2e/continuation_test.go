@@ -309,3 +309,50 @@ func TestDrainMovesStreams(t *testing.T) {
 	}
 	m.stop()
 }
+
+// TestStreamsGoOnWithLlamaServer breaks streams that chance has made, so that
+// nobody would say the same again: the rest is asked for, and the client sees one
+// answer of exactly as many tokens as it asked for.
+func TestStreamsGoOnWithLlamaServer(t *testing.T) {
+	plans := t.TempDir()
+	m := start(t, llamaPool(t, plans, "migrate = \"continue\"\nmigration.engine = \"llama-server\"\n")).allReady()
+	request := map[string]any{
+		"model": "any", "max_tokens": 64, "stream_options": map[string]any{"include_usage": true}, "temperature": 0.8,
+		"messages": []map[string]any{{"role": "user", "content": "Tell me of fire."}},
+	}
+	for _, client := range streamers(t, m.url("/v1")) {
+		for _, c := range []struct{ name, plans string }{
+			{"undisturbed", ""},
+			{"killed at token 5", "event:6 kill"},
+			{"ended as if it were whole", "event:30 end"},
+			{"killed twice", "event:20 kill|event:9 kill"},
+		} {
+			for range continuationRuns() {
+				m.answering()
+				var steps []string
+				if c.plans != "" {
+					steps = strings.Split(c.plans, "|")
+				}
+				plan(t, plans, steps...)
+				got := client.ask(request)
+				// What chance makes may also end by itself.
+				if got.Error != "" || got.Names != 1 || got.Roles != 1 || len(got.Ends) != 1 || len(got.Usage) != 3 || got.Usage[0] != 36 || got.Usage[1] > 64 || got.Ends[0] == "length" && got.Usage[1] != 64 {
+					t.Errorf("%s, %s: %+v", client.name, c.name, got)
+				}
+				if n := taken(plans); n < len(steps)-1 {
+					t.Errorf("%s, %s: %d of %d happened", client.name, c.name, n, len(steps))
+				}
+			}
+		}
+		random := maps.Clone(request)
+		random["stop"] = []string{"zz"} // which the rest would not see across the break
+		m.answering()
+		plan(t, plans, "event:6 kill")
+		if got := client.ask(random); got.Error == "" || len(got.Ends) != 0 {
+			t.Errorf("%s: what cannot go on ended as %+v", client.name, got)
+		}
+	}
+	if n := m.metric("stoker_streams_migrated_total", `mode="continue"`); n < 4 {
+		t.Errorf("%v streams were continued", n)
+	}
+}

@@ -64,7 +64,7 @@ const (
 //	too much was sent to be remembered                       given up: too_large
 //	deterministic, and nobody has said anything else         repeating
 //	finished, and the usage is missing                       given up: usage_unknown
-//	mode continue, text, and all tokens asked for were sent  finishing
+//	mode continue, text, and all tokens asked for were sent  finishing, if the usage is known; else given up: usage_unknown
 //	mode continue, and text that can be continued            going on
 //	a worker has said something else                         given up: diverged
 //	else                                                     given up: not_repeatable
@@ -82,8 +82,10 @@ func Decide(f Facts) (Plan, string) {
 		return Repeating, ""
 	case f.Finished:
 		return GiveUp, GivenUpUnfinished
-	case f.Mode == Continue && f.Continues && f.Spent:
+	case f.Mode == Continue && f.Continues && f.Spent && f.Complete:
 		return Finishing, ""
+	case f.Mode == Continue && f.Continues && f.Spent:
+		return GiveUp, GivenUpUnfinished
 	case f.Mode == Continue && f.Continues:
 		return GoingOn, ""
 	case f.Diverged:

@@ -9,6 +9,8 @@
 //	first        it goes to the client as it is, and is remembered
 //	repeating    another worker, of whom the same was asked: what the client has
 //	             had is held back, the rest goes on as if the first had said it
+//	going        another worker, of whom the rest was asked: all of it goes on so,
+//	             and the usage is that of all parts
 //
 // # What is remembered
 //

@@ -71,7 +71,7 @@ func (s *Stream) choice(n int, c *choice) (left bool, err error) {
 	switch {
 	case s.original():
 		if finish != none {
-			c.finished = true
+			c.finished, s.others = true, true
 			s.finish = append(s.finish[:0], d.value0(finish)...)
 		}
 		return true, nil
@@ -132,6 +132,8 @@ func (s *Stream) piece(n int, c *choice) (left bool, err error) {
 		return false, errDiverged
 	}
 	s.progress = s.progress || len(s.room) > 0
+	s.others = s.others || s.one != none
+	s.one, s.into = n, ch
 	switch {
 	case len(fresh) == 0:
 		return false, nil
@@ -158,6 +160,7 @@ func (s *Stream) original() bool { return s.part0 == first }
 
 // said is a constant.
 func (s *Stream) said(n int, c *choice) (left bool) {
+	s.others = true
 	ch := c.at(s.path)
 	if ch == nil {
 		ch = c.open(s.path)
@@ -197,6 +200,7 @@ func (s *Stream) members(n int, c *choice) (left bool, err error) {
 // of tools are; else the list grows by them.
 func (s *Stream) elements(n int, c *choice) (left bool, err error) {
 	d, here := &s.doc, len(s.path)
+	s.others = true
 	for m := d.first(n); m != none; m = d.next(m) {
 		var more bool
 		if index := d.get(m, "index"); index != none {

@@ -204,3 +204,24 @@ func (j *journal) only(paths ...string) bool {
 	}
 	return true
 }
+
+// skip takes all that was sent as said: who comes goes on from there.
+func (j *journal) skip() {
+	for i := range j.choices {
+		for k := range j.choices[i].channels {
+			j.choices[i].channels[k].pos = len(j.choices[i].channels[k].data)
+		}
+	}
+}
+
+// said is what went through the first of these channels that was used.
+func (j *journal) said(paths ...string) []byte {
+	for i := range j.choices {
+		for _, path := range paths {
+			if ch := j.choices[i].at([]byte(path)); ch != nil && len(ch.data) > 0 {
+				return ch.data
+			}
+		}
+	}
+	return nil
+}

@@ -233,6 +233,14 @@ func (d *document) first(n int) int { return int(d.nodes[n].first) }
 
 func (d *document) next(n int) int { return int(d.nodes[n].next) }
 
+// raw0 is a node as it is written; none has nothing.
+func (d *document) raw0(n int) []byte {
+	if n == none {
+		return nil
+	}
+	return d.value0(n)
+}
+
 func (d *document) value0(n int) []byte { return d.raw[d.nodes[n].start:d.nodes[n].end] }
 
 // is says what kind of value a node is; none is null.

@@ -118,8 +118,8 @@ func TestParseRequest(t *testing.T) {
 
 func TestSeeded(t *testing.T) {
 	r := Parse("/v1/completions", []byte(`{"stream":true,"prompt":"x"}`))
-	if got := r.Seeded(7); string(got.First()) != `{"stream":true,"prompt":"x","seed":7}` || !got.deterministic || r.deterministic {
-		t.Errorf("%s", got.First())
+	if got := r.Seeded(7); string(got.body) != `{"stream":true,"prompt":"x","seed":7}` || !got.deterministic || r.deterministic {
+		t.Errorf("%s", got.body)
 	}
 	r = Parse("/v1/completions", []byte(`{"stream":true,"prompt":"x","seed":3}`))
 	if r.Seeded(7) != r {

@@ -179,9 +179,6 @@ func (d *document) endsWithOthers(messages int) bool {
 	return role != "" && role != "assistant"
 }
 
-// First is the body as it is sent first.
-func (r *Request) First() []byte { return r.body }
-
 // Seeded is the request with a seed, where it has none and is not deterministic
 // by itself: from here on whoever is asked gives the same answer.
 func (r *Request) Seeded(seed uint32) *Request {

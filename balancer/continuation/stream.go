@@ -60,7 +60,10 @@ type Stream struct {
 	pieces   int
 	channels int // that were ever opened
 	told     usage
-	replayed int // events held back, of all repetitions
+	toldAt   int    // pieces that there were then
+	base     usage  // of those before whom the rest was asked of
+	strip    string // of every event, see Profile
+	replayed int    // events held back, of all repetitions
 
 	// Of the event at hand.
 	doc      document
@@ -71,6 +74,12 @@ type Stream struct {
 	edited   bool
 	fresh    bool // it says something that the client has not had
 	progress bool // it holds something that an engine computed
+	// The node of its only piece, and where that went; others: it holds more to be noted.
+	one    int
+	into   *channel
+	others bool
+
+	usual usual
 }
 
 // member of every event's outermost object, as the first one had it.
@@ -91,9 +100,13 @@ var same = []string{"id", "object", "created", "model", "system_fingerprint"}
 
 // NewStream is the stream of a request's answer. What it remembers is bounded by
 // limit and budget, in bytes.
-func NewStream(r *Request, limit int64, budget *Budget) *Stream {
-	return &Stream{request: r, journal: journal{limit: limit, budget: budget}}
+func NewStream(r *Request, p Profile, limit int64, budget *Budget) *Stream {
+	r, strip := r.asking(p)
+	return &Stream{request: r, strip: strip, journal: journal{limit: limit, budget: budget}}
 }
+
+// First is the request as it is sent first, and each time that it is repeated.
+func (s *Stream) First() []byte { return s.request.body }
 
 // Close gives back what it held.
 func (s *Stream) Close() { s.journal.release() }
@@ -101,6 +114,11 @@ func (s *Stream) Close() { s.journal.release() }
 // Take takes in an event that the present worker has sent, and says what the
 // client gets of it. Raw is what Splitter found. An error ends the worker's part.
 func (s *Stream) Take(raw []byte) (Pass, error) {
+	if s.original() && s.readUsual(raw) {
+		s.edited = false
+		return Whole, nil
+	}
+	s.one, s.into, s.others = none, nil, false
 	var e sse.Event
 	e, s.data = sse.Parse(raw, s.data)
 	s.progress, s.fresh, s.edited = false, false, false
@@ -122,10 +140,14 @@ func (s *Stream) Take(raw []byte) (Pass, error) {
 	if n := d.get(0, "error"); !d.is(n, null) {
 		return s.complaint(d.value0(n))
 	}
-	if string(e.Type) == "error" || d.text(d.get(0, "object")) == "error" {
+	if string(e.Type) == "error" || string(d.raw0(d.get(0, "object"))) == `"error"` {
 		return s.complaint(e.Data)
 	}
-	return s.message()
+	pass, err := s.message()
+	if s.original() && pass == Whole && err == nil {
+		s.learnUsual(raw)
+	}
+	return pass, err
 }
 
 // end is [DONE].
@@ -166,15 +188,19 @@ func (s *Stream) message() (Pass, error) {
 			return Nothing, err
 		}
 	}
+	if s.fresh {
+		s.pieces++
+	}
 	s.count()
 	if !some {
 		return s.extra()
 	}
-	if s.fresh {
-		s.pieces++
-	}
+	stripped := s.take(d.get(0, s.strip))
 	if s.original() {
 		s.remember()
+		if stripped {
+			return s.rewritten()
+		}
 		return Whole, nil
 	}
 	if !left {
@@ -182,6 +208,15 @@ func (s *Stream) message() (Pass, error) {
 		return Nothing, nil
 	}
 	return s.rewritten()
+}
+
+// take takes off what the client has not asked for.
+func (s *Stream) take(n int) bool {
+	if s.strip == "" || n == none {
+		return false
+	}
+	s.doc.nodes[n].gone = true
+	return true
 }
 
 // extra is an event without choices: the usage, or something that we don't know.
@@ -194,7 +229,8 @@ func (s *Stream) extra() (Pass, error) {
 	} else if !s.original() {
 		return Nothing, nil
 	}
-	if s.original() {
+	stripped := s.strip != "usage" && s.take(s.doc.get(0, s.strip))
+	if s.original() && !stripped {
 		return Whole, nil
 	}
 	return s.rewritten()
@@ -216,6 +252,7 @@ func (s *Stream) remember() {
 // rewritten is an event as if it came from who began the stream.
 func (s *Stream) rewritten() (Pass, error) {
 	s.remember() // where none came before
+	s.correct()
 	for _, m := range s.envelope {
 		if n := s.doc.get(0, m.key); n != none {
 			s.doc.nodes[n].edit = m.value
@@ -240,8 +277,10 @@ func (s *Stream) count() {
 		}
 	}
 	if ok {
+		s.others = true
+		told = s.add(told)
 		told.final = s.journal.finished(s.request.choices)
-		s.told = told
+		s.told, s.toldAt = told, s.pieces
 	}
 }
 

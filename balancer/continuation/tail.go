@@ -15,7 +15,7 @@ func (s *Stream) Facts() Facts {
 		Spent:         s.spent(),
 		Lost:          s.journal.lost,
 		Finished:      s.journal.finished(s.request.choices),
-		Complete:      s.done || !s.request.usage || s.usage || s.told.final,
+		Complete:      s.done || !s.request.usage || s.usage || s.told.final || s.spent() && s.told.completion >= s.request.limit,
 	}
 }
 
@@ -38,6 +38,13 @@ func (s *Stream) Tail() []byte {
 	s.out = s.out[:0]
 	if s.done {
 		return s.out
+	}
+	if !s.journal.finished(s.request.choices) { // all tokens that were asked for are there
+		end := `[{"index":0,"delta":{},"finish_reason":"length"}]`
+		if s.request.form == plain {
+			end = `[{"index":0,"text":"","finish_reason":"length"}]`
+		}
+		s.event([]byte(end), nil)
 	}
 	if s.request.usage && !s.usage {
 		s.event(emptyList, s.tally())
@@ -87,4 +94,9 @@ func (s *Stream) continues() bool {
 func (s *Stream) spent() bool { return s.request.limit > 0 && s.tokens() >= s.request.limit }
 
 // tokens that the client has had.
-func (s *Stream) tokens() int { return s.pieces }
+func (s *Stream) tokens() int {
+	if s.told.completion > 0 {
+		return s.told.completion + s.pieces - s.toldAt
+	}
+	return s.pieces
+}

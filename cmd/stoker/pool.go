@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"stoker/balancer"
+	"stoker/balancer/continuation"
 	"stoker/config"
 	"stoker/upstream"
 )
@@ -69,9 +70,10 @@ func poolRules(p *config.Pool) balancer.Rules {
 	if mode == "off" {
 		mode = ""
 	}
+	profile, _ := continuation.ProfileOf(p.Migration.Engine)
 	return balancer.Rules{
 		Migration: balancer.Migration{
-			Mode: mode, Limit: p.Migration.Limit, Stall: p.TokenStallTimeout.Std(), Seed: p.Migration.InjectSeed,
+			Mode: mode, Limit: p.Migration.Limit, Stall: p.TokenStallTimeout.Std(), Seed: p.Migration.InjectSeed, Engine: profile,
 			Stream: int64(p.Migration.StreamKiB) << 10, Memory: int64(p.Migration.MemoryMiB) << 20,
 		},
 		OnDeath:        onDeath,

@@ -1,0 +1,4 @@
+package continuation
+
+// sgLang knows the same option as vLLM.
+var sgLang = vLLM
