@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -39,6 +40,23 @@ func LoadText(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
+// LoadPlaces is LoadText for who only asks where a master's directories are. What
+// else is wrong with the file by now does not matter to the master that runs, and
+// shall keep nobody from draining or ending it.
+func LoadPlaces(path string) (*Config, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := decoded(path, data, nil, nil)
+	var problems Problems
+	if c == nil || !errors.As(err, &problems) {
+		return c, err
+	}
+	places := slices.DeleteFunc(problems, func(p Problem) bool { return p.Key != "run_dir" && p.Key != "state_dir" })
+	return c, places.err()
+}
+
 // Parse is LoadText of a file that was read already. The name places messages,
 // and relative paths inside start at its directory.
 func Parse(name string, data []byte) (*Config, error) {
@@ -48,6 +66,15 @@ func Parse(name string, data []byte) (*Config, error) {
 // load decodes over the defaults, lets flags override, fills in what follows
 // from other keys, and validates. Nil flags or host: none of theirs.
 func load(name string, data []byte, flags *Flags, host *host) (*Config, error) {
+	c, err := decoded(name, data, flags, host)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// decoded is load that also returns what could be read of a faulty configuration.
+func decoded(name string, data []byte, flags *Flags, host *host) (*Config, error) {
 	tree, problem := parseTree(string(data))
 	if problem != nil {
 		problem.File = name
@@ -65,10 +92,7 @@ func load(name string, data []byte, flags *Flags, host *host) (*Config, error) {
 	}
 	v.complete(base)
 	v.validate()
-	if err := v.problems.err(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, v.problems.err()
 }
 
 // readFile reads a configuration.

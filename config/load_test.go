@@ -138,6 +138,21 @@ func TestLoadSaysWhyAFileCannotBeRead(t *testing.T) {
 	}
 }
 
+// Whoever has broken a file that a master runs by must still find the master.
+func TestLoadPlacesOfAFaultyFile(t *testing.T) {
+	file := writeFile(t, "run_dir = \"here\"\nlissten = 1\n[[pools]]\nworkers = \"two\"\n")
+	c, err := LoadPlaces(file)
+	if err != nil || c.RunDir != filepath.Join(filepath.Dir(file), "here") {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	file = writeFile(t, "run_dir = 7\nlissten = 1\n")
+	_, err = LoadPlaces(file)
+	wantProblems(t, err, []string{file + `:1: run_dir: must be a string, not the number 7: write "7"`})
+	if _, err := LoadPlaces(writeFile(t, "run_dir = \n")); err == nil {
+		t.Error("a file that is no TOML says where a master is")
+	}
+}
+
 // A file for another host says the same here, and to who may not run it.
 func TestLoadTextLeavesTheHostAlone(t *testing.T) {
 	file := writeFile(t, "[[pools]]\nname = \"a\"\ncommand = [\"/no/such/engine\"]\nuser = \"nobody-here\"\n")

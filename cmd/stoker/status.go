@@ -61,7 +61,7 @@ func (a *adminAddress) config() (*config.Config, error) {
 	cfg := config.Default()
 	if a.file != "" {
 		var err error
-		if cfg, err = config.LoadText(a.file); err != nil {
+		if cfg, err = config.LoadPlaces(a.file); err != nil {
 			return nil, err
 		}
 	}
