@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"stoker/supervisor"
 	"stoker/supervisor/keeper"
@@ -22,9 +24,6 @@ import (
 // configuration, say what it is and exit. A binary that does not know the flag
 // refuses it, and so cannot be upgraded to.
 const preflightFlag = "preflight"
-
-// preflightLimit bounds a preflight: it loads a file and prints a line.
-const preflightLimit = 30 * time.Second
 
 // preflightReport is what a preflight prints.
 type preflightReport struct {
@@ -47,9 +46,9 @@ func reportPreflight(w io.Writer) error {
 
 // preflight tries whether the binary that our command line names by now would
 // run with our arguments, and could speak with the keepers that live. It
-// changes nothing.
-func preflight(ctx context.Context, living []supervisor.KeeperProtocol) error {
-	ctx, cancel := context.WithTimeout(ctx, preflightLimit)
+// changes nothing. limit is what a new process may take for far more.
+func preflight(ctx context.Context, limit time.Duration, living []supervisor.KeeperProtocol) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	args := append([]string{os.Args[1], "--" + preflightFlag}, os.Args[2:]...)
 	cmd := exec.CommandContext(ctx, os.Args[0], args...) //nolint:gosec // our own command line, which an upgrade runs again
@@ -57,20 +56,39 @@ func preflight(ctx context.Context, living []supervisor.KeeperProtocol) error {
 	cmd.Stdout, cmd.Stderr = &out, &problems
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		said := strings.TrimSpace(strings.TrimPrefix(problems.String(), "stoker: "))
-		if said == "" || !errors.As(err, new(*exec.ExitError)) {
-			return fmt.Errorf("try the new binary %s: %w", os.Args[0], err)
+		if ctx.Err() != nil {
+			err = ctx.Err() // not that it was killed, which was our doing
 		}
-		return fmt.Errorf("the new binary %s would not start: %s", os.Args[0], said)
+		said := strings.TrimSpace(strings.TrimPrefix(problems.String(), "stoker: "))
+		return fmt.Errorf("the new binary %s %w", os.Args[0], refusal(err, said, limit))
 	}
 	var r preflightReport
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-		return fmt.Errorf("try the new binary %s: it is no stoker that can be upgraded to: %w", os.Args[0], err)
+		return fmt.Errorf("the new binary %s is no stoker that can be upgraded to: it said %.60q when it was tried", os.Args[0], out.String())
 	}
 	if err := r.speaksWith(living); err != nil {
 		return fmt.Errorf("the new binary %s (version %s) %w", os.Args[0], r.Version, err)
 	}
 	return nil
+}
+
+// refusal is why a binary that was tried did not say what it is, and what to do.
+func refusal(err error, said string, limit time.Duration) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("had not said what it is after %s (upgrade_timeout), when it was tried: is it a stoker?", limit)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("cannot be executed: %w; make it executable (chmod +x)", err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, exec.ErrNotFound):
+		return fmt.Errorf("is not there: %w; put it where this master's was", err)
+	case errors.Is(err, unix.ENOEXEC):
+		return fmt.Errorf("is no program for this machine: %w", err)
+	case !errors.As(err, new(*exec.ExitError)):
+		return fmt.Errorf("cannot be tried: %w", err)
+	case said == "":
+		return fmt.Errorf("ended without a word when it was tried (%w): is it a stoker?", err)
+	}
+	return fmt.Errorf("would not start: %s", said)
 }
 
 // speaksWith says whether the binary that made the report can take over the

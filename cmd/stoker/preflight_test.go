@@ -1,8 +1,11 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"stoker/supervisor"
 	"stoker/supervisor/keeper"
@@ -45,6 +48,42 @@ func TestNewBinaryMustSpeakWithTheKeepersThatLive(t *testing.T) {
 			}
 			if tc.not != "" && strings.Contains(err.Error(), tc.not) {
 				t.Errorf("said %q, of %s too", err, tc.not)
+			}
+		})
+	}
+}
+
+// What the operator reads who has put something else in the binary's place.
+func TestBinaryThatIsNone(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	tests := map[string]struct{ path, want string }{
+		"missing":        {filepath.Join(dir, "none"), "is not there: "},
+		"not executable": {file("plain", "#!/bin/sh\n", 0o600), "make it executable (chmod +x)"},
+		"no program":     {file("text", "hello\n", 0o700), "is no program for this machine: "},
+		"fails":          {file("fails", "#!/bin/sh\nexit 3\n", 0o700), "ended without a word when it was tried (exit status 3): is it a stoker?"},
+		"says why":       {file("says", "#!/bin/sh\necho 'stoker: no such pool' >&2; exit 2\n", 0o700), "would not start: no such pool"},
+		"other program":  {file("other", "#!/bin/sh\necho hello\n", 0o700), `is no stoker that can be upgraded to: it said "hello\n" when it was tried`},
+		"hangs":          {file("hangs", "#!/bin/sh\nexec sleep 600\n", 0o700), "had not said what it is after 50ms (upgrade_timeout), when it was tried: is it a stoker?"},
+	}
+	before := os.Args
+	defer func() { os.Args = before }()
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			os.Args = []string{tt.path, "run"}
+			limit := time.Minute
+			if name == "hangs" {
+				limit = 50 * time.Millisecond
+			}
+			err := preflight(t.Context(), limit, nil)
+			if err == nil || !strings.HasPrefix(err.Error(), "the new binary "+tt.path+" ") || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
 		})
 	}

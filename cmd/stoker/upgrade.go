@@ -137,7 +137,7 @@ func (u *upgrades) try(a *attempt) error {
 	if isContainerInit() {
 		return errors.New("this master is the first process of its container (pid 1): its end would end the container; start a new container instead")
 	}
-	if err := preflight(u.ctx, u.m.sup.KeeperProtocols()); err != nil {
+	if err := preflight(u.ctx, u.m.cfg.UpgradeTimeout.Std(), u.m.sup.KeeperProtocols()); err != nil {
 		return err
 	}
 	queued, err := u.queue()
@@ -146,7 +146,7 @@ func (u *upgrades) try(a *attempt) error {
 	}
 	if queued {
 		// The file may have been replaced once more meanwhile.
-		err = preflight(u.ctx, u.m.sup.KeeperProtocols())
+		err = preflight(u.ctx, u.m.cfg.UpgradeTimeout.Std(), u.m.sup.KeeperProtocols())
 	}
 	if err == nil {
 		u.m.log.Info("upgrading: executing the new generation", "command", os.Args[0])
