@@ -308,6 +308,10 @@ func execAdvice(text string, command []string) string {
 		return "working directory not usable: check pools.dir"
 	case strings.Contains(text, "permission denied"):
 		return fmt.Sprintf("%s is not executable for the engine's user: check pools.command and pools.user", name)
+	case strings.Contains(text, "interpreter or loader is missing"):
+		return name + " is there, what its first line (#!) or its program header names is not: install that, or correct the line"
+	case strings.Contains(text, "exec format error"):
+		return name + " is no program for this machine: check pools.command; a script needs a first line such as #!/bin/sh"
 	case strings.Contains(text, "not found"), strings.Contains(text, "no such file"):
 		if filepath.IsAbs(name) {
 			return fmt.Sprintf("command not found: %s; check pools.command, and the interpreter that the file names", name)

@@ -44,6 +44,8 @@ func TestAdvice(t *testing.T) {
 		{reasonNotExecuted, &keeper.Exit{Error: `exec: "vllm": executable file not found in $PATH`}, "vllm", "command not found: vllm; check pools.command and PATH"},
 		{reasonNotExecuted, &keeper.Exit{Error: "fork/exec /x/y: no such file or directory"}, "/x/y", "command not found: /x/y; check pools.command, and the interpreter that the file names"},
 		{reasonNotExecuted, &keeper.Exit{Error: "fork/exec /x: permission denied"}, "/x", "/x is not executable for the engine's user: check pools.command and pools.user"},
+		{reasonNotExecuted, &keeper.Exit{Error: "exec /x/y: its interpreter or loader is missing: no such file or directory"}, "./y", "./y is there, what its first line (#!) or its program header names is not: install that, or correct the line"},
+		{reasonNotExecuted, &keeper.Exit{Error: "exec /x: exec format error"}, "/x", "/x is no program for this machine: check pools.command; a script needs a first line such as #!/bin/sh"},
 		{reasonNotExecuted, &keeper.Exit{Error: "chdir /srv: no such file or directory"}, "/x", "working directory not usable: check pools.dir"},
 		{reasonExited, &keeper.Exit{Code: 0}, "x", "an engine is to run until it is stopped: pools.command must not end or go to the background"},
 		{reasonKeeperLost, nil, "x", ""},

@@ -271,7 +271,7 @@ func TestWhatCannotStartSaysWhy(t *testing.T) {
 		{"check without a file", []string{"check"}, exitUsage, "check needs a file"},
 		{"run directory held", append([]string{"run", "--run-dir", held.runDir}, builtIn()...), exitFailed, "is held by another stoker (pid "},
 		{"port in use", append([]string{"run", "--listen", busy.Addr().String(), "--run-dir", filepath.Join(t.TempDir(), "r")}, builtIn()...), exitFailed, "in use"},
-		{"no master", []string{"status", "--run-dir", t.TempDir()}, exitFailed, "no master answers"},
+		{"no master", []string{"status", "--run-dir", t.TempDir()}, exitFailed, "with -c): dial unix "},
 		{"keeper by hand", []string{"keeper"}, exitUsage, "is started by stoker itself"},
 	}
 	for _, tt := range tests {

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -109,6 +111,9 @@ func (a *adminAddress) exchange(ctx context.Context, method, path string, conten
 	}
 	resp, err := client.Do(req)
 	if err != nil {
+		if asked := (*url.Error)(nil); errors.As(err, &asked) {
+			err = asked.Err // the URL means nothing to who asks: it is made up
+		}
 		return 0, nil, fmt.Errorf("no master answers at %s (is it running? name its directory with --run-dir or its file with -c): %w", socket, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
