@@ -161,7 +161,9 @@ func (w *worker) bury(facts keeper.State, exit *keeper.Exit, tail []byte) (State
 		why.details = append(why.details, "exit", w.lastExit.Text)
 	}
 	if !facts.StartedAt.IsZero() {
-		why.details = append(why.details, "uptime", readable(w.lastExit.At.Sub(facts.StartedAt)))
+		uptime := w.lastExit.At.Sub(facts.StartedAt)
+		w.unseen = w.failures > 0 && uptime < w.holdOutput
+		why.details = append(why.details, "uptime", readable(uptime))
 	}
 	// Also where a stop was wished meanwhile: it had died before anybody told it to.
 	why.details = append(why.details, w.mourn(facts, why, tail)...)
@@ -203,7 +205,7 @@ func (w *worker) afterDeath(why cause, exit *keeper.Exit, tail []byte) (State, c
 	if words := w.newWords(tail); words != "" {
 		why.details = append(why.details, "output", words)
 	}
-	if text := advice(why.reason, exit, w.pool.Command); text != "" {
+	if text := advice(why.reason, exit, w.pool.Command); text != "" && (!w.unseen || text != seeOutput) {
 		why.details = append(why.details, "advice", text)
 	}
 	if !d.restart {
@@ -213,8 +215,8 @@ func (w *worker) afterDeath(why cause, exit *keeper.Exit, tail []byte) (State, c
 }
 
 // Bounds of what a death's line repeats of the engine's output. All of it is in
-// the log already, with the worker's name before each line; these few words
-// save the search, and in a crash loop they must not fill the disk.
+// the log already, with the worker's name before each line, or in the report;
+// these few words save the search, and in a crash loop they must not fill the disk.
 const (
 	firstWords = 400
 	laterWords = 120
@@ -226,12 +228,12 @@ func (w *worker) newWords(tail []byte) string {
 	if w.failures <= 1 {
 		limit = firstWords
 	}
-	words := lastLines(string(tail), 4, limit)
-	if words == w.lastWords {
+	gist := lastLines(string(tail), 4, laterWords)
+	if gist == w.lastWords {
 		return ""
 	}
-	w.lastWords = lastLines(string(tail), 4, limit)
-	return words
+	w.lastWords = gist
+	return lastLines(string(tail), 4, limit)
 }
 
 // lastLines joins the last lines of a text into one of at most limit bytes or so.
@@ -273,6 +275,9 @@ func shorten(text string, limit int) string {
 	return strings.ToValidUTF8(text[:limit], "") + "…"
 }
 
+// seeOutput is the advice where nothing better is known, and the output was shown.
+const seeOutput = "see its output above"
+
 // advice says what a person can do about a death; empty when the cause says it.
 func advice(r reason, exit *keeper.Exit, command []string) string {
 	switch r {
@@ -282,12 +287,12 @@ func advice(r reason, exit *keeper.Exit, command []string) string {
 		if exit != nil && exit.Code == 0 {
 			return "an engine is to run until it is stopped: pools.command must not end or go to the background"
 		}
-		return "see its output above"
+		return seeOutput
 	case reasonSignaled:
 		if exit != nil && exit.Signal == int(syscall.SIGKILL) {
 			return "if nobody killed it: dmesg names what the kernel killed for memory"
 		}
-		return "see its output above"
+		return seeOutput
 	case reasonStartTimeout:
 		return "raise pools.start_timeout, or check pools.health.path and that the command listens on {socket} or {port}"
 	case reasonHung:

@@ -33,6 +33,9 @@ func (w *worker) starting() (State, cause) {
 	if err != nil {
 		return w.notStarted(err)
 	}
+	if w.failures > 0 {
+		l.intent.HoldOutput = w.holdOutput
+	}
 	err = w.await(helloLimit, true, func(ctx context.Context) (err error) {
 		w.engine, err = w.keepers.Spawn(ctx, l)
 		return err

@@ -120,7 +120,7 @@ func (s *Supervisor) newWorker(q *post, after *worker) (*worker, error) {
 	w.epoch, w.log, w.metrics = s.epoch, s.log, q.metrics
 	w.keepers, w.place, w.member = s.keepers, slot, q.member
 	w.newChecks, w.stopped = slot.newChecks, isStopped
-	w.turns, w.cleared, w.luck, w.onDeath = q.pool.turns, s.cleared, rand.Float64, s.onDeath
+	w.turns, w.cleared, w.luck, w.onDeath, w.holdOutput = q.pool.turns, s.cleared, rand.Float64, s.onDeath, s.holdOutput
 	if after != nil {
 		w.follow(after)
 	}

@@ -38,6 +38,9 @@ type Options struct {
 	// the death. Nil: nobody wants to know. After HandOver it is told of every end
 	// of an engine that is still watched, wished or not, as Death.Watched.
 	OnDeath func(Death) []any
+	// HoldOutput is how long the output of an engine is held back whose predecessor has
+	// died, too: see keeper.Intent. 0, where OnDeath does not keep it: not at all.
+	HoldOutput time.Duration
 }
 
 // Supervisor keeps the workers of all pools alive and knows how remote servers are.
@@ -48,6 +51,8 @@ type Supervisor struct {
 	metrics *metrics
 	ports   *ports
 	onDeath func(Death) []any
+
+	holdOutput time.Duration
 
 	// mu guards what runs, which operators and reloads change: the pools, their
 	// posts and what says so below. It is never held while anything is waited for.
@@ -96,7 +101,7 @@ func New(o Options) (*Supervisor, error) {
 		log:     o.Log,
 		metrics: m,
 		ports:   newPorts(),
-		onDeath: o.OnDeath,
+		onDeath: o.OnDeath, holdOutput: o.HoldOutput,
 		config:  o.Config,
 		held:    &held{path: heldFile(o.Config.RunDir)},
 		freed:   make(chan struct{}),

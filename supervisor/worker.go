@@ -42,6 +42,8 @@ type worker struct {
 	luck    func() float64    // in [0, 1): see decideRestart
 	onDeath func(Death) []any // see Options
 
+	holdOutput time.Duration // see Options
+
 	requests  chan request
 	done      chan struct{} // closed when the goroutine has ended
 	asked     atomic.Bool   // somebody has asked it to stop
@@ -83,6 +85,7 @@ type worker struct {
 	restarts  int
 	lastExit  *ExitStatus
 	lastWords string // of the engine that died before, see newWords
+	unseen    bool   // the output of the last engine is in the report of its death alone
 
 	stopForced, stuck bool // see snapshot
 	drained           time.Duration

@@ -238,7 +238,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	m.secured(cfg)
 	if m.sup, err = supervisor.New(supervisor.Options{
 		Config: cfg, Pools: m.pools.byName(), Log: m.log.Named("supervisor"), Registerer: registry,
-		KeeperArgv: []string{selfPath(), keeperCommand}, Stderr: os.Stderr, OnDeath: m.died,
+		KeeperArgv: []string{selfPath(), keeperCommand}, Stderr: os.Stderr, OnDeath: m.died, HoldOutput: holdOutput(cfg),
 	}); err != nil {
 		return nil, err
 	}

@@ -178,6 +178,18 @@ func (m *master) died(d supervisor.Death) []any {
 	return []any{"see", command}
 }
 
+// heldOutput is how long an engine has to live for its output to be logged, if the
+// one before it has died: longer than the imports after which most fail.
+const heldOutput = 5 * time.Second
+
+// holdOutput is heldOutput where there are reports that have the output instead.
+func holdOutput(cfg *config.Config) time.Duration {
+	if cfg.Crashes.Keep == 0 {
+		return 0
+	}
+	return heldOutput
+}
+
 // linkState lets whoever knows the run directory find the state directory.
 func linkState(cfg *config.Config) error {
 	link := cfg.StateLink()

@@ -10,6 +10,12 @@ import zlib
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 
+if os.environ.get("NO_MODEL"):
+    try:
+        open(os.environ["NO_MODEL"])
+    except OSError as e:
+        raise RuntimeError("no such model: " + os.environ["NO_MODEL"]) from e
+
 app = FastAPI()
 worker = {"X-Engine-Pid": str(os.getpid()), "X-Engine": os.environ.get("STOKER_NAME", "")}
 

@@ -58,6 +58,10 @@ type Intent struct {
 	StopGrace  time.Duration `json:"stop_grace"`
 	// OrphanTimeout is how long the keeper goes on without an owner; 0 for ever.
 	OrphanTimeout time.Duration `json:"orphan_timeout"`
+	// HoldOutput is how long the engine's output is held back, so that one which dies
+	// at each start does not fill the log with the same lines: what it has written
+	// when it ends by itself within that time is in its Tail alone. 0: not at all.
+	HoldOutput time.Duration `json:"hold_output,omitempty"`
 	// Epoch is the first owner's.
 	Epoch uint64 `json:"epoch"`
 	// Label is the master's own data, kept and returned untouched (address,

@@ -84,6 +84,7 @@ func idleTimer() *time.Timer {
 // run is the one goroutine that decides.
 func (k *keeper) run(spawner *net.UnixConn) int {
 	k.out = newOutput(k.intent.Name, stderrFD, stdoutFD)
+	k.out.hold(k.intent.HoldOutput)
 	k.change(nil)
 	if spawner != nil {
 		k.join(newConn(spawner), true)
@@ -222,6 +223,7 @@ func (k *keeper) reap() {
 // onExit publishes the exit at once and sees to what the engine left behind.
 func (k *keeper) onExit(exit *Exit, gone bool) {
 	k.change(func(s *State) { s.Phase, s.Exit = Ending, exit })
+	k.outcome()
 	if gone || k.tree.killing {
 		return
 	}
@@ -231,6 +233,16 @@ func (k *keeper) onExit(exit *Exit, gone bool) {
 		k.out.say("%v", err)
 	}
 	k.hurry(min(k.intent.StopGrace, leftoverGrace))
+}
+
+// outcome decides about output that is held back: of who ended by itself it is in the
+// tail, for the report of its death; of who was asked to end, nobody writes one.
+func (k *keeper) outcome() {
+	if k.state.Stopping {
+		k.out.letGo()
+	} else {
+		k.out.drop()
+	}
 }
 
 // takeDown writes who is below us where EndOrphan finds it.
@@ -272,6 +284,7 @@ func (k *keeper) ended() {
 	k.round.Stop()
 	k.survey.Stop()
 	k.out.wait(500 * time.Millisecond)
+	k.outcome()
 	if k.tree.pidfd > 0 {
 		_ = unix.Close(k.tree.pidfd) // nothing was written
 	}

@@ -37,6 +37,9 @@ type output struct {
 	queue   []byte // whole lines
 	dropped int    // lines since the queue was last empty; while there are any, none is queued
 	closed  bool
+	// holding: the engine's lines wait in held, for letGo or drop.
+	holding bool
+	held    []byte
 	next    *passed       // replaces fd before the next line; nil: nothing is to
 	wake    chan struct{} // 1-slot
 
@@ -56,7 +59,7 @@ func newOutput(name string, fd int, also ...int) *output {
 func (o *output) read(r *os.File) {
 	o.readers.Go(func() {
 		defer r.Close() //nolint:errcheck // only read
-		l := newLines(o.name, o.put)
+		l := newLines(o.name, o.take)
 		defer l.flush()
 		buf := make([]byte, 16<<10)
 		for {
@@ -128,16 +131,64 @@ func (o *output) keep(p []byte) {
 	o.tail.write(p)
 }
 
-// put queues one whole line, or counts it.
-func (o *output) put(line []byte) {
+// hold keeps the engine's lines back for so long; see Intent.HoldOutput.
+func (o *output) hold(limit time.Duration) {
+	if limit > 0 {
+		o.holding = true // nobody writes yet
+		time.AfterFunc(limit, o.letGo)
+	}
+}
+
+// letGo passes on what was held back.
+func (o *output) letGo() {
 	o.mu.Lock()
-	if o.dropped > 0 || len(o.queue)+len(line) > maxQueue {
-		o.dropped++
-	} else {
-		o.queue = append(o.queue, line...)
+	held := o.held
+	o.holding, o.held = false, nil
+	if len(held) > 0 {
+		o.queueUp(held)
 	}
 	o.mu.Unlock()
 	o.poke()
+}
+
+// drop forgets what was held back, if it still is.
+func (o *output) drop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.held = nil
+}
+
+// take is one line of the engine's.
+func (o *output) take(line []byte) {
+	o.mu.Lock()
+	if o.holding && len(o.held)+len(line) <= maxQueue {
+		o.held = append(o.held, line...)
+		o.mu.Unlock()
+		return
+	}
+	holding := o.holding
+	o.mu.Unlock()
+	if holding {
+		o.letGo() // one that says so much repeats nothing
+	}
+	o.put(line)
+}
+
+// put queues one whole line, or counts it.
+func (o *output) put(line []byte) {
+	o.mu.Lock()
+	o.queueUp(line)
+	o.mu.Unlock()
+	o.poke()
+}
+
+// queueUp takes whole lines, or counts them. The lock is held.
+func (o *output) queueUp(lines []byte) {
+	if o.dropped > 0 || len(o.queue)+len(lines) > maxQueue {
+		o.dropped += bytes.Count(lines, []byte{'\n'})
+		return
+	}
+	o.queue = append(o.queue, lines...)
 }
 
 // redirect makes to, which is the output's from now on, the keeper's stderr:

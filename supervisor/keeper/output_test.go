@@ -52,6 +52,71 @@ func TestLines(t *testing.T) {
 	}
 }
 
+func twoEnds(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	return r, w
+}
+
+// TestHeldOutput: what is held back is passed on when the time is over, the engine
+// is asked to end, or it says very much, and not when it ends by itself before.
+func TestHeldOutput(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		hold time.Duration
+		lots bool
+		then func(o *output)
+		want bool
+	}{
+		{"not held", 0, false, func(*output) {}, true},
+		{"the time is over", time.Millisecond, false, func(o *output) {
+			for held := true; held; time.Sleep(time.Millisecond) {
+				o.mu.Lock()
+				held = o.holding
+				o.mu.Unlock()
+			}
+		}, true},
+		{"asked to end", time.Hour, false, (*output).letGo, true},
+		{"ended by itself", time.Hour, false, (*output).drop, false},
+		{"very much", time.Hour, true, (*output).drop, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r, w := twoEnds(t)
+			o := newOutput("w", int(w.Fd()))
+			o.hold(tc.hold)
+			engineEnd, engine := twoEnds(t)
+			o.read(engineEnd)
+			text := "one line\n"
+			if tc.lots {
+				text = strings.Repeat(text, maxQueue/len(text)+1)
+			}
+			shown := make(chan string, 1)
+			go func() {
+				all, _ := io.ReadAll(r)
+				shown <- string(all)
+			}()
+			_, _ = engine.WriteString(text)
+			engine.Close()
+			o.wait(10 * time.Second)
+			o.say("of the keeper itself")
+			tc.then(o)
+			o.close(10 * time.Second)
+			w.Close()
+			got := <-shown
+			if strings.Contains(got, "[w] one line\n") != tc.want || !tc.lots && !strings.Contains(got, "of the keeper itself") {
+				t.Errorf("shown: %.200q", got)
+			}
+			if !strings.Contains(string(o.last()), "one line") {
+				t.Error("it is not in the tail")
+			}
+		})
+	}
+}
+
 func FuzzLines(f *testing.F) {
 	f.Add([]byte("a\r\nb\rc\n\n\xff"), uint8(3))
 	f.Fuzz(func(t *testing.T, in []byte, size uint8) {
