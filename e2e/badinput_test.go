@@ -49,10 +49,10 @@ func TestBadInput(t *testing.T) {
 		{name: "a network that is none", config: "trusted_proxies = [\"10.0.0.0/33\"]\n" + pool, code: 2, says: []string{"stoker.toml:3: trusted_proxies[0]", "10.0.0.0/33"}},
 		{name: "a network that means another", config: pool + "[access]\ndeny = [\"10.0.0.1/8\"]\n", code: 2, says: []string{"stoker.toml:8: access.deny[0]", `did you mean "10.0.0.0/8"`}},
 		{name: "networks of proxies", config: pool + "[proxy_protocol]\nfrom = [\"lb\"]\n", code: 2, says: []string{"stoker.toml:8: proxy_protocol.from[0]", "is not a network"}},
-		{name: "unreadable key", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"a.pem\"\nkey = \"none.key\"\n", code: 2, says: []string{"stoker.toml:8: tls.certificates[0].key", "none.key does not exist"}},
-		{name: "mismatched pair", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"a.pem\"\nkey = \"b.key\"\n", code: 2, says: []string{"stoker.toml:8: tls.certificates[0].key", "is not that of the certificate in"}},
-		{name: "cert and key swapped", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"a.key\"\nkey = \"a.pem\"\n", code: 2, says: []string{"stoker.toml:7: tls.certificates[0].cert", "swapped"}},
-		{name: "two certificates for a host", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"a.pem\"\nkey = \"a.key\"\n[[tls.certificates]]\ncert = \"b.pem\"\nkey = \"b.key\"\n", code: 2, says: []string{"stoker.toml:10: tls.certificates[1].cert", "is for localhost", "(line 7)"}},
+		{name: "unreadable key", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"{certs}/a.pem\"\nkey = \"{certs}/none.key\"\n", code: 2, says: []string{"stoker.toml:8: tls.certificates[0].key", "none.key does not exist"}},
+		{name: "mismatched pair", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"{certs}/a.pem\"\nkey = \"{certs}/b.key\"\n", code: 2, says: []string{"stoker.toml:8: tls.certificates[0].key", "is not that of the certificate in"}},
+		{name: "cert and key swapped", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"{certs}/a.key\"\nkey = \"{certs}/a.pem\"\n", code: 2, says: []string{"stoker.toml:7: tls.certificates[0].cert", "swapped"}},
+		{name: "two certificates for a host", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[[tls.certificates]]\ncert = \"{certs}/a.pem\"\nkey = \"{certs}/a.key\"\n[[tls.certificates]]\ncert = \"{certs}/b.pem\"\nkey = \"{certs}/b.key\"\n", code: 2, says: []string{"stoker.toml:10: tls.certificates[1].cert", "is for localhost", "(line 7)"}},
 		{name: "two routes for a host", config: pool + "[[routes]]\nhost = \"a.test\"\npool = \"p\"\n[[routes]]\nhost = \"A.test.\"\npool = \"p\"\n", code: 2, says: []string{"stoker.toml:10: routes[1]", "is never reached", "(line 7)"}},
 		{name: "ACME without a door", config: pool + "[tls.acme]\ndomains = [\"a.test\"]\nagree_terms = true\n", code: 2, says: []string{"stoker.toml:8: tls.acme.domains", "nothing listens with TLS"}},
 		{name: "a wildcard by ACME", config: "listen_tls = [\"127.0.0.1:0\"]\n" + pool + "[tls.acme]\ndomains = [\"*.test\"]\nagree_terms = true\n", code: 2, says: []string{"stoker.toml:7: tls.acme.domains[0]", "DNS"}},
@@ -72,7 +72,7 @@ func TestBadInput(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			dir := shortDir(t)
-			replace := strings.NewReplacer("{dir}", dir, "{config}", filepath.Join(dir, "stoker.toml"), "{listen}", freeAddress(t))
+			replace := strings.NewReplacer("{dir}", dir, "{certs}", certificates(t, c.config), "{config}", filepath.Join(dir, "stoker.toml"), "{listen}", freeAddress(t))
 			args, config := c.args, c.config
 			if args == nil {
 				args = []string{"run", "-c", "{config}"}
@@ -80,7 +80,6 @@ func TestBadInput(t *testing.T) {
 			if !strings.HasPrefix(config, "listen") {
 				config = "listen = [\"{listen}\"]\nrun_dir = \"{dir}/run\"\n" + config
 			}
-			certificates(t, dir, config)
 			if err := os.WriteFile(filepath.Join(dir, "stoker.toml"), []byte(replace.Replace(config)), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -95,15 +94,17 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// certificates puts those in dir that a configuration names: a and b, with keys
-// of their own, for localhost both.
-func certificates(t *testing.T, dir, config string) {
+// certificates makes those that a configuration names, a and b, with keys of
+// their own, for localhost both, and returns where they are.
+func certificates(t *testing.T, config string) (dir string) {
 	t.Helper()
+	dir = t.TempDir()
 	for _, name := range []string{"a", "b"} {
 		if strings.Contains(config, name+".pem") || strings.Contains(config, name+".key") {
 			(&secure{cert: filepath.Join(dir, name+".pem"), key: filepath.Join(dir, name+".key")}).renew(t, 1)
 		}
 	}
+	return dir
 }
 
 // TestDoubts: what is wrong and hurts nobody but its clients is said, with its
