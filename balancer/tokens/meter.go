@@ -96,6 +96,9 @@ func (m *Meter) event(e sse.Event) {
 			return // it is no token's
 		}
 	}
+	if m.events == 0 && isPreamble(e.Data) {
+		return
+	}
 	m.events++
 	if m.events == 1 {
 		m.count.First = m.now
@@ -106,6 +109,15 @@ func (m *Meter) event(e sse.Event) {
 		m.count.Gaps.add(m.now.Sub(m.last))
 	}
 	m.last = m.now
+}
+
+// isPreamble says whether a stream's first event only says who speaks, as all
+// chats begin; some engines send it before they have read the prompt.
+func isPreamble(data []byte) bool {
+	if !bytes.Contains(data, []byte(`"role":"assistant"`)) || bytes.Contains(data, []byte(`"tool_calls":[{`)) || bytes.Contains(data, []byte(`"reasoning`)) {
+		return false
+	}
+	return bytes.Contains(data, []byte(`"content":""`)) || bytes.Contains(data, []byte(`"content":null`))
 }
 
 var noChoices = []byte(`"choices":[]`)

@@ -16,6 +16,7 @@ func event(content, more string) string {
 const (
 	vllmUsage  = `data: {"id":"chatcmpl-1","model":"llama","choices":[],"usage":{"prompt_tokens":100,"total_tokens":103,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":64}}}` + "\n\n"
 	llamaLast  = `data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}],"model":"llama","timings":{"cache_n":90,"prompt_n":10,"prompt_ms":1.5,"predicted_n":5}}` + "\n\n"
+	preamble   = `data: {"id":"chatcmpl-1","model":"llama","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}` + "\n\n"
 	streamDone = "data: [DONE]\n\n"
 )
 
@@ -32,6 +33,8 @@ func TestCounts(t *testing.T) {
 		{"a stream with usage at its end", true, event("a", `,"usage":null`) + event("b", "") + vllmUsage + streamDone, Count{Model: "llama", Stream: true, Prompt: 100, Completion: 3, Told: true, Cached: 64}, false},
 		{"with usage in each event", true, event("a", `,"usage":{"prompt_tokens":7,"completion_tokens":1}`) + event("b", `,"usage": {"prompt_tokens":7,"completion_tokens":2}`) + streamDone, Count{Model: "llama", Stream: true, Prompt: 7, Completion: 2, Told: true, Cached: -1}, false},
 		{"llama-server's timings", true, event("a", "") + llamaLast + streamDone, Count{Model: "llama", Stream: true, Prompt: 100, Completion: 5, Told: true, Cached: 90}, false},
+		{"who speaks is no token", true, preamble + event("a", "") + event("b", "") + streamDone, Count{Model: "llama", Stream: true, Completion: 2, Cached: -1}, false},
+		{"a call is", true, strings.Replace(preamble, `"content":""`, `"content":null,"tool_calls":[{"index":0}]`, 1) + streamDone, Count{Model: "llama", Stream: true, Completion: 1, Cached: -1}, false},
 		{"a stream that breaks off", true, event("a", "") + "data: {\"choi", Count{Model: "llama", Stream: true, Completion: 1, Cached: -1}, false},
 		{"text about usage", true, event(`the "usage":{"prompt_tokens":9} of it`, "") + streamDone, Count{Model: "llama", Stream: true, Completion: 1, Cached: -1}, false},
 		{"no token", true, ": ping\n\n", Count{}, true},
@@ -151,6 +154,9 @@ func FuzzMeter(f *testing.F) {
 		f.Add([]byte(text), uint16(100), false)
 	}
 	f.Fuzz(func(t *testing.T, text []byte, size uint16, stream bool) {
+		if len(text) > maxEvent/2 {
+			return // an event that is too large to be held is counted if it comes whole
+		}
 		var whole, pieces Meter
 		whole.Begin(stream)
 		whole.Write(text)
