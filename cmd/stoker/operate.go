@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -237,7 +238,7 @@ func (a *adminAddress) shutDown(ctx context.Context) (*status, error) {
 		return nil, err
 	}
 	// Opened before the order: afterwards the number may be another's.
-	process, err := unix.PidfdOpen(s.PID, 0)
+	process, visible, err := a.watch(s.PID)
 	if err != nil {
 		return s, fmt.Errorf("watch master %d: %w", s.PID, err)
 	}
@@ -247,10 +248,46 @@ func (a *adminAddress) shutDown(ctx context.Context) (*status, error) {
 			return s, err
 		}
 	}
+	if !visible {
+		return s, a.awaitSilence(ctx, s)
+	}
 	if err := awaitProcess(process); err != nil {
 		return s, fmt.Errorf("watch master %d: %w", s.PID, err)
 	}
 	return s, nil
+}
+
+// watch opens the master's process. It is not visible from here where the
+// number is one of another pid namespace, a container's: then nobody has it, or
+// a stranger does, who does not hold the run directory's lock.
+func (a *adminAddress) watch(pid int) (process int, visible bool, err error) {
+	cfg, err := a.config()
+	if err != nil {
+		return -1, false, err
+	}
+	lock, err := os.Stat(cfg.LockFile())
+	if err != nil {
+		return -1, false, err
+	}
+	process, err = unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return -1, false, nil
+	}
+	return process, err == nil && holdsLock(pid, lock), err
+}
+
+// awaitSilence blocks until nobody answers, or another than s said to be.
+func (a *adminAddress) awaitSilence(ctx context.Context, s *status) error {
+	for {
+		now, err := a.status(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil || now.PID != s.PID || now.Generation != s.Generation {
+			return nil //nolint:nilerr // that is what is waited for
+		}
+		time.Sleep(askAgain)
+	}
 }
 
 // awaitProcess blocks until the process behind a pidfd has ended.
