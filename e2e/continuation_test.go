@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -354,5 +355,80 @@ func TestStreamsGoOnWithLlamaServer(t *testing.T) {
 	}
 	if n := m.metric("stoker_streams_migrated_total", `mode="continue"`); n < 4 {
 		t.Errorf("%v streams were continued", n)
+	}
+}
+
+// TestStreamsBreakVisibly: where streams may not move, no client takes half an
+// answer for a whole one.
+func TestStreamsBreakVisibly(t *testing.T) {
+	plans := t.TempDir()
+	m := start(t, llamaPool(t, plans, "")).allReady()
+	request := map[string]any{
+		"model": "any", "max_tokens": 64, "temperature": 0, "messages": []map[string]any{{"role": "user", "content": "Tell me of fire."}},
+	}
+	for _, client := range streamers(t, m.url("/v1")) {
+		for _, p := range []string{"event:6 kill", "event:6 close", "before:[DONE] kill"} {
+			m.answering()
+			plan(t, plans, p)
+			if got := client.ask(request); got.Error == "" || taken(plans) != 1 {
+				t.Errorf("%s, %s: %+v", client.name, p, got)
+			}
+		}
+	}
+}
+
+// TestStreamsOutliveSignals sends real llama-servers signals in the middle of a
+// long answer. To SIGTERM they are silent, ping, and end the stream without its end.
+func TestStreamsOutliveSignals(t *testing.T) {
+	command := append(llama(t), "--host", "127.0.0.1", "--port", "{port}", "-c", "8192", "-np", "2", "--threads", "1")
+	m := start(t, "[[pools]]\nname = \"p\"\nworkers = 2\nhealth.path = \"/health\"\nstop.grace = \"2s\"\nmigrate = \"replay\"\ntoken_stall_timeout = \"1s\"\ncommand = "+list(command...)+"\n").allReady()
+	ask := func(act func()) string {
+		response, err := http.Post(m.url("/v1/chat/completions"), "application/json",
+			strings.NewReader(`{"messages":[{"role":"user","content":"fire"}],"temperature":0,"ignore_eos":true,"max_tokens":3000,"stream":true}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		whole := make([]byte, 8<<10)
+		n, err := io.ReadFull(response.Body, whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if act != nil {
+			act()
+		}
+		rest, err := io.ReadAll(response.Body)
+		whole = append(whole[:n], rest...)
+		if err != nil || !strings.HasSuffix(string(whole), "data: [DONE]\n\n") {
+			t.Errorf("%v, ends with %q", err, whole[len(whole)-200:])
+		}
+		var text strings.Builder
+		for _, piece := range regexp.MustCompile(`"content":("(?:[^"\\]|\\.)*")`).FindAllSubmatch(whole, -1) {
+			text.Write(piece[1])
+		}
+		return text.String()
+	}
+	want := ask(nil)
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGSTOP} {
+		m.answering()
+		moved := m.metric("stoker_streams_migrated_total")
+		sent := false
+		got := ask(func() {
+			for _, w := range m.workers() {
+				if w.InFlight > 0 {
+					sent = syscall.Kill(w.PID, signal) == nil
+				}
+			}
+		})
+		// The splitting of one event may leave its text in two strings.
+		if strings.ReplaceAll(got, `""`, "") != strings.ReplaceAll(want, `""`, "") {
+			t.Errorf("%v: not the same answer", signal)
+		}
+		if sent && m.metric("stoker_streams_migrated_total") == moved {
+			t.Logf("%v: the answer was there before the signal", signal)
+		}
+	}
+	if m.metric("stoker_streams_migrated_total") == 0 {
+		t.Error("no stream was moved")
 	}
 }

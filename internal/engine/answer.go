@@ -104,10 +104,14 @@ func (e *Engine) stream(w http.ResponseWriter, r *http.Request, j *job, place *s
 	if err := s.flush(); err != nil {
 		return err
 	}
-	if err := s.tokens(e, place); err != nil {
-		return err
+	err := s.tokens(e, place)
+	if err == nil {
+		err = s.finish()
 	}
-	return s.finish()
+	if errors.Is(err, errEvent) { // as vLLM says that its engine is dead
+		_ = s.write(`{"error":{"message":"this is the fault that you asked for","type":"InternalServerError","param":null,"code":500}}`)
+	}
+	return err
 }
 
 // events writes one stream.

@@ -42,6 +42,10 @@
 //	hang-all       the same for all requests, running ones too; /health, /metrics and /stats go on
 //	cut=N          the connection breaks after N chunks
 //	clean-cut=N    the answer ends after N chunks as if it were whole, without [DONE]
+//	error=N        an error event after N chunks, and no more
+//	stall=N        silence after N chunks
+//	once=PATH      first in the list: the rest happens only to who can make that file,
+//	               so once over all engines, however often the request is sent again
 //	slow=DURATION  waits before each chunk (plain "slow": 1s)
 //	status=NNN     an error answer with that status
 //	garbage        bytes that are not HTTP

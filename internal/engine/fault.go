@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +20,8 @@ type fault struct {
 	hangAll  bool
 	cut      int // chunks before it; -1: never
 	cleanCut int
+	errorAt  int // chunks before an error event
+	stall    int // chunks before it falls silent
 	slow     time.Duration
 	status   int
 	garbage  bool
@@ -34,6 +37,19 @@ type death struct {
 // errCleanCut leaves the handler without a panic, so that the framing ends cleanly.
 var errCleanCut = errors.New("clean cut")
 
+// errEvent has the stream end in an error event.
+var errEvent = errors.New("error event")
+
+// claimed says whether a fault that is to happen once, over all engines, is this
+// request's: whoever makes the file has it.
+func claimed(path string) bool {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // who may ask for faults may end the process
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
+}
+
 // faultOf is what the request asks for, nothing unless faults are allowed.
 func (e *Engine) faultOf(r *http.Request, b *body) (fault, error) {
 	text := r.Header.Get("X-Fault")
@@ -42,6 +58,11 @@ func (e *Engine) faultOf(r *http.Request, b *body) (fault, error) {
 	}
 	if !e.Faults {
 		text = ""
+	}
+	if once, rest, _ := strings.Cut(text, ","); strings.HasPrefix(once, "once=") {
+		if text = rest; !claimed(strings.TrimPrefix(once, "once=")) {
+			text = ""
+		}
 	}
 	f, err := parseFault(text)
 	if err != nil {
@@ -68,7 +89,7 @@ func hasOutput(structured map[string]json.RawMessage) bool {
 }
 
 func parseFault(text string) (fault, error) {
-	f := fault{cut: -1, cleanCut: -1}
+	f := fault{cut: -1, cleanCut: -1, errorAt: -1, stall: -1}
 	for item := range strings.SplitSeq(text, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(item), "=")
 		if err := f.set(name, value); err != nil {
@@ -98,6 +119,10 @@ func (f *fault) set(name, value string) (err error) {
 		f.cut, err = number(value, 0, maxBody)
 	case "clean-cut":
 		f.cleanCut, err = number(value, 0, maxBody)
+	case "error":
+		f.errorAt, err = number(value, 0, maxBody)
+	case "stall":
+		f.stall, err = number(value, 0, maxBody)
 	case "slow":
 		if f.slow = time.Second; value != "" {
 			f.slow, err = time.ParseDuration(value)
@@ -167,6 +192,13 @@ func (f fault) beforeChunk(ctx context.Context, sent int) error {
 	}
 	if f.cleanCut >= 0 && sent >= f.cleanCut {
 		return errCleanCut
+	}
+	if f.errorAt >= 0 && sent >= f.errorAt {
+		return errEvent
+	}
+	if f.stall >= 0 && sent >= f.stall {
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	if f.slow > 0 && !sleep(ctx, f.slow) {
 		return ctx.Err()
