@@ -436,12 +436,16 @@ func (t *tunnel) upload() {
 			}
 			continue
 		}
+		// A front that has cut it lets it be read no more; why, endWith is told,
+		// perhaps in a moment, as there may be contexts between.
+		cut := errors.Is(err, os.ErrDeadlineExceeded) && !t.parting.Load()
 		t.parting.Store(true)
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			_ = t.engine.CloseWrite() // else it has gone, which its reader finds
-			return
+		case !cut:
+			t.clientIs = err
 		}
-		t.clientIs = err
 		return
 	}
 }

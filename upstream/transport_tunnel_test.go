@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,14 +33,19 @@ func (u *upgrader) Upgrade(*http1.Response) (exchange.Tunnel, error) {
 	return u.client, nil
 }
 
-// leaver is a client that says something and leaves.
+// leaver is a client that says something and leaves, or is read no more.
 type leaver struct {
 	says *bytes.Reader
+	end  error // nil: io.EOF
 	got  bytes.Buffer
 }
 
 func (l *leaver) ReadLazily(room func() []byte, _ func() error) (int, error) {
-	return l.says.Read(room())
+	n, err := l.says.Read(room())
+	if err != nil && l.end != nil {
+		err = l.end
+	}
+	return n, err
 }
 
 func (l *leaver) Write(p []byte) (int, error) { return l.got.Write(p) }
@@ -56,7 +64,9 @@ func (l *leaver) IdleLimit() time.Duration { return 0 }
 type endable struct {
 	context.Context
 	cancel context.CancelCauseFunc
-	hook   func()
+
+	mu   sync.Mutex
+	hook func()
 }
 
 func newEndable(tb testing.TB) *endable {
@@ -71,18 +81,24 @@ func (e *endable) AfterFunc(f func()) (stop func() bool) {
 		f()
 		return func() bool { return false }
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.hook = f
-	return func() bool {
-		stopped := e.hook != nil
-		e.hook = nil
-		return stopped
-	}
+	return func() bool { return e.take() != nil }
+}
+
+// take takes what AfterFunc was given.
+func (e *endable) take() func() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	hook := e.hook
+	e.hook = nil
+	return hook
 }
 
 func (e *endable) end(cause error) {
 	e.cancel(cause)
-	if hook := e.hook; hook != nil {
-		e.hook = nil
+	if hook := e.take(); hook != nil {
 		hook()
 	}
 }
@@ -95,6 +111,24 @@ func socket() *exchange.Exchange {
 	x.WebSocket = true
 	x.Request.Fields = http1.Fields{{Name: "Sec-WebSocket-Key", Value: wsKey}}
 	return x
+}
+
+// listening is an engine that opens a WebSocket, and tells what it has heard over it.
+func listening(tb testing.TB, network string) (s *rawServer, heard <-chan []byte) {
+	tb.Helper()
+	all := make(chan []byte, 1)
+	return serve(tb, network, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			tb.Error(err)
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+
+			websocket.Accept(r.Header.Get("Sec-WebSocket-Key"))+"\r\n\r\n")
+		rest, _ := io.ReadAll(in)
+		all <- rest
+	}), all
 }
 
 // What ends the exchange in the moment in which the client has learnt that there is
@@ -116,19 +150,7 @@ func TestWhatIsSaidAsTheTunnelOpensIsNotLost(t *testing.T) {
 	} {
 		for _, network := range transports {
 			t.Run(tc.name+"/"+network, func(t *testing.T) {
-				heard := make(chan []byte, 1)
-				s := serve(t, network, func(c net.Conn) {
-					in := bufio.NewReader(c)
-					r, err := http.ReadRequest(in)
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+
-						websocket.Accept(r.Header.Get("Sec-WebSocket-Key"))+"\r\n\r\n")
-					rest, _ := io.ReadAll(in)
-					heard <- rest
-				})
+				s, heard := listening(t, network)
 				tr := s.transport(t, TransportOptions{})
 				ctx := newEndable(t)
 				client := &leaver{says: bytes.NewReader(slices.Clone(tc.says))}
@@ -150,4 +172,21 @@ func TestWhatIsSaidAsTheTunnelOpensIsNotLost(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A front that cuts its requests lets nobody read from their clients any more, and
+// a context between its own and Do's may end later than that reading does.
+func TestClientThatIsCutIsToldThoughItsContextEndsLate(t *testing.T) {
+	s, heard := listening(t, "tcp")
+	ctx := newEndable(t)
+	client := &leaver{says: bytes.NewReader(nil), end: os.ErrDeadlineExceeded}
+	soon := func() { time.AfterFunc(50*time.Millisecond, func() { ctx.end(exchange.ErrShutdown) }) }
+	err := s.transport(t, TransportOptions{}).Do(ctx, socket(), &upgrader{notes: newNotes(t), client: client, onUpgrade: soon})
+	if f := asFailure(t, err, OpCanceled); !errors.Is(f, exchange.ErrShutdown) {
+		t.Error(f)
+	}
+	if got, want := client.got.Bytes(), websocket.GoingAway("server is shutting down"); !bytes.Equal(got, want) {
+		t.Errorf("the client was told %q, want %q", got, want)
+	}
+	<-heard
 }
