@@ -143,11 +143,31 @@ func (m *Manager) Close() {
 			m.end()
 		}
 		m.running.Wait()
-		m.cache.Stop()
+		m.stopClock()
 		// A renewal that the library had begun has just been canceled and may not have
 		// let go yet: the next process would wait until its lock is stale.
 		certmagic.CleanUpOwnLocks(context.Background(), m.library)
 	})
+}
+
+// stopping bounds the wait for the library's clock, which may just be asking an
+// authority that is slow, and cannot be interrupted: an end shall not wait for that.
+const stopping = time.Second
+
+// stopClock lets nothing be renewed any more.
+func (m *Manager) stopClock() {
+	stopped := make(chan struct{})
+	go func() {
+		m.cache.Stop()
+		close(stopped)
+	}()
+	wait := time.NewTimer(stopping)
+	defer wait.Stop()
+	select {
+	case <-stopped:
+	case <-wait.C:
+		m.log.Debug("the authority is being asked something; not waiting for it")
+	}
 }
 
 // Held is a certificate that there is.
