@@ -482,6 +482,7 @@ func (j *journey) beginStream() error {
 	events := continuation.NewStream(r, m.Engine, m.Stream, j.l.budget)
 	if !bytes.Equal(events.First(), h.data) {
 		x.Request.Fields = withoutDigests(x.Request.Fields)
+		h.data = nil // the other one is sent
 	}
 	j.s = &stream{j: j, a: j.a, events: events, body: events.First()}
 	return nil

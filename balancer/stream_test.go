@@ -358,3 +358,79 @@ func BenchmarkStreamSink(b *testing.B) {
 		})
 	}
 }
+
+// leaving is a lease whose worker is being drained once the client has had
+// something.
+type leaving struct {
+	Lease
+
+	leave chan func() bool
+}
+
+func (l leaving) OnMove(leave func() bool) (forget func()) {
+	l.leave <- leave
+	return func() {}
+}
+
+// leavingPool hands out such leases.
+type leavingPool struct {
+	*fakePool
+
+	leave chan func() bool
+}
+
+func (p leavingPool) Acquire(ctx context.Context, want Want) (Lease, error) {
+	l, err := p.fakePool.Acquire(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	return leaving{l, p.leave}, nil
+}
+
+// TestStreamLeavesDrainedWorker: a stream that can be repeated leaves at once, and
+// one that cannot stays.
+func TestStreamLeavesDrainedWorker(t *testing.T) {
+	for _, tc := range []struct {
+		name, body string
+		leaves     bool
+	}{
+		{"repeatable", streamBody, true},
+		{"random", strings.Replace(streamBody, `"temperature":0`, `"temperature":1`, 1), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				half := words("first", answer...)[:900]
+				first := script{text: half[:strings.LastIndex(half, "\n\n")+2], silent: true}
+				p := leavingPool{&fakePool{name: "p", err: upstream.ErrNoneReady}, make(chan func() bool, 2)}
+				p.members = []*fakeMember{first.member("w0", nil), script{text: words("other", answer...)}.member("w1", nil)}
+				rules := DefaultRules()
+				rules.Migration = Migration{Mode: continuation.Replay, Limit: 3, Stream: 1 << 20, Memory: 1 << 24}
+				b := newBalancer(t, Options{Pools: []Pool{p}, Rules: map[string]Rules{"p": rules}})
+				sink := &fakeSink{}
+				x := newExchange(sink)
+				x.Request.Method, x.Request.Target, x.Body, x.Length = http.MethodPost, "/v1/chat/completions", strings.NewReader(tc.body), int64(len(tc.body))
+				ctx, cancel := context.WithCancelCause(context.Background())
+				done := make(chan struct{})
+				go func() {
+					b.Serve(ctx, x)
+					close(done)
+				}()
+				synctest.Wait()
+				if got := (<-p.leave)(); got != tc.leaves {
+					t.Errorf("leaves: %t", got)
+				}
+				if !tc.leaves {
+					cancel(exchange.ErrClientGone)
+				}
+				<-done
+				cancel(nil)
+				if tc.leaves && (x.Record.Outcome != exchange.OutcomeOK || x.Record.Moves[0].Reason != "drained" || readStream(t, sink.body).text != strings.Join(answer, "")) {
+					t.Errorf("%+v\n%s", x.Record, sink.body)
+				}
+				if !tc.leaves && x.Record.Outcome != exchange.OutcomeClientGone {
+					t.Errorf("%+v", x.Record)
+				}
+			})
+		})
+	}
+}
