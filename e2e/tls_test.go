@@ -33,6 +33,7 @@ type secure struct {
 	cert    string // files
 	key     string
 	until   time.Time // of certificates from now on; zero: for a month
+	names   []string  // that certificates carry, beside localhost
 }
 
 func newSecure(t *testing.T) *secure {
@@ -56,7 +57,7 @@ func (s *secure) renew(t *testing.T, serial int64) {
 		until = time.Now().Add(30 * 24 * time.Hour)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(serial), DNSNames: append([]string{"localhost"}, s.names...), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore: time.Now().Add(-365 * 24 * time.Hour), NotAfter: until, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
