@@ -180,6 +180,7 @@ func startEverywhere(t *testing.T, name string) (address string) {
 func everywhereEngine(w http.ResponseWriter, r *http.Request, name string) {
 	h := w.Header()
 	h["Content-Type"] = []string{"application/json"}
+	h["Server"] = []string{"engine"}
 	sized := func(body string) {
 		h.Set("Content-Length", fmt.Sprint(len(body)))
 		if r.Method != http.MethodHead {
