@@ -23,6 +23,9 @@ func (s *spec) verdict(response *http.Response, body []byte) result {
 		}
 		return result{outcome: right}
 	}
+	if id := response.Header.Get("X-Request-Id"); id != s.id {
+		return result{wrong, fmt.Sprintf("an answer of %d has the id %s", response.StatusCode, id)}
+	}
 	var ours struct {
 		Error struct{ Message, Type, Code string }
 	}

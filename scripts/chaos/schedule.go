@@ -81,6 +81,10 @@ func (e event) String() string {
 	return fmt.Sprintf("%s pick %d how %d long %v", e.kind, e.pick, e.how, e.long)
 }
 
+// ofMasters are the kinds after which another master serves. Each second round
+// does without them: what a master leaks would else go with it before anybody looks.
+var ofMasters = []kind{killMaster, stopMaster, upgrade, failUpgrade}
+
 // schedule is what is done in a round; it follows from the options alone.
 func schedule(o options, round int) []event {
 	chance := rand.New(rand.NewPCG(o.seed, uint64(round)))
@@ -92,6 +96,9 @@ func schedule(o options, round int) []event {
 		e := event{at: at, kind: draw(chance), pick: chance.IntN(1000), how: chance.IntN(1000), long: time.Duration(chance.IntN(1500)) * time.Millisecond}
 		if at >= o.round {
 			return events
+		}
+		if round%2 == 1 && slices.Contains(ofMasters, e.kind) {
+			continue
 		}
 		if o.only == "" || slices.Contains(strings.Split(o.only, ","), string(e.kind)) {
 			events = append(events, e)

@@ -16,7 +16,13 @@ func TestSameSeedSameSchedule(t *testing.T) {
 		t.Error("two rounds are the same")
 	}
 	seen := make(map[kind]bool)
+	for _, e := range schedule(o, 4) {
+		seen[e.kind] = true
+	}
 	for i, e := range first {
+		if slices.Contains(ofMasters, e.kind) {
+			t.Errorf("%s in a round in which the master stays", e.kind)
+		}
 		seen[e.kind] = true
 		if i > 0 && e.at < first[i-1].at || e.at >= o.round {
 			t.Errorf("event %d at %v", i, e.at)

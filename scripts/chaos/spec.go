@@ -175,14 +175,8 @@ var oracle = engine.New(engine.Options{Slots: 64})
 
 // check says what is wrong with a whole answer of an engine; nil if it is exact.
 func (s *spec) check(got []byte) error {
-	var want []byte
+	want := s.bytes()
 	switch s.what {
-	case item:
-		want = itemOf(s.id, s.size)
-	case stream:
-		want = streamOf(s.id, s.events)
-	case digest, chunked:
-		want = digestOf(s.id, s.body())
 	case completion, tokens:
 		answer := httptest.NewRecorder()
 		oracle.ServeHTTP(answer, httptest.NewRequestWithContext(context.Background(), http.MethodPost, s.target(), bytes.NewReader(s.body())))
@@ -194,6 +188,7 @@ func (s *spec) check(got []byte) error {
 		if err != nil {
 			return err
 		}
+	case item, stream, digest, chunked:
 	case silent, half, killer:
 		return fmt.Errorf("an answer where no whole one can come: %d bytes, %.80q", len(got), got)
 	}
@@ -203,6 +198,30 @@ func (s *spec) check(got []byte) error {
 			at++
 		}
 		return fmt.Errorf("%d bytes instead of %d, other from byte %d on: %.60q instead of %.60q", len(got), len(want), at, got[at:], want[at:])
+	}
+	return nil
+}
+
+// bytes are the whole answer where it can be computed to the byte, or what half of
+// is sent; nil: it cannot.
+func (s *spec) bytes() []byte {
+	switch s.what {
+	case item, half, killer:
+		return itemOf(s.id, s.size)
+	case stream:
+		return streamOf(s.id, s.events)
+	case digest, chunked:
+		return digestOf(s.id, s.body())
+	case completion, tokens, silent:
+	}
+	return nil
+}
+
+// checkBegin says what is wrong with what came of an answer that broke off: half
+// of another request's answer is as bad as the whole of it.
+func (s *spec) checkBegin(got []byte) error {
+	if want := s.bytes(); want != nil && !bytes.HasPrefix(want, got) {
+		return fmt.Errorf("broken off after %d bytes that are not the beginning of its answer: %.60q", len(got), got)
 	}
 	return nil
 }

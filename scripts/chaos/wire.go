@@ -148,9 +148,19 @@ func (w *wire) receive(s *spec) (r result, keep bool) {
 		return result{outcome: left}, false
 	}
 	if err != nil {
-		return judge(err, broken), false
+		return s.half(response, body, err), false
 	}
 	return s.verdict(response, body), !response.Close
+}
+
+// half judges an answer that broke off.
+func (s *spec) half(response *http.Response, body []byte, err error) result {
+	if response.StatusCode == http.StatusOK {
+		if wrongly := s.checkBegin(body); wrongly != nil {
+			return result{wrong, wrongly.Error()}
+		}
+	}
+	return judge(err, broken)
 }
 
 func (w *wire) hangUp(s *spec) {
@@ -287,7 +297,7 @@ func (w *wire) doHTTP2(s *spec, address string) result {
 	case errors.Is(err, errLeft), errors.Is(err, context.Canceled):
 		return result{outcome: left}
 	case err != nil:
-		return judge(err, broken)
+		return s.half(response, text, err)
 	}
 	return s.verdict(response, text)
 }
