@@ -100,11 +100,11 @@ func New(ctx context.Context, settings Settings, o Options) *Manager {
 	for i, issuer := range m.issuers {
 		m.magic.Issuers[i] = issuer
 	}
-	ctx, cancel := context.WithTimeout(ctx, loading)
-	defer cancel()
-	for _, domain := range settings.Domains {
-		_ = m.load(ctx, domain) // whoever keeps it finds that again, and says so
-	}
+	within(loading, func() {
+		for _, domain := range settings.Domains {
+			_ = m.load(ctx, domain) // whoever keeps it finds that again, and says so
+		}
+	})
 	return m
 }
 
@@ -142,31 +142,34 @@ func (m *Manager) Close() {
 		if m.end != nil {
 			m.end()
 		}
-		m.running.Wait()
-		m.stopClock()
+		if !within(stopping, func() { m.running.Wait(); m.cache.Stop() }) {
+			m.log.Debug("an authority is being asked something; not waiting for the answer")
+		}
 		// A renewal that the library had begun has just been canceled and may not have
 		// let go yet: the next process would wait until its lock is stale.
 		certmagic.CleanUpOwnLocks(context.Background(), m.library)
 	})
 }
 
-// stopping bounds the wait for the library's clock, which may just be asking an
-// authority that is slow, and cannot be interrupted: an end shall not wait for that.
+// stopping bounds what an end waits for.
 const stopping = time.Second
 
-// stopClock lets nothing be renewed any more.
-func (m *Manager) stopClock() {
-	stopped := make(chan struct{})
+// within does what may have to wait for an authority's servers, and says whether
+// it was done in time: the library asks about OCSP without a limit, and nothing
+// interrupts that. Neither a start nor an end shall wait for it.
+func within(limit time.Duration, do func()) bool {
+	done := make(chan struct{})
 	go func() {
-		m.cache.Stop()
-		close(stopped)
+		defer close(done)
+		do()
 	}()
-	wait := time.NewTimer(stopping)
+	wait := time.NewTimer(limit)
 	defer wait.Stop()
 	select {
-	case <-stopped:
+	case <-done:
+		return true
 	case <-wait.C:
-		m.log.Debug("the authority is being asked something; not waiting for it")
+		return false
 	}
 }
 
