@@ -19,6 +19,9 @@ func TestTwentyRestartsLeakNothing(t *testing.T) {
 	const rounds, workers, clients = 20, 4, 8
 	m := start(t, fmt.Sprintf("[[pools]]\nname = \"p\"\nworkers = %d\nrestart.delay = \"10ms\"\nrestart.max_delay = \"10ms\"\nrestart.max_failures = 0\ncommand = %s\n",
 		workers, list(engine("--socket", "{socket}")...))).allReady()
+	// What the start alone needed is given back two seconds after it, pages of the
+	// program among it, which come again as they are used: not before that.
+	time.Sleep(3 * time.Second)
 	m.restartAll(1, clients)
 	memory, descriptors := m.settled(clients)
 	for round := 2; round <= rounds; round++ {
