@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -171,6 +172,15 @@ func TestNoPermission(t *testing.T) {
 	}
 	refuse(t, dir, user, []string{"run", "--listen", freeAddress(t), "--run-dir", locked + "/run", "--", "/bin/sleep", "100"}, 1, []string{locked, "permission denied"})
 	refuse(t, dir, user, []string{"run", "-c", file}, 2, []string{file, "permission denied"})
+
+	pair := &secure{cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
+	pair.renew(t, 1)
+	text := fmt.Sprintf("listen_tls = [\"127.0.0.1:0\"]\n[[tls.certificates]]\ncert = %q\nkey = %q\n", pair.cert, pair.key) + fakePool(1)
+	secured := filepath.Join(dir, "tls.toml")
+	if err := errors.Join(os.Chmod(pair.cert, 0o644), os.Chmod(pair.key, 0), os.WriteFile(secured, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	refuse(t, dir, user, []string{"run", "-c", secured}, 2, []string{secured + ":4: tls.certificates[0].key: " + pair.key, "permission denied for user"})
 }
 
 // refuse runs stoker with something wrong, and checks that it says so.
