@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +25,7 @@ type way struct {
 	base   string
 	major  int
 	client *http.Client
+	key    string // that requests have, unless they say another; empty: none
 }
 
 // ways are all ways in which clients may speak to m.
@@ -37,10 +40,10 @@ func ways(t *testing.T, m *master, s *secure) []way {
 		return &http.Client{Transport: transport, Timeout: patience}
 	}
 	all := []way{
-		{"HTTP/1.1", "http://" + m.address, 1, cleartext(false)},
-		{"h2c", "http://" + m.address, 2, cleartext(true)},
-		{"TLS, HTTP/1.1", "https://" + s.address, 1, s.client(t, false)},
-		{"TLS, HTTP/2", "https://" + s.address, 2, s.client(t, true)},
+		{name: "HTTP/1.1", base: "http://" + m.address, major: 1, client: cleartext(false)},
+		{name: "h2c", base: "http://" + m.address, major: 2, client: cleartext(true)},
+		{name: "TLS, HTTP/1.1", base: "https://" + s.address, major: 1, client: s.client(t, false)},
+		{name: "TLS, HTTP/2", base: "https://" + s.address, major: 2, client: s.client(t, true)},
 	}
 	for _, w := range all {
 		w.client.Transport.(*http.Transport).DisableCompression = true
@@ -100,6 +103,9 @@ func (w way) ask(t *testing.T, a ask) *told {
 		if name, value, ok := strings.Cut(line, ": "); ok {
 			r.Header.Add(name, value)
 		}
+	}
+	if w.key != "" && r.Header.Get("Authorization") == "" {
+		r.Header.Set("Authorization", "Bearer "+w.key)
 	}
 	if a.trail != "" {
 		r.Trailer = http.Header{"X-Checksum": {a.trail}}
@@ -219,6 +225,11 @@ func everywhereEngine(w http.ResponseWriter, r *http.Request, name string) {
 	case "/as-it-is":
 		h.Set("Cache-Control", "no-transform")
 		sized(bulk)
+	case "/trailers":
+		h.Set("Trailer", "X-Sum")
+		io.WriteString(w, "body")
+		w.(http.Flusher).Flush()
+		h.Set("X-Sum", "42")
 	case "/events":
 		h.Set("Content-Type", "text/event-stream")
 		for i := range 50 {
@@ -234,22 +245,92 @@ func everywhereEngine(w http.ResponseWriter, r *http.Request, name string) {
 
 // everywhere is one configuration for all that follows.
 const everywhere = `
+[access]
+keys_file = "{keys}"
+[cors]
+origins = ["https://chat.example.com"]
+[clients]
+body_mib = 1
 [compression]
 encodings = ["zstd", "gzip"]
+[[limits]]
+name = "few"
+per = "key"
+route = "limited"
+window = "1h"
+requests = 2
 
+[[routes]]
+path = "/api"
+rewrite = "/v1"
+pool = "a"
+request.set = { X-Tenant = "acme" }
+request.remove = ["Cookie"]
+response.remove = ["Server"]
+response.set = { X-Frame-Options = "DENY" }
+[[routes]]
+path = "/old/{id}"
+redirect = "{scheme}://new.test/{id}{path}?{query}"
+redirect_status = 301
+[[routes]]
+path = "/ping"
+exact = true
+answer = { status = 203, body = "pong" }
+[[routes]]
+path = "/limited"
+name = "limited"
+pool = "a"
+[[routes]]
+path = "/sticky"
+pool = "b"
+[[routes]]
+path = "/v1/chat"
+models = ["big*"]
+aliases = { gpt-4o = "big-1" }
+pool = "b"
+[[routes]]
+host = "*.wild.test"
+methods = ["GET"]
+pool = "b"
 [[routes]]
 host = "127.0.0.1"
 pool = "a"
+
+[[pools]]
+name = "a"
+[[pools.servers]]
+address = "{a}"
+[[pools]]
+name = "b"
+affinity.by = "cookie:lane"
+[[pools.servers]]
+address = "{b}"
+[[pools.servers]]
+address = "{c}"
 `
 
 // TestEverywhere: what this program does to requests and answers, asked in each
 // way in which clients speak. All of it must be the same.
 func TestEverywhere(t *testing.T) {
 	s := newSecure(t)
-	engine := startEverywhere(t, "a")
-	m := start(t, s.config+everywhere+fmt.Sprintf("[[pools]]\nname = \"a\"\n[[pools.servers]]\naddress = %q\n", engine)).ready()
-	cases := slices.Concat(compressionCases(), pageCases(), traceCases())
-	for _, w := range ways(t, m, s) {
+	file := filepath.Join(t.TempDir(), "keys")
+	config := strings.NewReplacer("{keys}", file, "{a}", startEverywhere(t, "a"), "{b}", startEverywhere(t, "b"), "{c}", startEverywhere(t, "c")).Replace(everywhere)
+	keys := make([]string, 4)
+	for i := range keys {
+		out, err := exec.Command(binary, "key", "add", fmt.Sprint("client-", i), "--file", file).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[i] = strings.TrimSpace(string(out))
+	}
+	m := start(t, s.config+config).ready()
+	m.eventually("everybody ready", func() bool {
+		_, body, err := m.admin("/readyz")
+		return err == nil && strings.Contains(body, `"healthy"`)
+	})
+	cases := slices.Concat(routeCases(), accessCases(), bodyCases(), compressionCases(), pageCases(), traceCases())
+	for i, w := range ways(t, m, s) {
+		w.key = keys[i]
 		t.Run(w.name, func(t *testing.T) {
 			for _, c := range cases {
 				t.Run(c.name, func(t *testing.T) { c.check(w.ask(t, c.ask)) })
@@ -278,7 +359,7 @@ func compressionCases() []everywhereCase {
 			}
 		}
 	}
-	const vary = "Vary: Accept-Encoding"
+	const vary, plain = "Vary: Origin, Accept-Encoding", "Vary: Origin" // the latter for the sake of CORS
 	return []everywhereCase{
 		{"compressed: zstd", ask{path: "/bulk", fields: "Accept-Encoding: gzip, zstd, br"}, whole(bulk, "Content-Encoding: zstd", vary, `ETag: W/"b1"`, "Accept-Ranges:")},
 		{"compressed: gzip", ask{path: "/bulk", fields: "Accept-Encoding: zstd;q=0, gzip;q=0.1"}, whole(bulk, "Content-Encoding: gzip", vary)},
@@ -287,17 +368,17 @@ func compressionCases() []everywhereCase {
 		{"plain: not asked for", ask{path: "/bulk"}, whole(bulk, "Content-Encoding:", vary, `ETag: "b1"`, "Accept-Ranges: bytes", fmt.Sprint("Content-Length: ", len(bulk)))},
 		{"plain: liked better", ask{path: "/bulk", fields: "Accept-Encoding: identity, gzip;q=0.9"}, whole(bulk, "Content-Encoding:", vary)},
 		{"plain: events", ask{path: "/events", fields: "Accept-Encoding: gzip"}, func(a *told) {
-			a.expect(200, "Content-Encoding:", "Vary:", "Content-Type: text/event-stream")
+			a.expect(200, "Content-Encoding:", plain, "Content-Type: text/event-stream")
 			if strings.Count(a.body, "data: ") != 50 {
 				a.t.Errorf("%q", a.body)
 			}
 		}},
-		{"plain: packed already", ask{path: "/packed", fields: "Accept-Encoding: zstd, gzip"}, whole(bulk, "Content-Encoding: gzip", "Vary:")},
-		{"plain: no-transform", ask{path: "/as-it-is", fields: "Accept-Encoding: gzip"}, whole(bulk, "Content-Encoding:", "Vary:")},
+		{"plain: packed already", ask{path: "/packed", fields: "Accept-Encoding: zstd, gzip"}, whole(bulk, "Content-Encoding: gzip", plain)},
+		{"plain: no-transform", ask{path: "/as-it-is", fields: "Accept-Encoding: gzip"}, whole(bulk, "Content-Encoding:", plain)},
 		{"plain: a part", ask{path: "/bulk", fields: "Accept-Encoding: gzip\nRange: bytes=0-1999"}, func(a *told) {
-			a.expect(206, "Content-Encoding:", "Vary:", "Content-Length: 2000")
+			a.expect(206, "Content-Encoding:", plain, "Content-Length: 2000")
 		}},
-		{"plain: small", ask{path: "/small", fields: "Accept-Encoding: gzip"}, func(a *told) { a.expect(200, "Content-Encoding:", "Vary:") }},
+		{"plain: small", ask{path: "/small", fields: "Accept-Encoding: gzip"}, func(a *told) { a.expect(200, "Content-Encoding:", plain) }},
 		{"compressed: head", ask{method: "HEAD", path: "/bulk", fields: "Accept-Encoding: gzip"}, func(a *told) {
 			a.expect(200, "Content-Encoding: gzip", vary, "Content-Length:", `ETag: W/"b1"`)
 		}},
@@ -314,7 +395,7 @@ func pageCases() []everywhereCase {
 	const browser = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 	page := func(status int) func(*told) {
 		return func(a *told) {
-			a.expect(status, "Content-Type: text/html; charset=utf-8", "Vary: Accept", "Cache-Control: no-store")
+			a.expect(status, "Content-Type: text/html; charset=utf-8", "Vary: Accept, Origin", "Cache-Control: no-store")
 			if !strings.Contains(a.body, a.Header.Get("X-Request-Id")) || !strings.Contains(a.body, "<h1>"+a.Status) {
 				a.t.Errorf("%s", a.body)
 			}
@@ -359,5 +440,126 @@ func traceCases() []everywhereCase {
 		{"trace: two parents", ask{path: "/x", fields: "Traceparent: " + parent + "\nTraceparent: " + parent}, passes("", "")},
 		{"trace: bad state", ask{path: "/x", fields: "Traceparent: " + parent + "\nTracestate: A"}, passes(parent, "")},
 		{"trace: state alone", ask{path: "/x", fields: "Tracestate: a=1"}, passes("", "")},
+	}
+}
+
+func routeCases() []everywhereCase {
+	by := func(engine, target string) func(*told) {
+		return func(a *told) {
+			a.expect(200)
+			if a.seen.Engine != engine || a.seen.Target != target {
+				a.t.Errorf("%s answered %s", a.seen.Engine, a.seen.Target)
+			}
+		}
+	}
+	return []everywhereCase{
+		{"route: rewritten, with other fields", ask{path: "/api/models?x=%41", fields: "Cookie: a=b\nX-Tenant: other"}, func(a *told) {
+			by("a", "/v1/models?x=%41")(a)
+			a.expect(200, "Server:", "X-Frame-Options: DENY")
+			if h := a.seen.Header; h.Get("X-Tenant") != "acme" || h.Get("Cookie") != "" {
+				a.t.Errorf("%v", h)
+			}
+		}},
+		{"route: redirected", ask{path: "/old/7?q=1"}, func(a *told) {
+			scheme, _, _ := strings.Cut(a.way.base, ":")
+			a.expect(301, "Location: "+scheme+"://new.test/7/old/7?q=1")
+		}},
+		{"route: answered", ask{path: "/ping"}, func(a *told) {
+			a.expect(203, "Content-Type: text/plain; charset=utf-8", "Content-Length: 4")
+			if a.body != "pong" {
+				a.t.Errorf("%q", a.body)
+			}
+		}},
+		{"route: answered, head", ask{method: "HEAD", path: "/ping"}, func(a *told) { a.expect(203, "Content-Length: 4") }},
+		{"route: by host", ask{host: "x.wild.test", path: "/y"}, func(a *told) {
+			a.expect(200)
+			if a.seen.Engine == "a" || a.seen.Host != "x.wild.test" {
+				a.t.Errorf("%+v", a.seen)
+			}
+		}},
+		{"route: not by method", ask{host: "x.wild.test", path: "/y", body: "x"}, func(a *told) { a.expect(404) }},
+		{"route: by model", ask{path: "/v1/chat/completions", body: `{"prompt":"` + strings.Repeat("x", 300<<10) + `","model":"gpt-4o"}`}, func(a *told) {
+			a.expect(200)
+			if a.seen.Engine == "a" || !strings.HasSuffix(a.seen.Body, `"model":"big-1"}`) {
+				a.t.Errorf("%s was told %d bytes", a.seen.Engine, len(a.seen.Body))
+			}
+		}},
+		{"route: first request of a lane", ask{path: "/sticky"}, func(a *told) {
+			a.expect(200)
+			lane, _, _ := strings.Cut(a.Header.Get("Set-Cookie"), ";")
+			if !strings.HasPrefix(lane, "lane=") {
+				a.t.Fatalf("%v", a.Header)
+			}
+			for range 4 {
+				again := a.way.ask(a.t, ask{path: "/sticky", fields: "Cookie: " + lane})
+				again.expect(200, "Set-Cookie:")
+				if again.seen.Engine != a.seen.Engine {
+					a.t.Errorf("%s, then %s", a.seen.Engine, again.seen.Engine)
+				}
+			}
+		}},
+	}
+}
+
+func accessCases() []everywhereCase {
+	return []everywhereCase{
+		{"key: a wrong one", ask{path: "/x", fields: "Authorization: Bearer sk-wrong"}, func(a *told) { a.expect(401, `WWW-Authenticate: Bearer realm="stoker"`) }},
+		{"key: not passed on", ask{path: "/x"}, func(a *told) {
+			a.expect(200)
+			if a.seen.Header.Get("Authorization") != "" {
+				a.t.Error("the engine was told the key")
+			}
+		}},
+		{"limit", ask{path: "/limited"}, func(a *told) {
+			a.expect(200, "RateLimit-Limit: 2", "RateLimit-Remaining: 1")
+			a.way.ask(a.t, ask{path: "/limited"}).expect(200, "RateLimit-Remaining: 0")
+			over := a.way.ask(a.t, ask{path: "/limited"})
+			over.expect(429)
+			if over.Header.Get("Retry-After") == "" {
+				a.t.Errorf("%v", over.Header)
+			}
+			a.way.ask(a.t, ask{path: "/x"}).expect(200, "RateLimit-Limit:")
+		}},
+		{"preflight", ask{method: "OPTIONS", path: "/x", fields: "Origin: https://chat.example.com\nAccess-Control-Request-Method: POST"}, func(a *told) {
+			a.expect(204, "Access-Control-Allow-Origin: https://chat.example.com")
+		}},
+		{"page of another origin", ask{method: "OPTIONS", path: "/x", fields: "Origin: https://evil.example.com\nAccess-Control-Request-Method: POST"}, func(a *told) {
+			a.expect(403, "Access-Control-Allow-Origin:")
+		}},
+		{"page", ask{path: "/x", fields: "Origin: https://chat.example.com"}, func(a *told) {
+			a.expect(200, "Access-Control-Allow-Origin: https://chat.example.com")
+		}},
+	}
+}
+
+func bodyCases() []everywhereCase {
+	echoes := func(body string) func(*told) {
+		return func(a *told) {
+			a.expect(200)
+			if a.seen.Body != body {
+				a.t.Errorf("%d bytes came, of %d", len(a.seen.Body), len(body))
+			}
+		}
+	}
+	large := strings.Repeat("0123456789", 100000)
+	return []everywhereCase{
+		{"body: sized", ask{path: "/x", body: "abc", length: true}, echoes("abc")},
+		{"body: of unknown length", ask{path: "/x", body: "abc"}, echoes("abc")},
+		{"body: large", ask{path: "/x", body: large, length: true}, echoes(large)},
+		{"body: large, of unknown length", ask{path: "/x", body: large}, echoes(large)},
+		{"body: too large", ask{path: "/x", body: large + large, length: true}, func(a *told) { a.expect(413) }},
+		{"body: too large, of unknown length", ask{path: "/x", body: large + large}, func(a *told) { a.expect(413) }},
+		{"trailers: up", ask{path: "/x", body: "abc", trail: "sum"}, func(a *told) {
+			echoes("abc")(a)
+			if a.seen.Trailer.Get("X-Checksum") != "sum" {
+				a.t.Errorf("%v", a.seen.Trailer)
+			}
+		}},
+		{"trailers: down", ask{path: "/trailers"}, func(a *told) {
+			a.expect(200)
+			if a.body != "body" || a.Trailer.Get("X-Sum") != "42" {
+				a.t.Errorf("%q %v", a.body, a.Trailer)
+			}
+		}},
 	}
 }

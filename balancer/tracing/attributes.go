@@ -22,6 +22,10 @@ func methodName(method string) string {
 	return "HTTP"
 }
 
+// text is a copy that outlives the request's buffer. One byte that is no UTF-8
+// would cost the whole batch: no message can hold it.
+func text(s string) string { return strings.Clone(strings.ToValidUTF8(s, "\uFFFD")) }
+
 func ofMethod(method string) attribute.KeyValue {
 	if name := methodName(method); name != "HTTP" {
 		return semconv.HTTPRequestMethodKey.String(name)
@@ -37,20 +41,20 @@ func ofRequest(x *exchange.Exchange) []attribute.KeyValue {
 	path, _, _ := strings.Cut(r.Target, "?")
 	about := []attribute.KeyValue{
 		ofMethod(r.Method),
-		semconv.URLPath(strings.Clone(path)),
+		semconv.URLPath(text(path)),
 		semconv.URLScheme(r.Scheme),
 		semconv.NetworkProtocolVersion(version(r.Proto)),
-		semconv.ClientAddress(strings.Clone(x.Record.ClientIP)),
-		attribute.String("stoker.request_id", strings.Clone(x.Record.ID)),
+		semconv.ClientAddress(text(x.Record.ClientIP)),
+		attribute.String("stoker.request_id", text(x.Record.ID)),
 	}
 	if x.Client.IsValid() {
 		about = append(about, semconv.NetworkPeerAddress(x.Client.Addr().String()), semconv.NetworkPeerPort(int(x.Client.Port())))
 	}
 	if r.Authority != "" {
-		about = append(about, ofServer(strings.Clone(r.Authority))...)
+		about = append(about, ofServer(text(r.Authority))...)
 	}
 	if agent := r.Fields.Get("User-Agent"); agent != "" {
-		about = append(about, semconv.UserAgentOriginal(strings.Clone(agent)))
+		about = append(about, semconv.UserAgentOriginal(text(agent)))
 	}
 	return about
 }
@@ -80,7 +84,7 @@ func ofAttempt(x *exchange.Exchange, upstream string) []attribute.KeyValue {
 	path, _, _ := strings.Cut(x.Request.Target, "?")
 	about := append(ofServer(upstream),
 		ofMethod(x.Request.Method),
-		semconv.URLPath(strings.Clone(path)),
+		semconv.URLPath(text(path)),
 		attribute.String("stoker.pool", x.Record.Pool),
 		attribute.String("stoker.worker", x.Record.Worker),
 	)
@@ -121,11 +125,11 @@ func conclude(span trace.Span, status int, kind string, err error) {
 		return
 	}
 	span.SetAttributes(semconv.ErrorTypeKey.String(kind))
-	text := ""
+	why := ""
 	if err != nil {
-		text = err.Error()
+		why = text(err.Error())
 	}
-	span.SetStatus(codes.Error, text)
+	span.SetStatus(codes.Error, why)
 }
 
 // failureOf is what a request has failed of as its server sees it: what clients do

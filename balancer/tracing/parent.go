@@ -1,6 +1,8 @@
 package tracing
 
 import (
+	"strings"
+
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -76,7 +78,8 @@ func (p Parent) context() trace.SpanContext {
 	if err != nil {
 		return trace.SpanContext{}
 	}
-	state, _ := trace.ParseTraceState(p.Tracestate) // found valid as well
+	// Found valid as well. A copy: it views a connection's buffer, and spans live on.
+	state, _ := trace.ParseTraceState(strings.Clone(p.Tracestate))
 	return trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: id, SpanID: span, TraceState: state, Remote: true,
 		TraceFlags: trace.TraceFlags(unhex(p.Traceparent[54]) & 1),

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -213,6 +214,36 @@ func TestSpans(t *testing.T) {
 	}
 	if n := testutil.ToFloat64(o.Metrics.sent); n != 3 {
 		t.Errorf("%v counted", n)
+	}
+}
+
+// What a request says is in a buffer that is used again, and may be no text at all.
+func TestWhatSpansKeep(t *testing.T) {
+	c := newCollector(t)
+	o := options(c)
+	tracer := New(o)
+	buffer := []byte("x=1POST/pathagent\xff")
+	view := func(from, to int) string { return unsafe.String(&buffer[from], to-from) }
+	x := request()
+	x.Request.Method, x.Request.Target = view(3, 7), view(7, 12)
+	x.Request.Fields = http1.Fields{{Name: "User-Agent", Value: view(12, 18)}}
+	r := tracer.Begin(x, ReadParent(sampled, view(0, 3)), true)
+	r.Try(x, "w")
+	r.Tried(200, "", nil)
+	r.End(x, "")
+	for i := range buffer {
+		buffer[i] = 0xfe
+	}
+	closeNow(t, tracer)
+	got := c.spans()
+	if len(got) != 2 {
+		t.Fatalf("%d spans came", len(got))
+	}
+	for _, s := range got {
+		about := attributes(s)
+		if s.TraceState != "x=1" || s.Name != "POST" || about["url.path"] != "/path" || s.Kind == spans.Span_SPAN_KIND_SERVER && about["user_agent.original"] != "agent\ufffd" {
+			t.Errorf("%v", s)
+		}
 	}
 }
 
