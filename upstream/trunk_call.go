@@ -157,7 +157,8 @@ func (c *streamCall) carry(k *trunk) *Failure {
 	if failure == nil {
 		return nil
 	}
-	if c.body != nil && c.body.broken() != nil && failure.Op == OpRead {
+	// Also where it is an error of HTTP/2: that of the client's own stream, not of the upstream's.
+	if c.body != nil && c.body.broken() != nil && (failure.Op == OpRead || failure.Op == OpMalformed) {
 		return c.fail(OpClientBody, c.body.broken())
 	}
 	return failure

@@ -386,16 +386,18 @@ func TestHTTP2ClientsFaults(t *testing.T) {
 		seen <- err
 	})
 	errTest := errors.New("no more")
-	x, to, _ := stream("/")
-	go func() {
-		fmt.Fprint(to, "half")
-		to.CloseWithError(errTest)
-	}()
-	if f := asFailure(t, tr.Do(t.Context(), x, newNotes(t)), OpClientBody); !errors.Is(f.Err, errTest) {
-		t.Errorf("%v", f.Err)
-	}
-	if err := <-seen; err == nil {
-		t.Error("half a request looks whole to the upstream")
+	// A front's own error of HTTP/2 is no word of the upstream's.
+	for _, broken := range []error{errTest, fmt.Errorf("client went away: %w", http2.StreamError{StreamID: 33, Code: http2.ErrCodeCancel})} {
+		x, to, _ := stream("/")
+		n := newNotes(t)
+		n.onHead = func() { go to.CloseWithError(broken) }
+		go fmt.Fprint(to, "half")
+		if f := asFailure(t, tr.Do(t.Context(), x, n), OpClientBody); !errors.Is(f.Err, broken) {
+			t.Errorf("%v", f.Err)
+		}
+		if err := <-seen; err == nil {
+			t.Error("half a request looks whole to the upstream")
+		}
 	}
 	for _, method := range []string{"Head", "Write", "Flush", "End"} {
 		n := newNotes(t)
@@ -404,7 +406,7 @@ func TestHTTP2ClientsFaults(t *testing.T) {
 			t.Errorf("%s: %v", method, f.Err)
 		}
 	}
-	x = asking("GET", "/")
+	x := asking("GET", "/")
 	x.WebSocket = true
 	if f := asFailure(t, tr.Do(t.Context(), x, newNotes(t)), OpClientBody); !errors.Is(f.Err, ErrNoWebSocket) || f.Sent {
 		t.Errorf("%+v", f)
