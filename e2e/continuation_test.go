@@ -124,7 +124,7 @@ func taken(dir string) int {
 }
 
 // continuationRuns is how often each case is run: STOKER_E2E_CONTINUATION_RUNS,
-// else once. STOKER_E2E_CONTINUATION_CASE is part of the names of those that are. docs/continuation.md has what 50 gave.
+// else once. STOKER_E2E_CONTINUATION_CASE is part of the names of those that are. docs/continuation.md has the whole command.
 func continuationRuns() int {
 	n, err := strconv.Atoi(os.Getenv("STOKER_E2E_CONTINUATION_RUNS"))
 	if err != nil || n < 1 {
