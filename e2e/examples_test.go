@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,7 +157,7 @@ var exampleRuns = map[string]exampleRun{
 				e.t.Errorf("answered by %q", by)
 			}
 			e.m.eventually("the servers of the other pool answer", func() bool {
-				return plain.ask(e.t, ask{host: "overflow.example.com", path: "/x"}).StatusCode == 200
+				return plain.ask(e.t, ask{host: "overflow.example.com", path: "/x"}).StatusCode == http.StatusOK
 			})
 		},
 	},
@@ -233,7 +234,7 @@ var exampleRuns = map[string]exampleRun{
 func checkSite(e *stage, plain, tls way) {
 	plain.ask(e.t, ask{host: "example.com", path: "/a?b=c"}).expect(308, "Location: https://example.com"+tlsPort(e)+"/a?b=c")
 	e.m.eventually("the web application answers", func() bool {
-		return tls.ask(e.t, ask{host: "example.com", path: "/"}).StatusCode == 200
+		return tls.ask(e.t, ask{host: "example.com", path: "/"}).StatusCode == http.StatusOK
 	})
 	tls.ask(e.t, ask{host: "www.example.com", path: "/x"}).expect(301, "Location: https://example.com/x")
 	tls.ask(e.t, ask{host: "api.example.com", path: "/ping"}).expect(200, "Content-Type: text/plain; charset=utf-8")
