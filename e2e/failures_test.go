@@ -184,8 +184,21 @@ func TestOneOfFourDies(t *testing.T) {
 						all = append(all, r)
 					})
 					if n == 80 {
+						// Some to which no answer has begun are to be there when it dies.
+						before := m.worker(victim.Name).InFlight
+						for i := range 24 {
+							clients.Go(func() {
+								r := s.ask(m, 10000+i, false)
+								mu.Lock()
+								defer mu.Unlock()
+								all = append(all, r)
+							})
+						}
 						go func() {
 							defer close(dying)
+							for try := 0; try < 50 && m.worker(victim.Name).InFlight < before+3; try++ {
+								time.Sleep(time.Millisecond)
+							}
 							die(victim)
 							for alive(victim.PID) {
 								time.Sleep(time.Millisecond)
