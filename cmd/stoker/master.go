@@ -125,7 +125,6 @@ type runOptions struct {
 func runMaster(ctx context.Context, cfg *config.Config, o runOptions) error {
 	signals := watchSignals(o.reload == nil)
 	defer signals.stop()
-	readOwnPages()
 	inherit, err := inherit(cfg.UpgradeTimeout.Std())
 	if err != nil {
 		return err
