@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -122,7 +123,7 @@ var moves = []struct {
 		}
 	}},
 	{"Redirects and fixed answers", nil, func(v *move) {
-		if got := v.w.ask(v.t, ask{path: "/ping"}); got.StatusCode != 200 || got.body != "pong\n" {
+		if got := v.w.ask(v.t, ask{path: "/ping"}); got.StatusCode != http.StatusOK || got.body != "pong\n" {
 			v.t.Errorf("%d %q", got.StatusCode, got.body)
 		}
 		v.w.ask(v.t, ask{path: "/old/x?y"}).expect(301, "Location: /new/old/x?y")
