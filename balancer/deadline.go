@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/upstream"
 )
 
 // Fields by which a client says how long it will wait: seconds, with a fraction
@@ -74,6 +76,21 @@ func (d due) limit(ctx context.Context, minRemaining time.Duration) (whole, wait
 		cancelWait()
 		cancelWhole()
 	}
+}
+
+// early is how much sooner than here a deadline may be over for an engine that
+// was told what was left of it: what it is told is rounded down, and clocks differ.
+const early = 25 * time.Millisecond
+
+// inTime is how an attempt has failed, if it has. An engine that ends a request as
+// its deadline comes has done what it was told; nobody is to take it for broken.
+func inTime(ctx context.Context, err error) error {
+	by, set := ctx.Deadline()
+	failure, failed := errors.AsType[*upstream.Failure](err)
+	if !set || !failed || time.Until(by) > early || !broke(failure) {
+		return err
+	}
+	return &upstream.Failure{Op: upstream.OpCanceled, Sent: failure.Sent, Begun: failure.Begun, Err: exchange.ErrDeadline}
 }
 
 // passOn tells the next upstream what is left of the deadline.

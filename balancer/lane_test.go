@@ -320,3 +320,29 @@ func FuzzTimeouts(f *testing.F) {
 		}
 	})
 }
+
+// An engine that ends a request as its deadline comes, as gRPC's servers do, has
+// the client told of the deadline, and is not blamed; one that ends it sooner is.
+func TestWorkerThatKeepsTheDeadline(t *testing.T) {
+	for _, tc := range []struct {
+		before time.Duration
+		want   exchange.Outcome
+	}{{10 * time.Millisecond, exchange.OutcomeDeadline}, {time.Second, exchange.OutcomeUpstreamError}} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &fakeMember{do: func(ctx context.Context, _ *exchange.Exchange, _ exchange.Sink) error {
+				by, _ := ctx.Deadline()
+				time.Sleep(time.Until(by) - tc.before)
+				return &upstream.Failure{Op: upstream.OpRead, Sent: true, Err: io.ErrUnexpectedEOF}
+			}}
+			b := newBalancer(t, Options{Pools: []Pool{&fakePool{name: "p", members: []*fakeMember{m}}}})
+			sink := &fakeSink{}
+			x := newExchange(sink)
+			x.Record.Start = time.Now()
+			x.Request.Fields = append(x.Request.Fields, http1.Field{Name: "X-Request-Timeout", Value: "8"})
+			b.Serve(t.Context(), x)
+			if blamed := m.failed > 0; x.Record.Outcome != tc.want || blamed != (tc.want == exchange.OutcomeUpstreamError) {
+				t.Errorf("%s before: %s, blamed %v", tc.before, x.Record.Outcome, blamed)
+			}
+		})
+	}
+}

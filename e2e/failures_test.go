@@ -279,7 +279,7 @@ func TestCrashLoopAtStart(t *testing.T) {
 			// The first one comes while all of it may still go well.
 			asked := time.Now()
 			a := (&caller{address: m.address}).get("/work")
-			if took := time.Since(asked); a.outcome != complete || a.status != 503 || a.header.Get("Retry-After") == "" || !strings.Contains(string(a.body), `"server_unavailable"`) || took > 2*time.Second+5*time.Second {
+			if took := time.Since(asked); a.outcome != complete || a.status != 503 || a.header.Get("Retry-After") == "" || !strings.Contains(string(a.body), `"server_unavailable"`) || took > 2*time.Second+time.Second {
 				t.Errorf("after %v: %v", took, a)
 			}
 			m.eventually("the queue's time-out over, and two deaths of each", func() bool {
@@ -287,7 +287,7 @@ func TestCrashLoopAtStart(t *testing.T) {
 			})
 			asked = time.Now()
 			a = (&caller{address: m.address}).get("/work")
-			if took := time.Since(asked); a.status != 503 || !strings.Contains(string(a.body), `"server_unavailable"`) || took > 1900*time.Millisecond { // the queue's time-out is 2 s
+			if took := time.Since(asked); a.status != 503 || !strings.Contains(string(a.body), `"server_unavailable"`) || took > 500*time.Millisecond {
 				t.Errorf("when nothing is to be hoped for it took %v: %v", took, a)
 			}
 			time.Sleep(watch - time.Since(began)) // it is what happens in this time that is measured
@@ -388,7 +388,7 @@ func TestHangUps(t *testing.T) {
 			}
 			clients.Wait()
 			t.Logf("%d hang-ups; the last was known after %v", total, time.Duration(slowest.Load()))
-			if took := time.Duration(slowest.Load()); took > 5*time.Second { // it is milliseconds where nothing else runs
+			if took := time.Duration(slowest.Load()); took > time.Second {
 				t.Errorf("an engine knew of a hang-up after %v", took)
 			}
 			m.eventually("all counted", func() bool {

@@ -148,11 +148,11 @@ func TestHowItEnds(t *testing.T) {
 		from, to time.Duration
 		code     int
 	}{
-		{name: "ten workers that need 3 s stop together", engine: []string{"--stop-delay", "3s"}, workers: 10, signals: []syscall.Signal{syscall.SIGTERM}, from: 3 * time.Second, to: 15 * time.Second},
-		{name: "INT is as TERM", workers: 2, signals: []syscall.Signal{syscall.SIGINT}, to: 15 * time.Second},
-		{name: "an engine that ignores TERM is killed after its grace", config: "stop.grace = \"1s\"", engine: []string{"--ignore-term"}, workers: 2, signals: []syscall.Signal{syscall.SIGTERM}, from: time.Second, to: 8 * time.Second, code: 3},
-		{name: "a request past the drain limit is cut", config: "", workers: 1, hold: true, signals: []syscall.Signal{syscall.SIGTERM}, from: 2 * time.Second, to: 15 * time.Second, code: 3},
-		{name: "the second signal waits for no request", drain: "1m", workers: 1, hold: true, signals: []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, to: 20 * time.Second, code: 3},
+		{name: "ten workers that need 3 s stop together", engine: []string{"--stop-delay", "3s"}, workers: 10, signals: []syscall.Signal{syscall.SIGTERM}, from: 3 * time.Second, to: 5 * time.Second},
+		{name: "INT is as TERM", workers: 2, signals: []syscall.Signal{syscall.SIGINT}, to: 5 * time.Second},
+		{name: "an engine that ignores TERM is killed after its grace", config: "stop.grace = \"1s\"", engine: []string{"--ignore-term"}, workers: 2, signals: []syscall.Signal{syscall.SIGTERM}, from: time.Second, to: 5 * time.Second, code: 3},
+		{name: "a request past the drain limit is cut", config: "", workers: 1, hold: true, signals: []syscall.Signal{syscall.SIGTERM}, from: 2 * time.Second, to: 7 * time.Second, code: 3},
+		{name: "the second signal waits for no request", drain: "1m", workers: 1, hold: true, signals: []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, to: 5 * time.Second, code: 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := start(t, fmt.Sprintf("shutdown.drain_timeout = %q\nshutdown.idle_grace = \"200ms\"\n[[pools]]\nname = \"p\"\nworkers = %d\ncommand = %s\n%s\n",
