@@ -35,13 +35,19 @@ type wsEvent struct {
 // webSocket opens one; kind is "ws" or "builtin".
 func (m *master) webSocket(kind, path string) *webSocket {
 	m.t.Helper()
+	return m.webSocketAt(kind, "ws://"+m.address+path)
+}
+
+// webSocketAt opens one at a URL, with what is added to the client's environment.
+func (m *master) webSocketAt(kind, url string, env ...string) *webSocket {
+	m.t.Helper()
 	modules := nodeModule(m.t, "ws")
-	args := []string{"testdata/websocket.cjs", "ws://" + m.address + path, kind}
+	args := []string{"testdata/websocket.cjs", url, kind}
 	if kind == "builtin" {
 		args = append(builtinWebSocket(m.t), args...)
 	}
 	cmd := exec.Command("node", args...)
-	cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
+	cmd.Env = append(append(os.Environ(), "NODE_PATH="+modules), env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

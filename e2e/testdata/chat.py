@@ -2,11 +2,16 @@
 but for what names the run: id and time."""
 
 import json
+import os
+import ssl
 import sys
 
-from openai import OpenAI
+from openai import DefaultHttpxClient, OpenAI
 
-client = OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0)
+# Whom to trust comes as text: this Python may not see the test's files.
+trusted = os.environ.get("CHAT_CA")
+http_client = DefaultHttpxClient(verify=ssl.create_default_context(cadata=trusted)) if trusted else None
+client = OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0, http_client=http_client)
 stream = client.chat.completions.create(
     model="any",
     messages=[{"role": "user", "content": "Tell me of fire."}],
