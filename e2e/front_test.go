@@ -81,20 +81,43 @@ func sayWhole(c net.Conn) {
 func TestSlowClientsHarmNobody(t *testing.T) {
 	t.Parallel()
 	event := bytes.Repeat([]byte("x"), 32<<10)
-	m := start(t, "recorder.memory_mib = 1\n"+served(t, "tcp", requests(func(c net.Conn, r *http.Request) bool {
-		if r.URL.Path != "/stream" {
-			sayWhole(c)
-			return true
-		}
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-		for range 256 {
-			if _, err := fmt.Fprintf(c, "%x\r\n%s\r\n", len(event), event); err != nil {
-				return false
-			}
-		}
-		_, _ = io.WriteString(c, "0\r\n\r\n")
-		return true
-	}))).ready()
+	for _, c := range []slowCase{
+		{
+			"a bare engine", served(t, "tcp", requests(func(c net.Conn, r *http.Request) bool {
+				if r.URL.Path != "/stream" {
+					sayWhole(c)
+					return true
+				}
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+				for range 256 {
+					if _, err := fmt.Fprintf(c, "%x\r\n%s\r\n", len(event), event); err != nil {
+						return false
+					}
+				}
+				_, _ = io.WriteString(c, "0\r\n\r\n")
+				return true
+			})), "GET /stream HTTP/1.1\r\nHost: a\r\n\r\n", "/stream", "/work", wholeAnswer,
+		},
+		{"FastAPI", fastapi(t, 1), "GET /bulk HTTP/1.1\r\nHost: a\r\n\r\n", "/bulk", "/work/1", strings.Repeat("answer 1 ", 20)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			slowClientsHarmNobody(t, c)
+		})
+	}
+}
+
+// slowCase is an engine with a stream of 8 MiB or more, and something small.
+type slowCase struct {
+	name, pool   string
+	request      string // for the stream
+	stream, path string
+	answer       string // to the small one
+}
+
+func slowClientsHarmNobody(t *testing.T, c slowCase) {
+	t.Helper()
+	m := start(t, "recorder.memory_mib = 1\n"+c.pool).allReady()
 	before := m.resident()
 	began := time.Now()
 	var slow sync.WaitGroup
@@ -103,7 +126,7 @@ func TestSlowClientsHarmNobody(t *testing.T) {
 		slow.Go(func() { m.slowHead(i, &open) })
 	}
 	for i := range 20 {
-		slow.Go(func() { m.slowReader(i%2 == 0, &open) })
+		slow.Go(func() { m.slowReader(c.request, i%2 == 0, &open) })
 	}
 	ended := make(chan struct{})
 	go func() { slow.Wait(); close(ended) }()
@@ -113,8 +136,8 @@ func TestSlowClientsHarmNobody(t *testing.T) {
 	var answered atomic.Int64
 	for range 4 {
 		honest.Go(func() {
-			c := caller{address: m.address, keepAlive: true}
-			defer c.close()
+			one := caller{address: m.address, keepAlive: true}
+			defer one.close()
 			for {
 				select {
 				case <-ended:
@@ -122,7 +145,7 @@ func TestSlowClientsHarmNobody(t *testing.T) {
 				default:
 				}
 				began := time.Now()
-				if a := c.get("/work"); a.outcome != complete || a.status != 200 || string(a.body) != wholeAnswer {
+				if a := one.get(c.path); a.outcome != complete || a.status != 200 || string(a.body) != c.answer {
 					t.Errorf("an honest client: %v", a)
 					return
 				}
@@ -151,7 +174,7 @@ func TestSlowClientsHarmNobody(t *testing.T) {
 	}
 	given := 0
 	for _, l := range m.logLines("outcome") {
-		if l["path"] == "/stream" && l["outcome"] == "client_gone" && strings.Contains(fmt.Sprint(l["error"]), "reads too slowly") {
+		if l["path"] == c.stream && l["outcome"] == "client_gone" && strings.Contains(fmt.Sprint(l["error"]), "reads too slowly") {
 			given++
 		}
 	}
@@ -216,7 +239,7 @@ func (m *master) slowHead(i int, open *atomic.Int64) {
 
 // slowReader asks for a stream, reads nothing or next to nothing of it, and
 // returns when it has been cut off.
-func (m *master) slowReader(nothing bool, open *atomic.Int64) {
+func (m *master) slowReader(request string, nothing bool, open *atomic.Int64) {
 	c, err := net.Dial("tcp", m.address)
 	if err != nil {
 		m.t.Error(err)
@@ -226,7 +249,7 @@ func (m *master) slowReader(nothing bool, open *atomic.Int64) {
 	open.Add(1)
 	defer open.Add(-1)
 	_ = c.(*net.TCPConn).SetReadBuffer(64 << 10)
-	_, _ = io.WriteString(c, "GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+	_, _ = io.WriteString(c, request)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		// A reset shows at once, also while there is something to be read.
 		if socketError(c.(*net.TCPConn)) != nil {
@@ -328,6 +351,28 @@ func TestIdleConnectionsThatTheEngineCloses(t *testing.T) {
 			m.stop()
 		})
 	}
+}
+
+// TestIdleConnectionsThatUvicornCloses is the same with a real server, which closes
+// after a second, and clients that come back after a second.
+func TestIdleConnectionsThatUvicornCloses(t *testing.T) {
+	t.Parallel()
+	m := start(t, strings.Replace(fastapi(t, 1), `"--uds"`, `"--timeout-keep-alive", "1", "--uds"`, 1)).allReady()
+	seen, until := newTally(), time.Now().Add(6*time.Second)
+	crowd(16, func(client, _ int) bool {
+		a := (&caller{address: m.address}).get(fmt.Sprintf("/work/%d", client))
+		if a.outcome == complete && a.status == 200 {
+			seen.add("right", "")
+		} else {
+			seen.add("wrong", a.String())
+		}
+		time.Sleep(995*time.Millisecond + time.Duration(rand.IntN(10000))*time.Microsecond)
+		return time.Now().Before(until)
+	}).Wait()
+	if wrong := seen.except("right"); wrong != "" {
+		t.Errorf("of %d: %s", seen.count("right"), wrong)
+	}
+	m.stop()
 }
 
 // TestShutdownUnderHTTP2Load is TestShutdownUnderLoad over HTTP/2: requests that

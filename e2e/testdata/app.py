@@ -62,6 +62,17 @@ async def stream(n: int, events: int, ms: int = 0):
     return StreamingResponse(body(), media_type="text/event-stream", headers=worker)
 
 
+@app.get("/bulk")
+async def bulk():
+    """8 MiB, as fast as they are taken."""
+
+    async def body():
+        for _ in range(256):
+            yield b"x" * 32768
+
+    return StreamingResponse(body(), media_type="application/octet-stream", headers=worker)
+
+
 @app.get("/exit")
 async def leave():
     os._exit(0)
