@@ -285,9 +285,12 @@ func TestUpgradeSwitchesTheRecorderOff(t *testing.T) {
 	}
 	u.editConfig("recorder.enabled = false", "recorder.memory_mib = 1")
 	u.mustUpgrade()
-	u.serves()
+	u.eventually("only the third generation accepts", func() bool { // the second does until then, and records nothing
+		u.serves()
+		return len(u.recorded()) > 0
+	})
 	if all := u.recorded(); len(all) != 1 {
-		t.Errorf("%d requests", len(all))
+		t.Errorf("%d requests: what the first had recorded has nowhere to go", len(all))
 	}
 	u.endAll()
 }
