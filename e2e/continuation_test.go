@@ -333,7 +333,8 @@ func TestStreamsGoOnWithLlamaServer(t *testing.T) {
 	m := start(t, llamaPool(t, plans, "migrate = \"continue\"\nmigration.engine = \"llama-server\"\n")).allReady()
 	request := map[string]any{
 		"model": "any", "max_tokens": 64, "stream_options": map[string]any{"include_usage": true}, "temperature": 0.8,
-		"messages": []map[string]any{{"role": "user", "content": "Tell me of fire."}},
+		"logit_bias": map[string]int{"2": -100}, // no end of its own, which chance would bring before the engine's
+		"messages":   []map[string]any{{"role": "user", "content": "Tell me of fire."}},
 	}
 	for _, client := range streamers(t, m.url("/v1")) {
 		for _, c := range []struct{ name, plans string }{
