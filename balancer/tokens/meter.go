@@ -192,14 +192,26 @@ func (m *Meter) End() (Count, bool) {
 
 // fromLast is what stands in a document's end from where usage, or timings, begin.
 func fromLast(tail []byte) []byte {
-	at := bytes.LastIndex(tail, usageKey)
-	if timings := bytes.LastIndex(tail, timingsKey); at < 0 || timings >= 0 && timings < at {
+	at := lastIndex(tail, usageKey)
+	if timings := lastIndex(tail, timingsKey); at < 0 || timings >= 0 && timings < at {
 		at = timings
 	}
 	if at < 0 {
 		return nil
 	}
 	return append([]byte("{"), tail[at:]...)
+}
+
+// lastIndex is bytes.LastIndex, which looks at each byte by itself: it took a tenth
+// of all that a small answer cost.
+func lastIndex(p, key []byte) int {
+	for at := -1; ; {
+		next := bytes.Index(p[at+1:], key)
+		if next < 0 {
+			return at
+		}
+		at += 1 + next
+	}
 }
 
 // told takes over what the engine says.

@@ -180,3 +180,13 @@ func FuzzMeter(f *testing.F) {
 		}
 	})
 }
+
+func TestLastIndex(t *testing.T) {
+	for _, text := range []string{"", "a", "ab", "xabxab", "abab", "aab", "abaaba"} {
+		for _, key := range []string{"ab", "aba", "x"} {
+			if got, want := lastIndex([]byte(text), []byte(key)), strings.LastIndex(text, key); got != want {
+				t.Errorf("%q in %q: %d, want %d", key, text, got, want)
+			}
+		}
+	}
+}
