@@ -20,7 +20,7 @@ test: ; @race=; if [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v "$$($(GO) e
 
 lint: ; command -v golangci-lint >/dev/null || $(GO) install $(LINTER); golangci-lint run --allow-parallel-runners --build-tags e2e ./...
 
-e2e: ; $(GO) test -tags e2e -count 1 -timeout 30m -parallel 4 $(E2E_FLAGS) ./e2e
+e2e: ; $(GO) test -tags e2e -count 1 -timeout 30m $(E2E_FLAGS) ./e2e
 
 bench: build ; $(GO) run ./scripts/bench $(BENCH_FLAGS)
 
