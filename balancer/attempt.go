@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"stoker/balancer/compression"
+	"stoker/balancer/continuation"
 	"stoker/balancer/guard"
 	"stoker/balancer/recorder"
 	"stoker/balancer/tokens"
@@ -33,8 +34,11 @@ type attempt struct {
 	table   *table     // by which the request is carried
 	route   *route     // nil until it is found
 	ahead   ahead
-	meter   tokens.Meter    // of the answer
-	prefix  upstream.Prefix // of the prompt, where the pool goes by that
+	meter   tokens.Meter         // of the answer
+	ending  *continuation.Ending // of a stream of tokens; made at the first, and kept
+	ends    bool                 // ending says whether the answer is whole
+	short   bool                 // it was not
+	prefix  upstream.Prefix      // of the prompt, where the pool goes by that
 	// target is what the client asked for, where the engine is asked for another.
 	target string
 	cookie string // that the client is given, see Affinity
@@ -63,7 +67,7 @@ func (b *Balancer) free(a *attempt) {
 	a.record.End(a.x)
 	a.pass.Leave(a.x)
 	clear(a.fields)
-	*a = attempt{fields: a.fields[:0], pass: a.pass, prefix: a.prefix[:0], meter: a.meter}
+	*a = attempt{fields: a.fields[:0], pass: a.pass, prefix: a.prefix[:0], meter: a.meter, ending: a.ending}
 	b.attempts.Put(a)
 }
 
@@ -81,6 +85,7 @@ func (a *attempt) Interim(status int, fields http1.Fields) error {
 func (a *attempt) Head(r *http1.Response, length int64) error {
 	a.note(r)
 	a.measure(r)
+	a.watchEnd(r, length)
 	err := a.x.Sink.Head(&a.head, a.compress(length))
 	a.forget()
 	return err
@@ -150,6 +155,9 @@ func (a *attempt) Write(p []byte) (int, error) {
 	a.journey.relieve() // its prompt is read
 	a.record.Write(p)
 	a.meter.Write(p)
+	if a.ends {
+		a.ending.Write(p)
+	}
 	n, err := a.x.Sink.Write(p)
 	a.x.Record.BytesOut += int64(n)
 	return n, err
@@ -158,8 +166,11 @@ func (a *attempt) Write(p []byte) (int, error) {
 // Flush implements exchange.Sink.
 func (a *attempt) Flush() error { return a.x.Sink.Flush() }
 
-// Splice implements exchange.Sink.
+// Splice implements exchange.Sink. What goes through the kernel nobody can read.
 func (a *attempt) Splice(src *rawconn.Conn, n int64) (int64, error) {
+	if a.ends {
+		return rawconn.Copy(flushing{a}, src, n)
+	}
 	a.journey.relieve()
 	moved, err := a.x.Sink.Splice(src, n)
 	a.x.Record.BytesOut += moved
@@ -168,8 +179,15 @@ func (a *attempt) Splice(src *rawconn.Conn, n int64) (int64, error) {
 	return moved, err
 }
 
-// End implements exchange.Sink.
-func (a *attempt) End(trailers http1.Fields) error { return a.x.Sink.End(trailers) }
+// End implements exchange.Sink. An engine's clean end is the client's only where
+// it is an end.
+func (a *attempt) End(trailers http1.Fields) error {
+	if a.ends && !a.ending.Whole() {
+		a.short = true
+		return continuation.ErrEnded
+	}
+	return a.x.Sink.End(trailers)
+}
 
 // Break implements exchange.Sink. Transports do not call it.
 func (a *attempt) Break(cause error) { a.x.Sink.Break(cause) }

@@ -359,7 +359,7 @@ func (j *journey) do(ctx context.Context, lease Lease) error {
 	if j.s != nil {
 		return j.s.carry(ctx, lease)
 	}
-	return inTime(ctx, lease.Do(ctx, j.x, j.a))
+	return inTime(ctx, j.a.whole(lease.Do(ctx, j.x, j.a)))
 }
 
 // report tells of a member's fault; the access log has the others.

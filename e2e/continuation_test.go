@@ -386,7 +386,7 @@ func TestStreamsBreakVisibly(t *testing.T) {
 		"model": "any", "max_tokens": 64, "temperature": 0, "messages": []map[string]any{{"role": "user", "content": "Tell me of fire."}},
 	}
 	for _, client := range streamers(t, m.url("/v1")) {
-		for _, p := range []string{"event:6 kill", "event:6 close", "before:[DONE] kill"} {
+		for _, p := range []string{"event:6 kill", "event:6 close", "event:6 end", "before:[DONE] kill"} {
 			m.answering()
 			plan(t, plans, p)
 			before := m.restarts()

@@ -40,6 +40,8 @@ type Facts struct {
 	Spent bool
 	// Lost: the answer has become too large to be remembered.
 	Lost bool
+	// Foreign: what the client has had is not in OpenAI's form.
+	Foreign bool
 	// Finished: every choice has its end; Complete: so has the stream, or what
 	// is missing of it is known.
 	Finished, Complete bool
@@ -54,11 +56,13 @@ const (
 	GivenUpNoWorker   = "no_worker"
 	GivenUpSuspected  = "suspect"
 	GivenUpUnfinished = "usage_unknown"
+	GivenUpForeign    = "unknown_form"
 )
 
 // Decide says what becomes of a stream, and if it is given up, why.
 //
 //	finished, and the rest is known                          finishing
+//	another kind of stream                                   given up: unknown_form
 //	moved as often as it may be                              given up: limit
 //	nothing of the answer was sent                           repeating, whatever the request
 //	too much was sent to be remembered                       given up: too_large
@@ -72,6 +76,8 @@ func Decide(f Facts) (Plan, string) {
 	switch {
 	case f.Finished && f.Complete:
 		return Finishing, ""
+	case f.Foreign:
+		return GiveUp, GivenUpForeign
 	case f.Moves >= f.Limit:
 		return GiveUp, GivenUpLimit
 	case !f.Said:

@@ -54,6 +54,7 @@ type Stream struct {
 	refused  bool // the engine said that the request is at fault: its own end is the end
 	usage    bool // the client has had the usage
 	mixed    bool // part of what was sent no repetition will give
+	unknown  bool // an event has gone to the client of which we know nothing
 	finish   []byte
 
 	// Counted of what was sent: events with something new, and what the engine said last.
@@ -132,10 +133,7 @@ func (s *Stream) Take(raw []byte) (Pass, error) {
 	}
 	d := &s.doc
 	if !d.parse(e.Data, maxDepth) || !d.is(0, object) {
-		if s.original() {
-			return Whole, nil
-		}
-		return Nothing, nil
+		return s.strange()
 	}
 	if n := d.get(0, "error"); !d.is(n, null) {
 		return s.complaint(d.value0(n))
@@ -153,7 +151,7 @@ func (s *Stream) Take(raw []byte) (Pass, error) {
 // end is [DONE].
 func (s *Stream) end() (Pass, error) {
 	switch {
-	case s.refused:
+	case s.refused, s.Foreign():
 	case !s.journal.lost && !s.original() && s.journal.behind():
 		return Nothing, errDiverged
 	case !s.journal.finished(s.request.choices):
@@ -226,14 +224,23 @@ func (s *Stream) extra() (Pass, error) {
 			return Nothing, nil
 		}
 		s.usage = true
-	} else if !s.original() {
-		return Nothing, nil
+	} else if pass, err := s.strange(); pass == Nothing {
+		return pass, err
 	}
 	stripped := s.strip != "usage" && s.take(s.doc.get(0, s.strip))
 	if s.original() && !stripped {
 		return Whole, nil
 	}
 	return s.rewritten()
+}
+
+// strange is an event that is not in OpenAI's form, as gateways send them beside others.
+func (s *Stream) strange() (Pass, error) {
+	if !s.original() {
+		return Nothing, nil
+	}
+	s.unknown = true
+	return Whole, nil
 }
 
 // remember keeps of the first event what all others must have.
@@ -305,6 +312,10 @@ func (s *Stream) Caught() bool { return s.fresh }
 
 // Whole says whether the client has had everything.
 func (s *Stream) Whole() bool { return s.done || s.refused }
+
+// Foreign says whether the client has had something, and nothing in OpenAI's
+// form: it is another kind of stream, whose end we don't know, and that nobody can go on with.
+func (s *Stream) Foreign() bool { return s.unknown && !s.began }
 
 // Replayed is how many events were held back since the client had had them.
 func (s *Stream) Replayed() int { return s.replayed }

@@ -14,6 +14,7 @@ func (s *Stream) Facts() Facts {
 		Continues:     s.continues(),
 		Spent:         s.spent(),
 		Lost:          s.journal.lost,
+		Foreign:       s.Foreign(),
 		Finished:      s.journal.finished(s.request.choices),
 		Complete:      s.done || !s.request.usage || s.usage || s.told.final || s.spent() && s.told.completion >= s.request.limit,
 	}
@@ -22,7 +23,7 @@ func (s *Stream) Facts() Facts {
 // Shape changes whenever Facts may say something else of the stream's future.
 func (s *Stream) Shape() int {
 	shape := 0
-	for i, yes := range [...]bool{s.pieces > 0, s.journal.lost, s.mixed, s.done, s.journal.finished(s.request.choices)} {
+	for i, yes := range [...]bool{s.pieces > 0, s.journal.lost, s.mixed, s.done, s.Foreign(), s.journal.finished(s.request.choices)} {
 		if yes {
 			shape |= 1 << i
 		}
