@@ -28,6 +28,8 @@ type attempt struct {
 	head   http1.Response
 	fields http1.Fields // of head, ours
 	body   limitedBody  // of the request, where its length is not known
+	// trailersFrom are the client's trailers; trailersOf is trailers, bound once.
+	trailersFrom, trailersOf func() http1.Fields
 
 	journey journey    // of the request, here for the room alone
 	pass    guard.Pass // what the guard has granted
@@ -50,9 +52,19 @@ type attempt struct {
 
 var _ exchange.Upgrader = (*attempt)(nil)
 
+// emptyAttempt is one to be used again and again.
+func emptyAttempt() any {
+	a := new(attempt)
+	a.trailersOf = a.trailers
+	return a
+}
+
 func (b *Balancer) newAttempt(x *exchange.Exchange) *attempt {
 	a := b.attempts.Get().(*attempt)
 	a.x, a.record = x, b.recorder.Begin(x)
+	if x.Length < 0 && x.Trailers != nil {
+		a.trailersFrom, x.Trailers = x.Trailers, a.trailersOf
+	}
 	return a
 }
 
@@ -67,7 +79,7 @@ func (b *Balancer) free(a *attempt) {
 	a.record.End(a.x)
 	a.pass.Leave(a.x)
 	clear(a.fields)
-	*a = attempt{fields: a.fields[:0], pass: a.pass, prefix: a.prefix[:0], meter: a.meter, ending: a.ending}
+	*a = attempt{trailersOf: a.trailersOf, fields: a.fields[:0], pass: a.pass, prefix: a.prefix[:0], meter: a.meter, ending: a.ending}
 	b.attempts.Put(a)
 }
 

@@ -111,7 +111,7 @@ func New(o Options) (*Balancer, error) {
 		recorder: o.Recorder,
 		tokens:   o.Tokens,
 		log:      o.Log,
-		attempts: sync.Pool{New: func() any { return new(attempt) }},
+		attempts: sync.Pool{New: emptyAttempt},
 		court:    o.Court,
 		evidence: evidencePools{limit: o.EvidenceLimit},
 		scratch:  sync.Pool{New: func() any { return new(make([]byte, scratchSize)) }},
@@ -210,6 +210,9 @@ func (b *Balancer) lead(ctx context.Context, x *exchange.Exchange, a *attempt) (
 		return nil, classify(err)
 	}
 	if err := checkWebSocket(x); err != nil {
+		return nil, classify(err)
+	}
+	if err := checkBody(x); err != nil {
 		return nil, classify(err)
 	}
 	now := b.table.Load()

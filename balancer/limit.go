@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"stoker/exchange"
+	"stoker/upstream"
 )
 
 // errBodyTooLarge is what a body says that has passed its limit.
@@ -22,6 +23,20 @@ func (a *attempt) limit(x *exchange.Exchange, most int64) error {
 	case x.Length < 0 && !a.ahead.held && a.body.from == nil:
 		a.body = limitedBody{from: x.Body, left: most}
 		x.Body = &a.body
+	}
+	return nil
+}
+
+// checkBody refuses a chunked body whose beginning has come and is no HTTP: what
+// an attacker sends in one piece no engine hears of at all.
+func checkBody(x *exchange.Exchange) error {
+	if x.Length >= 0 {
+		return nil
+	}
+	if c, able := x.Body.(exchange.Checker); able {
+		if err := c.Check(); err != nil {
+			return &upstream.Failure{Op: upstream.OpClientBody, Err: err}
+		}
 	}
 	return nil
 }

@@ -71,6 +71,13 @@ type Mover interface {
 	Move(dst *rawconn.Conn, n int64) (moved int64, err error)
 }
 
+// Checker is a Body that knows what is wrong with it before it is read.
+type Checker interface {
+	// Check says what is wrong with what has come of the body so far. It does not
+	// wait for more, and is asked before the first Read.
+	Check() error
+}
+
 // Sink takes one answer: any number of Interim, one Head, any number of Write,
 // Flush and Splice, then exactly one of End and Break. An error that it returns
 // is the client's (it went away or reads too slowly), never the upstream's.

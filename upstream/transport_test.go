@@ -274,9 +274,11 @@ var answerTests = []struct {
 	{name: "chunked and closed at once", raw: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", closes: true, status: 200, length: -1, body: "hello"},
 	{name: "Connection: close", raw: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello", status: 200, length: 5, body: "hello"},
 	{name: "HTTP/1.0 kept alive", raw: "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\nhello", status: 200, length: 5, body: "hello"},
-	{name: "HEAD", method: "HEAD", raw: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", status: 200, length: 5, reused: true},
+	{name: "HEAD", method: "HEAD", raw: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", status: 200, length: 5},
+	{name: "HEAD of nothing", method: "HEAD", raw: "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", status: 200, reused: true},
 	{name: "204", raw: "HTTP/1.1 204 No Content\r\n\r\n", status: 204, reused: true},
-	{name: "304", raw: "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", status: 304, length: 7, reused: true},
+	{name: "304", raw: "HTTP/1.1 304 Not Modified\r\n\r\n", status: 304, length: -1, reused: true},
+	{name: "304 with a length", raw: "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", status: 304, length: 7},
 	{
 		name: "interim answers first", raw: "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n!", status: 200, length: 1, body: "!",
 		interims: []string{"100 []", "103 [{Link a}]"}, reused: true,

@@ -22,7 +22,10 @@ const (
 	restTime  = 100 * time.Millisecond
 )
 
-var _ exchange.Mover = (*body)(nil)
+var (
+	_ exchange.Mover   = (*body)(nil)
+	_ exchange.Checker = (*body)(nil)
+)
 
 // errInterrupted is what an interrupted body says.
 var errInterrupted = errors.New("body is not wanted any more")
@@ -113,6 +116,17 @@ func (b *body) readChunks(p []byte) (int, error) {
 		}
 	}
 	return 0, io.EOF
+}
+
+// Check implements exchange.Checker.
+func (b *body) Check() error {
+	if b.session.head.Framing != http1.Chunks {
+		return nil
+	}
+	if err := b.chunked.Check(b.session.in.unread()); err != nil {
+		b.err = b.explain(err)
+	}
+	return b.err
 }
 
 func (b *body) giveBack(p []byte) {

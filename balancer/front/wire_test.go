@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"stoker/exchange"
 	"stoker/internal/http1/rawcases"
 )
 
@@ -157,7 +158,8 @@ func status(t *testing.T, in *bufio.Reader, want int) (reply, string) {
 	return reply{r}, string(body)
 }
 
-// Bodies that are none: the engine never gets to see a whole request.
+// Bodies that are none: the engine never gets to see a whole request, and where
+// the mistake comes together with the head, nothing at all.
 func TestNoBodyReachesTheEngineWhole(t *testing.T) {
 	var engine listener
 	m := start(t, engine.serve)
@@ -200,6 +202,9 @@ func TestNoBodyReachesTheEngineWhole(t *testing.T) {
 				if heard := engine.told(); len(heard) != 0 {
 					t.Errorf("the engine was told %q", heard)
 				}
+				if rec := m.record(t); how == "whole" && rec.Attempts != 0 || rec.Outcome != exchange.OutcomeClientError {
+					t.Errorf("record %+v", rec)
+				}
 			})
 		}
 	}
@@ -227,6 +232,7 @@ func TestRequestsReachTheEngine(t *testing.T) {
 		{"chunked", post + "Transfer-Encoding: chunked\r\n\r\n1;x=y\r\na\r\n00002\r\nbc\r\n0\r\n\r\n", `POST /p?q=%zz a "abc"`, "abc", false},
 		{"chunked, capital digits", post + "Transfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n", `POST /p?q=%zz a "0123456789"`, "0123456789", false},
 		{"trailers", post + "Transfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n1\r\na\r\n0\r\nX-T: 1\r\nContent-Length: 5\r\n\r\n", `POST /p?q=%zz a "a" trailer X-T=["1"]`, "a", false},
+		{"trailers that say whose the request is", post + "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nx-real-ip: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nX-Request-Id: x\r\nTraceparent: x\r\nProxy: x\r\nX-T: 1\r\n\r\n", `POST /p?q=%zz a "a" trailer X-T=["1"]`, "a", false},
 		{"connection's own fields", "GET / HTTP/1.1\r\nHost: a\r\nConnection: X-A, te\r\nTE: trailers\r\nX-A: 1\r\nUpgrade: h2c\r\n\r\n", `GET / a ""`, "", false},
 		{"HEAD", "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", `HEAD / a ""`, "", false},
 		{"close", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", `GET / a ""`, "", true},

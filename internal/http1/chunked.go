@@ -83,6 +83,23 @@ func (d *Chunked) Decode(p []byte) (body []byte, used int, err error) {
 	return p[:out], used, nil
 }
 
+// Check says what is wrong with p, the beginning of the stream, which it leaves
+// as it is; d must be as new, and is so afterwards.
+func (d *Chunked) Check(p []byte) (err error) {
+	for len(p) > 0 && err == nil && d.state != chunkDone {
+		if d.state != chunkData {
+			err, p = d.step(p[0]), p[1:]
+			continue
+		}
+		n := min(d.size, int64(len(p)))
+		if d.size, p = d.size-n, p[n:]; d.size == 0 {
+			d.state = chunkDataCR
+		}
+	}
+	d.Reset()
+	return err
+}
+
 // step takes one byte of framing.
 func (d *Chunked) step(c byte) error {
 	switch d.state {

@@ -180,6 +180,11 @@ func FuzzChunked(f *testing.F) {
 			showFields(whole.Trailers) != showFields(pieces.Trailers) {
 			t.Fatalf("whole: %q, %d, %v\npieces: %q, %d, %v", body, used, err, body2, used2, err2)
 		}
+		before := bytes.Clone(raw)
+		pieces.Reset()
+		if err2 := pieces.Check(raw); err2 != err || !bytes.Equal(raw, before) || pieces.state != chunkSize || pieces.size != 0 { //nolint:errorlint // the very error
+			t.Fatalf("checked: %v, read: %v; %q became %q", err2, err, before, raw)
+		}
 		if err != nil || !whole.Done() {
 			return
 		}

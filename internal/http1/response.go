@@ -117,6 +117,8 @@ func (h *ResponseHead) frame(method string) error {
 	}
 	h.Length = f.length
 	h.Close = f.close || h.Proto < 11
+	// Where none may follow, who declares one may well send it all the same, a
+	// moment later, and it would be taken for the next answer: another client's.
 	declaresBody := f.chunked || f.length > 0
 	switch {
 	case h.Status < 200:
@@ -126,11 +128,10 @@ func (h *ResponseHead) frame(method string) error {
 		}
 	case h.Status == 204:
 		h.Framing = NoBody
-		// None may follow, yet who declares one may well send it, and it would
-		// be taken for the next answer.
 		h.Close = h.Close || declaresBody
 	case method == "HEAD", h.Status == 304:
 		h.Framing = NoBody
+		h.Close = h.Close || declaresBody
 	case f.chunked:
 		h.Framing = Chunks
 	case f.length >= 0:
