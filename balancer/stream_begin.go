@@ -57,7 +57,11 @@ func (j *journey) beginStream() error {
 	if m.Seed {
 		r = r.Seeded(rand.Uint32() >> 1)
 	}
-	events := continuation.NewStream(r, m.Engine, m.Stream, j.l.budget)
+	engine := m.Engine
+	if m.Mode != continuation.Continue {
+		engine = continuation.Profile{} // nobody is asked for the rest
+	}
+	events := continuation.NewStream(r, engine, m.Stream, j.l.budget)
 	if !bytes.Equal(events.First(), h.data) {
 		x.Request.Fields = withoutDigests(x.Request.Fields)
 		h.data = nil // the other one is sent

@@ -7,6 +7,8 @@ type Profile struct {
 	// ask is added to a request, strip taken off every event that it was asked of.
 	ask   change
 	strip string
+	// ids asks for the tokens of a completion, see ids.go; empty: the engine has no such option.
+	ids string
 }
 
 // ProfileOf is that of an engine; false: it is none that we know.

@@ -56,6 +56,7 @@ func (s *Stream) choice(n int, c *choice) (left bool, err error) {
 			if !d.is(m, null) {
 				finish = m
 			}
+		case s.idsMember(key):
 		case useOf(key) == grows:
 			s.path = append(s.path[:0], key...)
 			more, err := s.part(m, c)
@@ -68,6 +69,7 @@ func (s *Stream) choice(n int, c *choice) (left bool, err error) {
 			left = left || more
 		}
 	}
+	s.noteIDs(n, c)
 	switch {
 	case s.original():
 		if finish != none {

@@ -27,6 +27,8 @@ type Request struct {
 	continues bool
 	limit     int    // of tokens, 0: none is given
 	limitKey  string // that gives it
+	promptIDs []byte // the prompt's tokens, where it is a list of them
+	endless   bool   // the end of a text is a token like any other
 	choices   int
 }
 
@@ -76,7 +78,11 @@ func Parse(target string, body []byte) *Request {
 		}
 	}
 	r.deterministic = d.isDeterministic()
-	r.continues = r.choices == 1 && d.isPlain(f)
+	r.endless = d.isTrue(d.get(0, "ignore_eos"))
+	if f == plain {
+		r.promptIDs, _ = listOfIDs(d.raw0(d.get(0, "prompt")))
+	}
+	r.continues = r.choices == 1 && d.isPlain(f) && (f == chat || r.promptIDs != nil || d.is(d.get(0, "prompt"), text))
 	return r
 }
 
@@ -156,7 +162,7 @@ func (d *document) isPlain(f form) bool {
 		return false
 	}
 	if f == plain {
-		return d.is(d.get(0, "prompt"), text)
+		return true
 	}
 	return d.endsWithOthers(d.get(0, "messages"))
 }

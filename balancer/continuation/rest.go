@@ -6,54 +6,74 @@ import (
 )
 
 // asking is the request with what the engine is to tell beside, where the rest
-// of its answer may have to be asked for and the client wants to know the usage.
-func (r *Request) asking(p Profile) (asked *Request, strip string) {
-	if !r.continues || r.deterministic || !r.usage || p.strip == "" || r.asks(p) {
-		return r, ""
+// of its answer may have to be asked for: how many tokens there were, if the client wants to know
+// the usage, and which, of a completion. strip is what every event then has to lose.
+func (r *Request) asking(p Profile, limit int64) (asked *Request, strip string, ids bool) {
+	if !r.continues || r.deterministic {
+		return r, "", false
+	}
+	var d document
+	if !d.parse(r.body, 1) {
+		return r, "", false
 	}
 	more := *r
-	more.body = edit(r.body, p.ask)
-	return &more, p.strip
+	if r.usage && p.strip != "" && !d.asks(p.ask) {
+		more.body, strip = edit(more.body, p.ask), p.strip
+	}
+	if r.form == plain && !r.endless && p.ids != "" && d.get(0, p.ids) == none && int64(len(r.body))*bytesPerID <= limit {
+		more.body, ids = edit(more.body, change{p.ids, []byte("true")}), true
+	}
+	return &more, strip, ids
 }
 
+// bytesPerID is how long the list of a prompt's tokens may become, for a byte of
+// it: it comes in one event, which must find room.
+const bytesPerID = 8
+
 // asks says whether the client has asked for the same by itself.
-func (r *Request) asks(p Profile) bool {
-	var d, o document
-	if !d.parse(r.body, 1) {
-		return true
-	}
-	if p.ask.key == "stream_options" {
+func (d *document) asks(ask change) bool {
+	if ask.key == "stream_options" {
+		var o document
 		n := d.get(0, "stream_options")
 		return d.is(n, object) && o.parse(d.value0(n), 1) && o.get(0, "continuous_usage_stats") != none
 	}
-	return d.get(0, p.ask.key) != none
+	return d.get(0, ask.key) != none
 }
 
 // GoOn says that another worker is asked for the rest, and returns the request
-// for it: the text so far, as what the assistant has said or behind the prompt,
-// and as many tokens less.
+// for it: what was said so far, as the assistant's words or behind the prompt,
+// by tokens where they are known, and as many tokens less.
 func (s *Stream) GoOn() []byte {
 	r := s.request
 	said := s.journal.said("delta.content", "text")
-	s.base = usage{s.told.prompt, s.tokens(), false}
+	had := s.tokens()
+	byIDs := s.knowsIDs()
+	if byIDs {
+		had = s.ids.settledCount
+		s.told.completion, s.toldAt = had, s.pieces
+	}
+	s.base = usage{s.told.prompt, had, false}
 	s.part0, s.mixed = going, true
-	s.journal.skip()
 	var d document
 	if !d.parse(r.body, 1) {
 		return r.body
 	}
 	var changes []change
-	if r.form == chat {
+	switch {
+	case r.form == chat:
 		changes = append(changes,
 			change{"messages", withMessage(d.value0(d.get(0, "messages")), said)},
 			change{"continue_final_message", []byte("true")}, change{"add_generation_prompt", []byte("false")})
-	} else {
+	case byIDs:
+		changes = append(changes, change{"prompt", s.byIDs()})
+	default:
 		prompt := append(d.appendText(nil, d.get(0, "prompt")), said...)
 		changes = append(changes, change{"prompt", appendQuoted(nil, prompt)})
 	}
 	if r.limit > 0 {
-		changes = append(changes, change{r.limitKey, strconv.AppendInt(nil, int64(max(r.limit-s.tokens(), 1)), 10)})
+		changes = append(changes, change{r.limitKey, strconv.AppendInt(nil, int64(max(r.limit-had, 1)), 10)})
 	}
+	s.journal.skip()
 	return edit(r.body, changes...)
 }
 

@@ -64,7 +64,8 @@ type Stream struct {
 	toldAt   int    // pieces that there were then
 	base     usage  // of those before whom the rest was asked of
 	strip    string // of every event, see Profile
-	replayed int    // events held back, of all repetitions
+	ids      ids
+	replayed int // events held back, of all repetitions
 
 	// Of the event at hand.
 	doc      document
@@ -102,8 +103,8 @@ var same = []string{"id", "object", "created", "model", "system_fingerprint"}
 // NewStream is the stream of a request's answer. What it remembers is bounded by
 // limit and budget, in bytes.
 func NewStream(r *Request, p Profile, limit int64, budget *Budget) *Stream {
-	r, strip := r.asking(p)
-	return &Stream{request: r, strip: strip, journal: journal{limit: limit, budget: budget}}
+	r, strip, asked := r.asking(p, limit)
+	return &Stream{request: r, strip: strip, ids: ids{asked: asked}, journal: journal{limit: limit, budget: budget}}
 }
 
 // First is the request as it is sent first, and each time that it is repeated.
@@ -119,7 +120,7 @@ func (s *Stream) Take(raw []byte) (Pass, error) {
 		s.edited = false
 		return Whole, nil
 	}
-	s.one, s.into, s.others = none, nil, false
+	s.one, s.into, s.others, s.ids.taken = none, nil, false, false
 	var e sse.Event
 	e, s.data = sse.Parse(raw, s.data)
 	s.progress, s.fresh, s.edited = false, false, false
@@ -196,7 +197,7 @@ func (s *Stream) message() (Pass, error) {
 	stripped := s.take(d.get(0, s.strip))
 	if s.original() {
 		s.remember()
-		if stripped {
+		if stripped || s.ids.taken {
 			return s.rewritten()
 		}
 		return Whole, nil
@@ -324,4 +325,5 @@ func (s *Stream) Replayed() int { return s.replayed }
 func (s *Stream) Repeat() {
 	s.part0 = repeating
 	s.journal.rewind()
+	s.forgetIDs()
 }

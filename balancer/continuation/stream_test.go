@@ -260,9 +260,9 @@ func TestGoOn(t *testing.T) {
 			want:   `{"stream":true,"prompt":"Es ä war","max_completion_tokens":4}`,
 		},
 		{
-			name: "vLLM is asked for usage", target: "/v1/completions", engine: "vllm", body: `{"stream":true,"prompt":"x","max_tokens":8,"stream_options":{"include_usage":true}}`,
-			events: []string{`{"id":"1","choices":[{"index":0,"text":" war"}],"usage":{"prompt_tokens":4,"completion_tokens":3}}`},
-			want:   `{"stream":true,"prompt":"x war","max_tokens":5,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}`,
+			name: "vLLM is asked for usage", target: "/v1/chat/completions", engine: "vllm", body: `{"stream":true,"messages":[{"role":"user"}],"max_tokens":8,"stream_options":{"include_usage":true}}`,
+			events: []string{`{"id":"1","choices":[{"index":0,"delta":{"content":" war"}}],"usage":{"prompt_tokens":4,"completion_tokens":3}}`},
+			want:   `{"stream":true,"messages":[{"role":"user"},{"role":"assistant","content":" war"}],"max_tokens":5,"stream_options":{"include_usage":true,"continuous_usage_stats":true},"continue_final_message":true,"add_generation_prompt":false}`,
 		},
 		{
 			name: "all spent", target: "/v1/completions", body: `{"stream":true,"prompt":"x","max_tokens":1}`,

@@ -23,7 +23,7 @@ func (s *Stream) Facts() Facts {
 // Shape changes whenever Facts may say something else of the stream's future.
 func (s *Stream) Shape() int {
 	shape := 0
-	for i, yes := range [...]bool{s.pieces > 0, s.journal.lost, s.mixed, s.done, s.Foreign(), s.journal.finished(s.request.choices)} {
+	for i, yes := range [...]bool{s.pieces > 0, s.journal.lost, s.mixed, s.done, s.Foreign(), s.ids.hole, s.journal.finished(s.request.choices)} {
 		if yes {
 			shape |= 1 << i
 		}
@@ -88,7 +88,7 @@ func (s *Stream) tally() []byte {
 
 // continues says whether the rest of the answer can be asked for.
 func (s *Stream) continues() bool {
-	return s.request.continues && s.journal.only("delta.content", "text")
+	return s.request.continues && s.journal.only("delta.content", "text") && (s.request.promptIDs == nil || s.knowsIDs())
 }
 
 // spent says whether the client has had all the tokens that it asked for.
