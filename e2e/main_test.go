@@ -45,6 +45,9 @@ func TestMain(m *testing.M) {
 		cutterMain(os.Args[2:])
 		return
 	}
+	if len(os.Args) > 3 && os.Args[1] == "meter" {
+		os.Exit(meterMain(os.Args[2], os.Args[3:]))
+	}
 	os.Exit(runTests(m))
 }
 

@@ -92,11 +92,20 @@ func (w *worker) settle() (State, cause) {
 	defer cancel()
 	if w.why.reason.failure() {
 		tail, _ = w.engine.Tail(ctx) // without it the line is shorter, nothing worse
+		w.epitaph = w.voices.died(ctx, w.name, tail, timeOfExit(facts.Exit), w.failures == 0)
 	}
 	if err := w.engine.Ack(ctx); err != nil {
 		w.log.Debug("keeper did not hear that its report was read", "worker", w.name, "error", err)
 	}
 	return w.bury(facts, facts.Exit, tail)
+}
+
+// timeOfExit is when an engine has ended, as far as anybody knows.
+func timeOfExit(x *keeper.Exit) time.Time {
+	if x == nil {
+		return time.Now()
+	}
+	return x.At
 }
 
 // orphanGrace is what an engine gets that nobody reads the output of any more:
@@ -161,9 +170,7 @@ func (w *worker) bury(facts keeper.State, exit *keeper.Exit, tail []byte) (State
 		why.details = append(why.details, "exit", w.lastExit.Text)
 	}
 	if !facts.StartedAt.IsZero() {
-		uptime := w.lastExit.At.Sub(facts.StartedAt)
-		w.unseen = w.failures > 0 && uptime < w.holdOutput
-		why.details = append(why.details, "uptime", readable(uptime))
+		why.details = append(why.details, "uptime", readable(w.lastExit.At.Sub(facts.StartedAt)))
 	}
 	// Also where a stop was wished meanwhile: it had died before anybody told it to.
 	why.details = append(why.details, w.mourn(facts, why, tail)...)
@@ -205,7 +212,7 @@ func (w *worker) afterDeath(why cause, exit *keeper.Exit, tail []byte) (State, c
 	if words := w.newWords(tail); words != "" {
 		why.details = append(why.details, "output", words)
 	}
-	if text := advice(why.reason, exit, w.pool.Command); text != "" && (!w.unseen || text != seeOutput) {
+	if text := advice(why.reason, exit, w.pool.Command); text != "" && (!w.epitaph.unseen || text != seeOutput) {
 		why.details = append(why.details, "advice", text)
 	}
 	if !d.restart {
@@ -222,17 +229,21 @@ const (
 	laterWords = 120
 )
 
-// newWords is the end of an engine's output, unless the engine that died before said the same.
+// newWords is the end of an engine's output, unless the engine that died before said
+// the same; of what another worker's has just said, that it did.
 func (w *worker) newWords(tail []byte) string {
 	limit := laterWords
 	if w.failures <= 1 {
 		limit = firstWords
 	}
-	gist := lastLines(string(tail), 4, laterWords)
+	gist := gistOf(tail)
 	if gist == w.lastWords {
 		return ""
 	}
 	w.lastWords = gist
+	if w.epitaph.unseen && w.epitaph.like != "" {
+		return "the same as that of " + w.epitaph.like
+	}
 	return lastLines(string(tail), 4, limit)
 }
 

@@ -55,6 +55,7 @@ type fakeEngine struct {
 	mu       sync.Mutex
 	state    keeper.State
 	stops    []string
+	holds    []time.Duration
 	canaries int
 	acked    bool
 	closed   bool
@@ -153,6 +154,13 @@ func (e *fakeEngine) kill() {
 }
 
 func (e *fakeEngine) Tail(context.Context) ([]byte, error) { return []byte("last words\n"), nil }
+
+func (e *fakeEngine) Hold(_ context.Context, limit time.Duration) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.holds = append(e.holds, limit)
+	return nil
+}
 
 func (e *fakeEngine) Ack(context.Context) error {
 	e.mu.Lock()
@@ -524,7 +532,7 @@ func newLife(t *testing.T, p *config.Pool, script ...behaviour) *life {
 		return c
 	}
 	w.stopped = func(int) bool { return l.w.engine.(*fakeEngine).isStopped() }
-	w.turns, w.luck = &turns{limit: p.MaxStarting}, func() float64 { return 0 }
+	w.turns, w.voices, w.luck = &turns{limit: p.MaxStarting}, newVoices(0), func() float64 { return 0 }
 	cleared := make(chan struct{})
 	close(cleared)
 	w.cleared = cleared

@@ -33,14 +33,13 @@ func (w *worker) starting() (State, cause) {
 	if err != nil {
 		return w.notStarted(err)
 	}
-	if w.failures > 0 {
-		l.intent.HoldOutput = w.holdOutput
-	}
+	l.intent.HoldOutput = w.voices.starts(w.name, w.failures > 0)
 	err = w.await(helloLimit, true, func(ctx context.Context) (err error) {
 		w.engine, err = w.keepers.Spawn(ctx, l)
 		return err
 	})
 	if err == nil {
+		w.voices.runs(w.name, w.engine)
 		w.address = l.address
 		return w.executed()
 	}
@@ -165,6 +164,8 @@ func (w *worker) startTimeout(last error) cause {
 
 // ready watches over an engine that serves.
 func (w *worker) ready() (State, cause) {
+	heard := w.beHeard()
+	defer heard.abandon()
 	v := w.newVigil()
 	defer v.end()
 	tick := time.NewTimer(v.pause())
@@ -205,6 +206,15 @@ func (w *worker) ready() (State, cause) {
 			canary = beside(noLimit, v.canary)
 		}
 	}
+}
+
+// beHeard has the engine's output passed on that was held back until it was ready.
+func (w *worker) beHeard() *task {
+	muted := w.voices.settles(w.name)
+	if muted == nil {
+		return nil
+	}
+	return beside(callLimit, func(ctx context.Context) error { return muted.Hold(ctx, 0) })
 }
 
 // newVigil begins to watch over the present engine.

@@ -41,6 +41,7 @@ type poolWorkers struct {
 	name     string
 	upstream *upstream.Pool
 	turns    *turns
+	voices   *voices
 	// busy holds one token: one rolling change of the pool at a time, else two
 	// of them together would take two workers out.
 	busy chan struct{}
@@ -73,7 +74,7 @@ var (
 // nobody else knows the supervisor.
 func (s *Supervisor) newPool(p *config.Pool, up *upstream.Pool) *poolWorkers {
 	made := &poolWorkers{
-		s: s, name: p.Name, config: p, upstream: up, turns: &turns{limit: p.MaxStarting},
+		s: s, name: p.Name, config: p, upstream: up, turns: &turns{limit: p.MaxStarting}, voices: newVoices(s.holdOutput),
 		busy: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	made.keepNames()
@@ -120,7 +121,7 @@ func (s *Supervisor) newWorker(q *post, after *worker) (*worker, error) {
 	w.epoch, w.log, w.metrics = s.epoch, s.log, q.metrics
 	w.keepers, w.place, w.member = s.keepers, slot, q.member
 	w.newChecks, w.stopped = slot.newChecks, isStopped
-	w.turns, w.cleared, w.luck, w.onDeath, w.holdOutput = q.pool.turns, s.cleared, rand.Float64, s.onDeath, s.holdOutput
+	w.turns, w.cleared, w.luck, w.onDeath, w.voices = q.pool.turns, s.cleared, rand.Float64, s.onDeath, q.pool.voices
 	if after != nil {
 		w.follow(after)
 	}

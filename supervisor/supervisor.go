@@ -38,8 +38,8 @@ type Options struct {
 	// the death. Nil: nobody wants to know. After HandOver it is told of every end
 	// of an engine that is still watched, wished or not, as Death.Watched.
 	OnDeath func(Death) []any
-	// HoldOutput is how long the output of an engine is held back whose predecessor has
-	// died, too: see keeper.Intent. 0, where OnDeath does not keep it: not at all.
+	// HoldOutput is how long the output of an engine may be held back that may say why it
+	// cannot start, as others have: see voices. 0, where OnDeath does not keep it: not at all.
 	HoldOutput time.Duration
 }
 

@@ -42,7 +42,7 @@ type worker struct {
 	luck    func() float64    // in [0, 1): see decideRestart
 	onDeath func(Death) []any // see Options
 
-	holdOutput time.Duration // see Options
+	voices *voices // the pool's
 
 	requests  chan request
 	done      chan struct{} // closed when the goroutine has ended
@@ -84,8 +84,8 @@ type worker struct {
 	again     reason        // why the next start is a restart, empty for a first
 	restarts  int
 	lastExit  *ExitStatus
-	lastWords string // of the engine that died before, see newWords
-	unseen    bool   // the output of the last engine is in the report of its death alone
+	lastWords string // gist of the engine's that died before, see newWords
+	epitaph   epitaph
 
 	stopForced, stuck bool // see snapshot
 	drained           time.Duration
@@ -131,6 +131,7 @@ type snapshot struct {
 // run is the worker's life. It returns in a terminal state.
 func (w *worker) run() {
 	defer close(w.done)
+	defer w.voices.settles(w.name)
 	w.member.SetExpected(w.promising())
 	for !w.state.terminal() {
 		to, why := w.step()

@@ -28,6 +28,8 @@ type engine interface {
 	Stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error
 	// Tail is the last of the engine's output.
 	Tail(ctx context.Context) ([]byte, error)
+	// Hold has its output held back from now on, for so long at most; 0 passes on what is.
+	Hold(ctx context.Context, limit time.Duration) error
 	// Ack says that the exit has been read: the keeper may go.
 	Ack(ctx context.Context) error
 	// Close lets go of the keeper, which goes on.

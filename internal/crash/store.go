@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,11 @@ type Store struct {
 	// Zero of either: nothing is kept.
 	Keep int
 	Size int64
+
+	mu sync.Mutex
+	// sizes of reports by name, which do not change once they are there. In a crash
+	// loop it is not worth while to ask the disk for all of them each time.
+	sizes map[string]int64
 }
 
 // Save writes a report and removes the oldest ones past the bounds.
@@ -161,10 +167,9 @@ func (s *Store) prune(newest string) error {
 	if err != nil {
 		return err
 	}
-	sizes, total := make([]int64, len(names)), int64(0)
-	for i, name := range names {
-		sizes[i] = sizeOf(filepath.Join(s.Dir, name))
-		total += sizes[i]
+	sizes, total := s.sizesOf(names), int64(0)
+	for _, size := range sizes {
+		total += size
 	}
 	for len(names) > s.Keep || total > s.Size {
 		victim := s.victim(names, newest)
@@ -178,6 +183,22 @@ func (s *Store) prune(newest string) error {
 		names, sizes = slices.Delete(names, victim, victim+1), slices.Delete(sizes, victim, victim+1)
 	}
 	return nil
+}
+
+// sizesOf are the bytes that reports have, in the same order.
+func (s *Store) sizesOf(names []string) []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, sizes := make(map[string]int64, len(names)), make([]int64, len(names))
+	for i, name := range names {
+		size, ok := s.sizes[name]
+		if !ok {
+			size = sizeOf(filepath.Join(s.Dir, name))
+		}
+		known[name], sizes[i] = size, size
+	}
+	s.sizes = known
+	return sizes
 }
 
 // victim is the index of the report that can be spared most easily; -1: none.

@@ -60,7 +60,8 @@ type Intent struct {
 	OrphanTimeout time.Duration `json:"orphan_timeout"`
 	// HoldOutput is how long the engine's output is held back, so that one which dies
 	// at each start does not fill the log with the same lines: what it has written
-	// when it ends by itself within that time is in its Tail alone. 0: not at all.
+	// when it ends by itself within that time is in its Tail alone, unless its owner
+	// has it passed on before the ack; see Client.Hold. 0: not at all.
 	HoldOutput time.Duration `json:"hold_output,omitempty"`
 	// Epoch is the first owner's.
 	Epoch uint64 `json:"epoch"`

@@ -146,6 +146,13 @@ func (c *Client) Signal(ctx context.Context, sig syscall.Signal) error {
 	return err
 }
 
+// Hold has the engine's output held back from now on, for so long at most; 0 passes
+// on what is. ErrUnsupported: its keeper is older than that. See Intent.HoldOutput.
+func (c *Client) Hold(ctx context.Context, limit time.Duration) error {
+	_, err := c.call(ctx, frame{Op: opHold, Grace: limit})
+	return err
+}
+
 // Tail is the engine's last output, stdout and stderr as they came, at most 64 KiB.
 func (c *Client) Tail(ctx context.Context) ([]byte, error) {
 	f, err := c.call(ctx, frame{Op: opTail})

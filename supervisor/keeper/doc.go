@@ -42,10 +42,9 @@
 // Any number of connections (at most 16) observe. One owns: the one with the
 // highest epoch. A claim with a lower epoch is refused; one with the same epoch is
 // refused while another connection holds it, and accepted when that one has
-// broken, so that an owner may come back. Stop, signal, ack and log are the owner's alone. Without an
-// owner for Intent.OrphanTimeout the keeper ends its engine with
-// Intent.StopSignal and StopGrace; once the tree is gone and still nobody owns,
-// it leaves exit.json behind and exits: no GPU is held for ever.
+// broken, so that an owner may come back. Stop, signal, ack, log and hold are the
+// owner's alone. Without an owner for Intent.OrphanTimeout the keeper ends its engine
+// with Intent.StopSignal and StopGrace; once the tree is gone and still nobody owns, it leaves exit.json behind and exits: no GPU is held for ever.
 //
 // # Signals to the keeper itself
 //
@@ -71,6 +70,7 @@
 //	        {"op":"tail","id":5}
 //	        {"op":"ack","id":6}
 //	        {"op":"log","id":7} and a descriptor                              since version 2
+//	        {"op":"hold","id":8,"grace":NANOSECONDS}                          older keepers say unknown_op
 //	keeper: {"op":"reply","id":2,"state":{…}}  or  {"op":"reply","id":2,"error":CODE,"message":TEXT,"state":{…}}
 //	keeper: {"op":"state","state":{…}}                                       whenever it changes
 //
@@ -85,6 +85,9 @@
 // descriptors that come with a frame the first is received, and closed at once
 // unless the frame is a log; others never come to exist in the keeper.
 //
+// Hold keeps the engine's output back for so long, 0 passes it on; what it is for
+// stands at Intent.HoldOutput, with which an engine's life begins.
+//
 // A version that was ever released is kept as a frozen program of its own
 // (testdata/keeperv1, build tag keeperv1), and today's keeper and client are
 // tested against it: engines started by it are still there after an upgrade.
@@ -98,7 +101,7 @@
 //	keeper.lock   flock held by the keeper as long as it lives; never removed (a removed lock file can be held twice)
 //	intent.json   by the master, before the spawn
 //	state.json    by the keeper: before exec, after exec, on each change
-//	tree.json     by the keeper: pid and start time of everybody below it, looked up every 0.1 s while that
+//	tree.json     by the keeper: pid and start time of everybody below it, looked up every 0.25 s while that
 //	              changes, slowing down to every 15 s while it does not, and when the first process has ended
 //	exit.json     by the keeper: at once when the first process has ended, again when the tree is gone
 //	keeper.sock   bound after the lock is held

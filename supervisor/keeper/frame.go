@@ -35,6 +35,7 @@ const (
 	opTail   = "tail"
 	opAck    = "ack"
 	opLog    = "log"
+	opHold   = "hold"
 )
 
 // frame is every frame, both ways; doc.go says which fields belong to which op.

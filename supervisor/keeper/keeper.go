@@ -48,6 +48,7 @@ type keeper struct {
 	taken    []recorded    // as of the last survey that was recorded
 
 	unrecorded bool // the last survey could not be
+	settled    bool // see thrift
 
 	orphaned bool // ending because nobody owns
 	acked    bool
@@ -189,7 +190,6 @@ func (k *keeper) onLaunched(l launched) {
 	k.change(func(s *State) {
 		s.Phase, s.EnginePID, s.EngineStart, s.StartedAt = Running, l.pid, p.start, l.at
 	})
-	Shed()
 	k.survey.Reset(firstLook)
 	if k.state.Stopping {
 		k.ask(k.signalled)
@@ -235,13 +235,14 @@ func (k *keeper) onExit(exit *Exit, gone bool) {
 	k.hurry(min(k.intent.StopGrace, leftoverGrace))
 }
 
-// outcome decides about output that is held back: of who ended by itself it is in the
-// tail, for the report of its death; of who was asked to end, nobody writes one.
+// outcome decides about output that is held back: of who was asked to end nobody
+// writes a report; of who ended by itself it is in the tail, and is passed on if
+// the owner asks for it before the ack.
 func (k *keeper) outcome() {
 	if k.state.Stopping {
 		k.out.letGo()
 	} else {
-		k.out.drop()
+		k.out.keepBack()
 	}
 }
 
@@ -255,15 +256,27 @@ func (k *keeper) takeDown() []process {
 	for _, p := range there {
 		now = append(now, recorded{PID: p.pid, Start: p.start})
 	}
-	if k.pace >= calm && k.pace < slowestLook {
-		Shed() // all is settling, and may go on so for months
-	}
+	k.thrift()
 	k.pace = min(max(2*k.pace, firstLook), slowestLook)
 	if err == nil && !slices.Equal(now, k.taken) {
 		k.recordTree(now)
 	}
 	k.survey.Reset(k.pace)
 	return there
+}
+
+// thrift gives memory back where that pays: not for an engine that dies as soon as it
+// has started, again and again, of whose keeper it would be a fifth of the work.
+func (k *keeper) thrift() {
+	switch old := time.Since(k.state.StartedAt) >= youth; {
+	case !old:
+	case !k.settled:
+		k.settled = true
+		beThrifty()
+		Shed()
+	case k.pace >= calm && k.pace < slowestLook:
+		Shed() // all is settling, and may go on so for months
+	}
 }
 
 func (k *keeper) recordTree(now []recorded) {

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -240,4 +241,65 @@ func TestMemoryStaysSmall(t *testing.T) {
 	if err != nil || kib > 12<<10 {
 		t.Errorf("keeper has %d KiB resident (%v)", kib, err)
 	}
+}
+
+// TestOutputThatItsOwnerHolds: of an engine that has died it is passed on if its owner
+// wants it before the ack; of one that lives it is held back, or not, as he says.
+func TestOutputThatItsOwnerHolds(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		held time.Duration // at its start
+		then []time.Duration
+		want string
+	}{
+		{"died", time.Hour, nil, ""},
+		{"died, and wanted", time.Hour, []time.Duration{0}, "[w-0] why\n"},
+		{"not held, and wanted", 0, []time.Duration{0}, "[w-0] why\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			o := options(t, "sh", "-c", "echo why; exit 1")
+			o.Intent.HoldOutput = tc.held
+			to, read := logFile(t)
+			o.Stderr = to
+			c := start(t, o)
+			until(t, c, "end", phase(Ended))
+			for _, limit := range tc.then {
+				if err := c.Hold(testContext(t), limit); err != nil {
+					t.Fatal(err)
+				}
+			}
+			mustAck(t, c, o.Dir)
+			if got := read(); got != tc.want {
+				t.Errorf("shown: %q", got)
+			}
+		})
+	}
+	t.Run("one that lives", func(t *testing.T) {
+		st := newStage(t)
+		o := options(t, st.argv("engine")...)
+		to, read := logFile(t)
+		o.Stderr = to
+		c := start(t, o)
+		engine := st.enter("engine")
+		if err := c.Hold(testContext(t), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		engine.tell("print one")
+		mustHold(t, "it is in the tail", func() bool { b, err := c.Tail(testContext(t)); return err == nil && len(b) > 0 })
+		if got := read(); got != "" {
+			t.Errorf("shown: %q", got)
+		}
+		if err := c.Hold(testContext(t), 0); err != nil {
+			t.Fatal(err)
+		}
+		mustHold(t, "passed on", func() bool { return read() == "[w-0] one\n" })
+		observer, err := Attach(testContext(t), o.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer observer.Close()
+		if err := observer.Hold(testContext(t), 0); !errors.Is(err, ErrNotOwner) {
+			t.Errorf("who only observes: %v", err)
+		}
+	})
 }

@@ -37,9 +37,10 @@ type output struct {
 	queue   []byte // whole lines
 	dropped int    // lines since the queue was last empty; while there are any, none is queued
 	closed  bool
-	// holding: the engine's lines wait in held, for letGo or drop.
+	// holding: the engine's lines wait in held, for letGo, which release calls.
 	holding bool
 	held    []byte
+	release *time.Timer
 	next    *passed       // replaces fd before the next line; nil: nothing is to
 	wake    chan struct{} // 1-slot
 
@@ -131,12 +132,20 @@ func (o *output) keep(p []byte) {
 	o.tail.write(p)
 }
 
-// hold keeps the engine's lines back for so long; see Intent.HoldOutput.
+// hold keeps the engine's lines back from now on, for so long; 0: no longer. See
+// Intent.HoldOutput.
 func (o *output) hold(limit time.Duration) {
-	if limit > 0 {
-		o.holding = true // nobody writes yet
-		time.AfterFunc(limit, o.letGo)
+	if limit <= 0 {
+		o.letGo()
+		return
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.holding = true
+	if o.release != nil {
+		o.release.Stop()
+	}
+	o.release = time.AfterFunc(limit, o.letGo)
 }
 
 // letGo passes on what was held back.
@@ -151,11 +160,13 @@ func (o *output) letGo() {
 	o.poke()
 }
 
-// drop forgets what was held back, if it still is.
-func (o *output) drop() {
+// keepBack lets no time pass on what is held back.
+func (o *output) keepBack() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.held = nil
+	if o.release != nil {
+		o.release.Stop()
+	}
 }
 
 // take is one line of the engine's.

@@ -81,8 +81,9 @@ func TestHeldOutput(t *testing.T) {
 			}
 		}, true},
 		{"asked to end", time.Hour, false, (*output).letGo, true},
-		{"ended by itself", time.Hour, false, (*output).drop, false},
-		{"very much", time.Hour, true, (*output).drop, true},
+		{"ended by itself", time.Hour, false, (*output).keepBack, false},
+		{"ended by itself, and asked for", time.Hour, false, func(o *output) { o.keepBack(); o.hold(0) }, true},
+		{"very much", time.Hour, true, (*output).keepBack, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r, w := twoEnds(t)

@@ -76,7 +76,7 @@ func (k *keeper) do(r *request, reply *frame) error {
 	case opTail:
 		reply.Tail = k.out.last()
 		return nil
-	case opStop, opSignal, opAck, opLog:
+	case opStop, opSignal, opAck, opLog, opHold:
 		if r.Op == opLog && r.from.version < logVersion {
 			return fmt.Errorf("%w: %s needs version %d", ErrUnsupported, r.Op, logVersion)
 		}
@@ -96,6 +96,9 @@ func (k *keeper) obey(r *request) error {
 	switch r.Op {
 	case opAck:
 		return k.ack()
+	case opHold:
+		k.out.hold(r.Grace)
+		return nil
 	case opLog:
 		if err := r.fd.writable(); err != nil {
 			return err

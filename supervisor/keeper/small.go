@@ -13,7 +13,6 @@ import (
 
 // beSmall keeps one keeper per engine affordable.
 func beSmall() {
-	debug.SetGCPercent(20)
 	debug.SetMemoryLimit(16 << 20)
 	if runtime.GOMAXPROCS(0) > 2 {
 		runtime.GOMAXPROCS(2)
@@ -21,6 +20,9 @@ func beSmall() {
 	// A name of its own in ps; "killall stoker" then means the master.
 	_ = os.WriteFile("/proc/self/comm", []byte("stoker-keeper"), 0o600) // nothing depends on it
 }
+
+// beThrifty collects before garbage piles up.
+func beThrifty() { debug.SetGCPercent(20) }
 
 // Shed gives back what the start needed and the rest of the life does not: free
 // heap, and pages of the program, its code and its constants, of which the

@@ -169,7 +169,7 @@ func (o *SpawnOptions) start(path string, lock *os.File) (*os.Process, net.Conn,
 // keeperEnv is next to nothing: the master's environment may hold secrets, and
 // a notify socket or an upgrade's sentinel that mean the master alone.
 func keeperEnv() []string {
-	env := []string{"GOMAXPROCS=2", "GOGC=20"}
+	env := []string{"GOMAXPROCS=2"}
 	for _, key := range []string{"PATH", "GORACE", "GOCOVERDIR", "GOTRACEBACK"} {
 		if v, ok := os.LookupEnv(key); ok {
 			env = append(env, key+"="+v)

@@ -21,10 +21,12 @@ const (
 	slowestRound  = time.Second
 	// firstLook and slowestLook are the pace of taking down who is there: quick
 	// while the tree changes, next to nothing when it does not.
-	firstLook   = 100 * time.Millisecond
+	firstLook   = 250 * time.Millisecond
 	slowestLook = 15 * time.Second
 	// calm is the pace from which on there is little to do.
 	calm = time.Second
+	// youth is when most engines that cannot start have died.
+	youth = 5 * time.Second
 )
 
 // tree is the engine and everything below it, as its parent and subreaper sees
