@@ -64,6 +64,7 @@ type conn struct {
 
 	// Guarded by front.mu.
 	hungUp bool // the client has closed its side
+	lost   bool // and does not read any more either
 	// watched: hungUp will be told. late: it is in front.late. used: it has had a request.
 	watched, late, used bool
 	since               time.Time // idle since

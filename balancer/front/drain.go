@@ -182,13 +182,3 @@ func (c *conn) hurry() {
 	_ = c.SetReadDeadline(now)
 	_ = c.SetWriteDeadline(now.Add(cutGrace))
 }
-
-// clientLeft is told by hangups.
-func (c *conn) clientLeft() {
-	c.front.mu.Lock()
-	defer c.front.mu.Unlock()
-	c.hungUp = true
-	if c.now != nil {
-		c.now.left()
-	}
-}

@@ -24,7 +24,8 @@ import (
 
 var errBroke = errors.New("engine died")
 
-// A hang-up is seen at once, whatever the request is waiting for.
+// A hang-up is seen at once, whatever the request is waiting for; in the middle
+// of an answer of which nothing more comes, after a moment.
 func TestHangUpCancelsWithItsCause(t *testing.T) {
 	waiting := make(chan struct{})
 	cause := make(chan error, 1)
@@ -56,6 +57,9 @@ func TestHangUpCancelsWithItsCause(t *testing.T) {
 		"mid-stream, body unread":   "POST /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
 	} {
 		for _, how := range []string{"close", "reset", "half-close"} {
+			if how == "half-close" && strings.HasPrefix(name, "silent") {
+				continue // it is there: see TestHalfClosedClientIsAnswered
+			}
 			t.Run(name+", "+how, func(t *testing.T) {
 				c := fx.dial(t)
 				c.send(t, request)

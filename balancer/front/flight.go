@@ -18,6 +18,8 @@ type flight struct {
 	exchange.Exchange
 	conn *conn
 	life *life
+	// reply is who writes to a client of HTTP/1.1.
+	reply *answer
 
 	prev, next *flight // in Front.requests
 }
@@ -69,7 +71,7 @@ func (f *Front) enter(q *flight) bool {
 	q.conn.now = q
 	f.watchLate(q.conn)
 	if q.conn.hungUp {
-		q.left()
+		f.doubt(q)
 	}
 	return true
 }

@@ -14,7 +14,8 @@ import (
 // hangups tells of clients that close their side, also while bytes of theirs
 // are still unread. Reading finds a hang-up too, but nothing is read while a
 // request is served but its body: a client that leaves while its prompt waits in
-// a queue, or during a silent prefill, would go unseen.
+// a queue, or during a silent prefill, would go unseen. What else it may mean that
+// a client closes its side: see halfclosed.go.
 //
 // It is an epoll instance that asks for nothing but the end of input, once per
 // connection, so that data costs it nothing. The instance itself is polled by
@@ -91,18 +92,18 @@ func (h *hangups) run() {
 				return false
 			}
 			for _, e := range events[:max(n, 0)] {
-				h.deliver(uint64(uint32(e.Pad))<<32 | uint64(uint32(e.Fd)))
+				h.deliver(uint64(uint32(e.Pad))<<32|uint64(uint32(e.Fd)), e.Events&(unix.EPOLLHUP|unix.EPOLLERR) != 0)
 			}
 		}
 	})
 }
 
-func (h *hangups) deliver(id uint64) {
+func (h *hangups) deliver(id uint64, gone bool) {
 	h.mu.Lock()
 	c := h.conns[id]
 	h.mu.Unlock()
 	if c != nil {
-		c.clientLeft()
+		c.clientLeft(gone)
 	}
 }
 

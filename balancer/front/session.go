@@ -40,7 +40,7 @@ const usualFields = 24
 
 func newSession(c *conn) *session {
 	s := &session{flight: flight{conn: c}}
-	s.body.session, s.answer.session = s, s
+	s.body.session, s.answer.session, s.reply = s, s, &s.answer
 	s.trailersOf = s.body.trailers
 	s.roomOf = s.in.room
 	s.freeIn = func() error { s.in.free(); return nil }
@@ -58,7 +58,7 @@ func (s *session) reset(c *conn) {
 	}
 	clear(fields[:cap(fields)])
 	*s = session{flight: flight{conn: c}, trailersOf: s.trailersOf, roomOf: s.roomOf, freeIn: s.freeIn, next: s.next}
-	s.body.session, s.answer.session = s, s
+	s.body.session, s.answer.session, s.reply = s, s, &s.answer
 	s.head.Fields = fields[:0]
 }
 
