@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"stoker/balancer/tokens"
 	"stoker/internal/http1"
 )
 
@@ -26,12 +27,22 @@ func (a *attempt) measure(r *http1.Response) {
 // countTokens adds what was counted, if anything.
 func (j *journey) countTokens() {
 	c, ok := j.a.meter.End()
-	if !ok {
-		return
-	}
 	model := ""
 	if ahead := &j.a.ahead; ahead.asked && ahead.err == nil {
 		model = ahead.value.Text
 	}
-	j.b.tokens.Observe(j.l.pool.Name(), model, j.x.Record.Start, &c)
+	if ok {
+		j.b.tokens.Observe(j.l.pool.Name(), model, j.x.Record.Start, &c)
+	}
+	r := &j.x.Record
+	if len(r.Moves) == 0 && r.NotMoved == "" {
+		return
+	}
+	if model == "" {
+		model = c.Model
+	}
+	if model == "" && j.s != nil { // they are not counted
+		model = j.s.events.Model()
+	}
+	r.Model = j.b.tokens.ObserveMoves(j.l.pool.Name(), model, tokens.Moves{Moved: len(r.Moves), Broken: r.NotMoved != "", Replayed: r.ReplayedEvents})
 }

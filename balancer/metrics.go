@@ -127,15 +127,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		moved: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stoker_streams_migrated_total",
 			Help: "Streams that went on after their worker had failed them, by how (replay, continue, or tail where no other worker was needed) and why.",
-		}, []string{"pool", "mode", "reason"}),
+		}, []string{"pool", "model", "mode", "reason"}),
 		notMoved: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stoker_stream_migrations_failed_total",
 			Help: "Streams that broke since nobody could go on with them, by why.",
-		}, []string{"pool", "reason"}),
+		}, []string{"pool", "model", "reason"}),
 		replayed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stoker_replayed_tokens_total",
 			Help: "Tokens, counted as events, that workers computed again and clients had had.",
-		}, pool),
+		}, []string{"pool", "model"}),
 		queued: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "stoker_queue_wait_seconds",
 			Help:    "Time that requests waited for an upstream; next to 0 for those that did not.",
@@ -196,13 +196,13 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 		m.retries.WithLabelValues(r.Pool, reason).Inc()
 	}
 	for _, move := range r.Moves {
-		m.moved.WithLabelValues(r.Pool, move.Mode, move.Reason).Inc()
+		m.moved.WithLabelValues(r.Pool, r.Model, move.Mode, move.Reason).Inc()
 	}
 	if r.NotMoved != "" {
-		m.notMoved.WithLabelValues(r.Pool, r.NotMoved).Inc()
+		m.notMoved.WithLabelValues(r.Pool, r.Model, r.NotMoved).Inc()
 	}
 	if r.ReplayedEvents > 0 {
-		m.replayed.WithLabelValues(r.Pool).Add(float64(r.ReplayedEvents))
+		m.replayed.WithLabelValues(r.Pool, r.Model).Add(float64(r.ReplayedEvents))
 	}
 	if r.BudgetExhausted {
 		p.exhausted.Inc()

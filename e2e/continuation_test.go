@@ -319,6 +319,9 @@ func TestDrainMovesStreams(t *testing.T) {
 	if n := m.metric("stoker_streams_migrated_total", `reason="drained"`); n < 4 {
 		t.Errorf("%v streams were moved", n)
 	}
+	if table := m.statusTable(); !regexp.MustCompile(`(?m)^p +\S+ .* [1-9]\d* +0 +[1-9]\d*$`).MatchString(table) {
+		t.Errorf("what has moved is not shown:\n%s", table)
+	}
 	if n := len(m.crashIDs()); n != 0 {
 		t.Errorf("%d crash reports", n)
 	}

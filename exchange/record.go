@@ -90,6 +90,8 @@ type Record struct {
 	// is why it did not, in one word; empty: it did, or need not.
 	Moves    []Move
 	NotMoved string
+	// Model is that of a stream whose worker failed it, as metrics call it.
+	Model string
 	// ReplayedEvents were held back since the client had had them.
 	ReplayedEvents int
 	// Queued is how long the request waited for a place.

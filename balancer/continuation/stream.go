@@ -110,6 +110,15 @@ func NewStream(r *Request, p Profile, limit int64, budget *Budget) *Stream {
 // First is the request as it is sent first, and each time that it is repeated.
 func (s *Stream) First() []byte { return s.request.body }
 
+// Model is the request's word for it.
+func (s *Stream) Model() string {
+	var d document
+	if !d.parse(s.request.body, 1) {
+		return ""
+	}
+	return d.text(d.get(0, "model"))
+}
+
 // Close gives back what it held.
 func (s *Stream) Close() { s.journal.release() }
 

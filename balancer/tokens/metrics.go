@@ -37,6 +37,8 @@ type sums struct {
 	answers                       atomic.Uint64
 	cached, read, unsaid, written atomic.Uint64
 	first, gaps                   histogram
+
+	moves, broken, replayed atomic.Uint64
 }
 
 // NewMetrics registers them with r, once per registry.
@@ -95,10 +97,7 @@ func (m *Metrics) Observe(pool, model string, start time.Time, c *Count) {
 	if model == "" {
 		model = c.Model
 	}
-	if !(*m.known.Load())[model] {
-		model = Other
-	}
-	s := m.of(key{pool, model})
+	s := m.of(key{pool, m.name(model)})
 	s.answers.Add(1)
 	s.written.Add(uint64(c.Completion))
 	if c.Cached < 0 {
@@ -111,6 +110,38 @@ func (m *Metrics) Observe(pool, model string, start time.Time, c *Count) {
 		s.first.add(c.First.Sub(start))
 		s.gaps.merge(&c.Gaps)
 	}
+}
+
+// Moves are what has happened to one stream whose worker failed it.
+type Moves struct {
+	// Moved is how often another went on, Broken whether none could in the end.
+	Moved  int
+	Broken bool
+	// Replayed are the tokens, counted as events, that were computed again.
+	Replayed int
+}
+
+// ObserveMoves adds them, and returns what the model is called in metrics.
+func (m *Metrics) ObserveMoves(pool, model string, moves Moves) string {
+	if m == nil {
+		return Other
+	}
+	model = m.name(model)
+	s := m.of(key{pool, model})
+	s.moves.Add(uint64(moves.Moved))
+	s.replayed.Add(uint64(moves.Replayed))
+	if moves.Broken {
+		s.broken.Add(1)
+	}
+	return model
+}
+
+// name is a model's, or Other.
+func (m *Metrics) name(model string) string {
+	if (*m.known.Load())[model] {
+		return model
+	}
+	return Other
 }
 
 func (m *Metrics) of(k key) *sums {
@@ -173,6 +204,11 @@ type Summary struct {
 	FirstTokenP90    float64 `json:"first_token_p90_ms"`
 	BetweenTokensP50 float64 `json:"between_tokens_p50_ms"`
 	BetweenTokensP90 float64 `json:"between_tokens_p90_ms"`
+	// Migrated is how often a stream went on with another worker, and
+	// MigrationsFailed how many could not; ReplayedTokens were computed again for it.
+	Migrated         uint64 `json:"migrated"`
+	MigrationsFailed uint64 `json:"migrations_failed"`
+	ReplayedTokens   uint64 `json:"replayed_tokens"`
 }
 
 // Summaries are all there are, by pool and model.
@@ -187,6 +223,7 @@ func (m *Metrics) Summaries() []Summary {
 			Pool: k.pool, Model: k.model, Answers: s.answers.Load(), PromptTokens: cached + read + s.unsaid.Load(), CompletionTokens: s.written.Load(),
 			FirstTokenP50: ms(s.first.quantile(.5)), FirstTokenP90: ms(s.first.quantile(.9)),
 			BetweenTokensP50: ms(s.gaps.quantile(.5)), BetweenTokensP90: ms(s.gaps.quantile(.9)),
+			Migrated: s.moves.Load(), MigrationsFailed: s.broken.Load(), ReplayedTokens: s.replayed.Load(),
 		}
 		if cached+read > 0 {
 			share := float64(cached) / float64(cached+read)

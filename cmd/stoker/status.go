@@ -151,7 +151,7 @@ func printTokens(w io.Writer, all []tokens.Summary) error {
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "POOL\tMODEL\tANSWERS\tPROMPT TOKENS\tCACHED\tTOKENS\tFIRST TOKEN P50\tP90\tBETWEEN TOKENS P50\tP90")
+	fmt.Fprintln(t, "POOL\tMODEL\tANSWERS\tPROMPT TOKENS\tCACHED\tTOKENS\tFIRST TOKEN P50\tP90\tBETWEEN TOKENS P50\tP90\tSTREAMS MOVED\tBROKEN\tTOKENS REPLAYED")
 	ms := func(n float64) string {
 		if n == 0 {
 			return "-"
@@ -163,8 +163,8 @@ func printTokens(w io.Writer, all []tokens.Summary) error {
 		if one.CachedShare != nil {
 			cached = fmt.Sprintf("%.0f %%", 100**one.CachedShare)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%d\t%s\t%s\t%s\t%s\n", one.Pool, one.Model, one.Answers, one.PromptTokens, cached, one.CompletionTokens,
-			ms(one.FirstTokenP50), ms(one.FirstTokenP90), ms(one.BetweenTokensP50), ms(one.BetweenTokensP90))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", one.Pool, one.Model, one.Answers, one.PromptTokens, cached, one.CompletionTokens,
+			ms(one.FirstTokenP50), ms(one.FirstTokenP90), ms(one.BetweenTokensP50), ms(one.BetweenTokensP90), one.Migrated, one.MigrationsFailed, one.ReplayedTokens)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("print status: %w", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 
@@ -137,7 +137,7 @@ func ask(ctx context.Context, address string, secure bool) error {
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
-	if err == nil && (response.StatusCode != http.StatusOK || !strings.HasPrefix(string(body), `{"text":`)) {
+	if err == nil && (response.StatusCode != http.StatusOK || !bytes.Equal(body, loop.SmallBody())) {
 		err = fmt.Errorf("status %d, %d bytes", response.StatusCode, len(body))
 	}
 	return err

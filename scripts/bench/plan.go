@@ -24,9 +24,9 @@ type work struct {
 	upstreams  int
 	// resident: memory is what is measured, not time.
 	resident bool
-	// ours: only stoker is measured.
-	ours bool
-	goal string
+	// ours: only stoker is measured. moves: and stoker with streams that may move.
+	ours, moves bool
+	goal        string
 }
 
 // makePlan lists what is measured.
@@ -84,6 +84,12 @@ func allWorks(o options) []work {
 			order: loop.Order{Work: loop.Stream, Conns: n, Events: 0.1},
 		})
 	}
+	for _, rate := range []float64{50, 10} {
+		all = append(all, work{
+			name: fmt.Sprintf("tokens that could go on elsewhere, %d streams × %v/s", int(10000/rate), rate), unit: "event", ours: true, moves: true,
+			goal: "replay at most 1.10 of plain", order: loop.Order{Work: loop.Stream, Conns: int(10000 / rate), Events: rate, Tokens: true},
+		})
+	}
 	for _, n := range []int{4, 32, 256} {
 		all = append(all, work{
 			name: fmt.Sprintf("choosing among %d upstreams", n), unit: "request", ours: true, upstreams: n,
@@ -97,7 +103,7 @@ func allWorks(o options) []work {
 func (w *work) measureAll(ctx context.Context, load *loadProcess, dir string, subjects []subject, r *report) error {
 	for _, s := range subjects {
 		// Without a proxy nobody has memory to measure, or ends a connection.
-		if w.ours && !s.ours || s.command == nil && (w.resident || w.tool != nil || w.order.Work == loop.Close) {
+		if w.ours && !s.ours || s.moves && !w.moves || s.command == nil && (w.resident || w.tool != nil || w.order.Work == loop.Close) {
 			continue
 		}
 		one, err := w.measure(ctx, load, dir, s)

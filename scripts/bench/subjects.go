@@ -15,6 +15,8 @@ import (
 type subject struct {
 	name string
 	ours bool
+	// moves: its streams may change their worker.
+	moves bool
 	// command writes a configuration and returns how to start it; nil for none:
 	// the load goes to an engine.
 	command func(setup) ([]string, error)
@@ -49,6 +51,7 @@ func findSubjects(ctx context.Context, o options) ([]subject, error) {
 	}{
 		{stokerName, stoker, "--version", stokerConfig("")},
 		{"stoker, recorder off", stoker, "--version", stokerConfig("recorder.enabled = false\n")},
+		{migrateName, stoker, "--version", stokerPool("migrate = \"replay\"\n")},
 		{"nginx", "nginx", "-v", nginxConfig},
 		{"HAProxy", "haproxy", "-v", haproxyConfig},
 		{"Caddy", "caddy", "version", caddyConfig},
@@ -68,7 +71,7 @@ func findSubjects(ctx context.Context, o options) ([]subject, error) {
 			fmt.Fprintf(os.Stderr, "%s is not installed and will be missing from the report\n", c.name)
 			continue
 		}
-		s := subject{name: c.name, ours: ours, version: version(ctx, path, c.flag)}
+		s := subject{name: c.name, ours: ours, moves: c.name == migrateName, version: version(ctx, path, c.flag)}
 		if c.name == "ReverseProxy" {
 			s.version = "net/http/httputil, tuned: scripts/bench/reverseproxy.go"
 		}
@@ -95,18 +98,26 @@ func version(ctx context.Context, program, flag string) string {
 	return line
 }
 
-const stokerName = "stoker"
+const (
+	stokerName  = "stoker"
+	migrateName = "stoker, migrate = replay"
+)
 
 // isUnix: a transport is told by its address.
 func isUnix(upstream string) bool { return strings.HasPrefix(upstream, "/") }
 
-func stokerConfig(more string) func(setup) (text string, args []string) {
+func stokerConfig(more string) func(setup) (text string, args []string) { return stokerBoth(more, "") }
+
+func stokerPool(more string) func(setup) (text string, args []string) { return stokerBoth("", more) }
+
+// stokerBoth is a configuration with more of it, for all and for its pool.
+func stokerBoth(more, pool string) func(setup) (text string, args []string) {
 	return func(o setup) (text string, args []string) {
 		listen := fmt.Sprintf("listen = [%q]\n", o.address)
 		if o.tls != nil {
 			listen = fmt.Sprintf("listen_tls = [%q]\ntls.certificates = [{cert = %q, key = %q}]\n", o.address, o.tls.cert, o.tls.key)
 		}
-		text = listen + fmt.Sprintf("run_dir = %q\naccess_log = \"off\"\n%s[[pools]]\nname = \"bench\"\n", filepath.Join(o.dir, "run"), more)
+		text = listen + fmt.Sprintf("run_dir = %q\naccess_log = \"off\"\n%s[[pools]]\nname = \"bench\"\n%s", filepath.Join(o.dir, "run"), more, pool)
 		for _, u := range o.upstreams {
 			if isUnix(u) {
 				u = "unix:" + u

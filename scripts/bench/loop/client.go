@@ -72,7 +72,11 @@ func (o *Order) request() []byte {
 			among = 0
 		}
 		period := int64(float64(time.Second) / o.Events)
-		return append(fmt.Appendf(nil, post, "/stream/"+strconv.FormatInt(period, 10)+"/"+strconv.Itoa(among), "", len(smallBody)), smallBody...)
+		path := "/stream/"
+		if o.Tokens {
+			path = tokensPath + path
+		}
+		return append(fmt.Appendf(nil, post, path+strconv.FormatInt(period, 10)+"/"+strconv.Itoa(among), "", len(smallBody)), smallBody...)
 	case Close:
 		return append(fmt.Appendf(nil, post, "/small", "Connection: close\r\n", len(smallBody)), smallBody...)
 	case Small:

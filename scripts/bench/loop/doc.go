@@ -37,6 +37,8 @@ type Order struct {
 	// the same moment.
 	Events  float64
 	Aligned bool
+	// Tokens: the streams are asked for as a chat's answer, which they look like in any case.
+	Tokens bool
 	// Warm is how long the load runs before it is measured.
 	Warm, Duration time.Duration
 }
@@ -81,16 +83,20 @@ type Result struct {
 
 const smallLen = 1024
 
+// smallBegin makes it a request for a stream, to whom that means something.
+const smallBegin = `{"stream":true,"temperature":0,"text":`
+
 // SmallBody is the body of a small request, and of its answer: others are wrong.
 func SmallBody() []byte { return smallBody }
 
 var (
-	smallBody   = []byte(fmt.Sprintf("{\"text\":%q}", strings.Repeat("x", smallLen-len(`{"text":""}`))))
+	smallBody   = []byte(fmt.Sprintf("%s%q}", smallBegin, strings.Repeat("x", smallLen-len(smallBegin+`""}`))))
 	smallAnswer = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(smallBody), smallBody)
 	streamHead  = []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n")
 
-	eventBefore = []byte(`data: {"id":"chatcmpl-0123456789","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[{"index":0,"delta":{"content":" token"},"finish_reason":null}],"t":`)
-	eventAfter  = []byte("}\n\n")
+	// The moment is the token: all else of an event is the same each time, as with real engines.
+	eventBefore = []byte(`data: {"id":"chatcmpl-0123456789","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[{"index":0,"delta":{"content":" `)
+	eventAfter  = []byte("\"},\"finish_reason\":null}]}\n\n")
 
 	// pattern is what large bodies are made of, again and again. Its length is
 	// a prime, so that a piece that is lost or doubled cannot fit by chance.
