@@ -22,25 +22,32 @@ import (
 // and the client's sink, and notes what passes; all attempts of one request
 // share it, since only the first answer that begins can be sent.
 type attempt struct {
+	carried
+	// What is of use to the next request, too.
+	fields     http1.Fields         // of head, ours
+	pass       guard.Pass           // what the guard has granted
+	meter      tokens.Meter         // of the answer
+	prefix     upstream.Prefix      // of the prompt, where the pool goes by that
+	ending     *continuation.Ending // of a stream of tokens; made at the first
+	trailersOf func() http1.Fields  // trailers, bound once
+}
+
+// carried is what an attempt has of its request alone.
+type carried struct {
 	x      *exchange.Exchange
 	record *recorder.Recording // nil: nothing is recorded
 	begun  bool
 	head   http1.Response
-	fields http1.Fields // of head, ours
-	body   limitedBody  // of the request, where its length is not known
-	// trailersFrom are the client's trailers; trailersOf is trailers, bound once.
-	trailersFrom, trailersOf func() http1.Fields
+	body   limitedBody // of the request, where its length is not known
+	// trailersFrom are the client's trailers.
+	trailersFrom func() http1.Fields
 
-	journey journey    // of the request, here for the room alone
-	pass    guard.Pass // what the guard has granted
-	table   *table     // by which the request is carried
-	route   *route     // nil until it is found
+	journey journey // of the request, here for the room alone
+	table   *table  // by which the request is carried
+	route   *route  // nil until it is found
 	ahead   ahead
-	meter   tokens.Meter         // of the answer
-	ending  *continuation.Ending // of a stream of tokens; made at the first, and kept
-	ends    bool                 // ending says whether the answer is whole
-	short   bool                 // it was not
-	prefix  upstream.Prefix      // of the prompt, where the pool goes by that
+	ends    bool // ending says whether the answer is whole
+	short   bool // it was not
 	// target is what the client asked for, where the engine is asked for another.
 	target string
 	cookie string // that the client is given, see Affinity
@@ -79,7 +86,8 @@ func (b *Balancer) free(a *attempt) {
 	a.record.End(a.x)
 	a.pass.Leave(a.x)
 	clear(a.fields)
-	*a = attempt{trailersOf: a.trailersOf, fields: a.fields[:0], pass: a.pass, prefix: a.prefix[:0], meter: a.meter, ending: a.ending}
+	a.carried = carried{}
+	a.fields, a.prefix = a.fields[:0], a.prefix[:0]
 	b.attempts.Put(a)
 }
 

@@ -187,20 +187,29 @@ func (b *Balancer) Serve(ctx context.Context, x *exchange.Exchange) {
 
 // carry is a request's way, and says how it ended. What finds the way has
 // returned before anybody waits for an answer: a stream that is open for minutes
-// has nothing of it on its stack.
+// has nothing of it on its stack, which fits into 4 KiB for that (a test holds it).
 func (b *Balancer) carry(ctx context.Context, x *exchange.Exchange, a *attempt) verdict {
+	if v, goes := b.depart(ctx, x, a); !goes {
+		return v
+	}
+	return a.journey.deliver(ctx)
+}
+
+// depart begins x's journey, or says how x has ended.
+func (b *Balancer) depart(ctx context.Context, x *exchange.Exchange, a *attempt) (v verdict, goes bool) {
 	l, v := b.lead(ctx, x, a)
 	if l == nil {
-		return v
+		return v, false
 	}
 	d, err := dueOf(x)
 	if err != nil {
-		return classify(err)
+		return classify(err), false
 	}
+	a.journey.due = d
 	if err := a.begin(b, x, l); err != nil {
-		return classify(err)
+		return classify(err), false
 	}
-	return a.journey.deliver(ctx, d)
+	return v, true
 }
 
 // lead finds out whether x may be carried, and which way. Without a lane it has
@@ -271,88 +280,83 @@ func (a *attempt) begin(b *Balancer, x *exchange.Exchange, l *lane) (err error) 
 }
 
 // deliver takes the request to a member, by the time when it is due.
-func (j *journey) deliver(ctx context.Context, d due) (v verdict) {
-	l := j.l
-	l.inFlight.Add(1)
-	defer l.inFlight.Add(-1)
-	ctx, wait, cancel := d.limit(ctx, l.rules.MinRemaining)
-	defer cancel()
-	defer func() {
-		j.leave()
-		j.endStream()
-		j.countTokens()
-		l.ward.end(j.e, v.isWell() && j.a.head.Status < http.StatusInternalServerError)
-	}()
+func (j *journey) deliver(ctx context.Context) verdict {
+	j.l.inFlight.Add(1)
+	ctx, wait, cancel := j.due.limit(ctx, j.l.rules.MinRemaining)
+	defer j.end(cancel)
 	if err := j.beginStream(); err != nil {
-		return classify(err)
+		j.last = classify(err)
+	} else {
+		j.last = j.travel(ctx, wait)
 	}
-	return j.travel(ctx, wait, d)
+	return j.last
+}
+
+// end is the journey's, whose contexts cancel ends.
+func (j *journey) end(cancel func()) {
+	defer j.l.inFlight.Add(-1)
+	defer cancel()
+	if j.retrying {
+		j.l.endRetry()
+	}
+	j.leave()
+	j.endStream()
+	j.countTokens()
+	j.l.ward.end(j.e, j.last.isWell() && j.a.head.Status < http.StatusInternalServerError)
 }
 
 // travel tries members until one has answered, or no other may be tried.
-func (j *journey) travel(ctx, wait context.Context, d due) verdict {
-	x, l := j.x, j.l
-	var before verdict
+func (j *journey) travel(ctx, wait context.Context) verdict {
 	for {
 		lease, err := j.admit(wait)
 		if err != nil {
-			return j.stranded(before, err)
+			return j.stranded(err)
 		}
-		d.passOn(x.Request.Fields)
+		j.due.passOn(j.x.Request.Fields)
 		v := j.try(ctx, lease)
-		j.b.report(x, v)
-		if j.s.concerns(&v) {
-			again, end := j.s.next(v)
-			if !again {
-				return end
-			}
-			j.want.Failed, before = lease, v
-			continue
+		if end, over := j.arrive(lease, v); over {
+			return end
 		}
-		if !v.retry || x.Record.Attempts >= l.rules.Attempts {
-			return v
-		}
-		if len(x.Record.Retries) == 0 { // the budget counts requests
-			if !l.mayRetry(&l.rules, &v) {
-				x.Record.BudgetExhausted = true
-				return v
-			}
-			defer l.endRetry()
-		}
-		x.Record.Retries = append(x.Record.Retries, v.code)
-		j.want.Failed, before = lease, v
 	}
+}
+
+// arrive says whether a member's verdict is the end, and which.
+func (j *journey) arrive(lease Lease, v verdict) (end verdict, over bool) {
+	j.b.report(j.x, v)
+	if j.s.concerns(&v) {
+		if again, end := j.s.next(v); !again {
+			return end, true
+		}
+	} else if !j.mayRetry(&v) {
+		return v, true
+	}
+	j.want.Failed, j.last = lease, v
+	return v, false
+}
+
+// mayRetry says whether the request may be tried on another member.
+func (j *journey) mayRetry(v *verdict) bool {
+	record := &j.x.Record
+	if !v.retry || record.Attempts >= j.l.rules.Attempts {
+		return false
+	}
+	if !j.retrying { // the budget counts requests
+		if !j.l.mayRetry(&j.l.rules, v) {
+			record.BudgetExhausted = true
+			return false
+		}
+		j.retrying = true
+	}
+	record.Retries = append(record.Retries, v.code)
+	return true
 }
 
 // stranded is the end of a request that finds no place. Who has been on an engine
 // that died is told of that: it is what has happened to it.
-func (j *journey) stranded(before verdict, err error) verdict {
+func (j *journey) stranded(err error) verdict {
 	v := classify(err)
-	if before.died && (v.outcome == exchange.OutcomeUnavailable || v.outcome == exchange.OutcomeQueueFull || v.outcome == exchange.OutcomeQueueTimeout) {
-		return before
-	}
-	return v
-}
-
-// try lets one member answer, and lets its pool know how that went.
-func try(ctx context.Context, lease Lease, j *journey) verdict {
-	x, a := j.x, j.a
-	x.Record.Attempts++
-	x.Record.Worker = lease.Name()
-	a.record.Try(x.Record.Pool, lease.Name())
-	if a.trace != nil {
-		a.trace.Try(x, addressOf(lease))
-	}
-	v := classify(j.do(ctx, lease))
-	a.trace.Tried(a.head.Status, v.code, v.err)
-	a.record.Tried(v.err, isFault(v.err))
-	switch {
-	case v.refused:
-		lease.Refused()
-	case v.blame:
-		lease.Failed()
-	case v.isWell() && a.head.Status < http.StatusInternalServerError:
-		lease.Answered()
+	if j.last.died && (v.outcome == exchange.OutcomeUnavailable || v.outcome == exchange.OutcomeQueueFull || v.outcome == exchange.OutcomeQueueTimeout) {
+		return j.last
 	}
 	return v
 }

@@ -30,8 +30,8 @@ type fakePool struct {
 
 func (p *fakePool) Name() string { return p.name }
 
-func (p *fakePool) Acquire(ctx context.Context, want Want) (Lease, error) {
-	p.wants = append(p.wants, want)
+func (p *fakePool) Acquire(ctx context.Context, want *Want) (Lease, error) {
+	p.wants = append(p.wants, *want)
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}

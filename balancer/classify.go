@@ -31,14 +31,20 @@ const (
 
 // verdict is what is to be done about the end of an attempt. It is small: whoever
 // waits for a stream's end has room for one on its stack, and with all that a
-// client is told in it they were a third of what each open stream took there.
+// client is told in it they were a third of what each open stream took there. With
+// more than four fields the compiler would keep each copy in memory, too.
 type verdict struct {
 	*ending
+	marks
+	err error
+}
+
+// marks are what an ending means for the member and for the request's next attempt.
+type marks struct {
 	retry   bool // another member may be tried: this one had nothing of the request
 	refused bool // nobody listens there: the member leaves the pool at once
 	blame   bool // the member's fault
 	died    bool // the member's engine died with the request on it
-	err     error
 }
 
 // ending is how a request ends.
@@ -226,7 +232,7 @@ func gone() verdict {
 }
 
 func broken(status int, kind, code, message string) verdict {
-	return verdict{blame: true, ending: &ending{
+	return verdict{marks: marks{blame: true}, ending: &ending{
 		outcome: exchange.OutcomeUpstreamError, status: status, kind: kind, code: code, message: message,
 	}}
 }

@@ -90,7 +90,7 @@ func newLane(pool Pool, rules Rules) *lane {
 
 // acquire claims a place; the wait for it is added to the record. A request
 // whose time is over is not passed on even if somebody could serve.
-func (l *lane) acquire(ctx context.Context, x *exchange.Exchange, want Want) (Lease, error) {
+func (l *lane) acquire(ctx context.Context, x *exchange.Exchange, want *Want) (Lease, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

@@ -38,11 +38,11 @@ func (h *herd) arrive() {
 
 // funcPool gives leases as acquire says; any number at once.
 type funcPool struct {
-	acquire func(ctx context.Context, want Want) (Lease, error)
+	acquire func(ctx context.Context, want *Want) (Lease, error)
 }
 
 func (p funcPool) Name() string { return "p" }
-func (p funcPool) Acquire(ctx context.Context, want Want) (Lease, error) {
+func (p funcPool) Acquire(ctx context.Context, want *Want) (Lease, error) {
 	return p.acquire(ctx, want)
 }
 
@@ -90,7 +90,7 @@ func TestRetryBudget(t *testing.T) {
 					return answers(ctx, x, sink)
 				})
 				b := newBalancer(t, Options{
-					Pools: []Pool{funcPool{func(_ context.Context, want Want) (Lease, error) {
+					Pools: []Pool{funcPool{func(_ context.Context, want *Want) (Lease, error) {
 						if want.Failed != nil {
 							return second, nil
 						}
@@ -221,7 +221,7 @@ func TestDeadlines(t *testing.T) {
 					}
 					return slowAnswer(ctx, sink, tt.begin, service)
 				})
-				pool := funcPool{func(ctx context.Context, _ Want) (Lease, error) {
+				pool := funcPool{func(ctx context.Context, _ *Want) (Lease, error) {
 					select {
 					case <-time.After(tt.wait):
 						return engine, nil

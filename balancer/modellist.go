@@ -189,7 +189,7 @@ func (l listed) named(id string) json.RawMessage {
 
 // models asks a member of the pool for its models, with the key of x.
 func (l *lane) models(ctx context.Context, x *exchange.Exchange) ([]listed, error) {
-	lease, err := l.pool.Acquire(ctx, Want{})
+	lease, err := l.pool.Acquire(ctx, &Want{})
 	if err != nil {
 		return nil, err
 	}

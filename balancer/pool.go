@@ -14,7 +14,7 @@ type Pool interface {
 	Name() string
 	// Acquire claims one place, and waits for one as long as the pool's queue
 	// allows. Errors: those of upstream.Pool.Acquire.
-	Acquire(ctx context.Context, want Want) (Lease, error)
+	Acquire(ctx context.Context, want *Want) (Lease, error)
 }
 
 // Want says which place a request wants.
@@ -72,19 +72,9 @@ func Over(p *upstream.Pool) Pool { return over{p} }
 type over struct{ *upstream.Pool }
 
 // Acquire implements Pool.
-func (o over) Acquire(ctx context.Context, want Want) (Lease, error) {
+func (o over) Acquire(ctx context.Context, want *Want) (Lease, error) {
 	if want.Alone {
-		began := time.Now()
-		defer func() {
-			if want.Queued != nil {
-				*want.Queued += time.Since(began)
-			}
-		}()
-		m, err := o.AcquireAlone(ctx, upstream.WantAlone{Patience: want.Patience, Shared: want.Shared})
-		if err != nil {
-			return nil, err
-		}
-		return m, nil
+		return o.alone(ctx, want)
 	}
 	avoid, _ := want.Failed.(*upstream.Member) // nil at the first attempt
 	m, err := o.Pool.Acquire(ctx, upstream.Want{
@@ -93,6 +83,21 @@ func (o over) Acquire(ctx context.Context, want Want) (Lease, error) {
 	})
 	if err != nil {
 		return nil, err // not m: a nil *Member in a Lease is no nil Lease
+	}
+	return m, nil
+}
+
+// alone claims a member apart from others.
+func (o over) alone(ctx context.Context, want *Want) (Lease, error) {
+	began := time.Now()
+	defer func() {
+		if want.Queued != nil {
+			*want.Queued += time.Since(began)
+		}
+	}()
+	m, err := o.AcquireAlone(ctx, upstream.WantAlone{Patience: want.Patience, Shared: want.Shared})
+	if err != nil {
+		return nil, err
 	}
 	return m, nil
 }

@@ -217,7 +217,7 @@ func TestFewRoutesCostNothing(t *testing.T) {
 	for _, routes := range []int{0, 1, 300} {
 		b := newBalancer(t, manyRoutes(routes))
 		x := newExchange(&fakeSink{})
-		a := &attempt{x: x}
+		a := &attempt{carried: carried{x: x}}
 		table := b.table.Load()
 		if n := testing.AllocsPerRun(100, func() {
 			q := ask(&x.Request, a)
@@ -255,7 +255,7 @@ func BenchmarkRoutes(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			table := newBalancer(b, manyRoutes(n)).table.Load()
 			x := newExchange(&fakeSink{})
-			a := &attempt{x: x}
+			a := &attempt{carried: carried{x: x}}
 			b.ReportAllocs()
 			for b.Loop() {
 				q := ask(&x.Request, a)
@@ -327,7 +327,7 @@ func TestModelListIsKept(t *testing.T) {
 		var asked int
 		var keys []string
 		up := &fakeMember{name: "u", do: listing(`{"data":[{"id":"a","object":"model"},{"id":"hidden"},{"id":"b"}]}`, &asked, &keys)}
-		down := funcPool{func(ctx context.Context, _ Want) (Lease, error) {
+		down := funcPool{func(ctx context.Context, _ *Want) (Lease, error) {
 			<-ctx.Done() // as a queue for an engine that loads
 			return nil, context.Cause(ctx)
 		}}
@@ -388,7 +388,7 @@ func BenchmarkReadAhead(b *testing.B) {
 					_, _ = io.Copy(io.Discard, x.Body)
 					return answers(ctx, x, sink)
 				}}
-				o := byModelRoutes(funcPool{func(context.Context, Want) (Lease, error) { return drop, nil }})
+				o := byModelRoutes(funcPool{func(context.Context, *Want) (Lease, error) { return drop, nil }})
 				o.MaxAhead = 2 << 20
 				if !looked {
 					o.Routes = []config.Route{{Path: "/v1", Pool: "p", Rewrite: "/v2"}}

@@ -165,7 +165,7 @@ type simPool struct{ w *world }
 
 func (p simPool) Name() string { return "p" }
 
-func (p simPool) Acquire(ctx context.Context, want Want) (Lease, error) {
+func (p simPool) Acquire(ctx context.Context, want *Want) (Lease, error) {
 	if f, ok := want.Failed.(simLease); ok {
 		want.Failed = f.Lease
 	}

@@ -379,7 +379,7 @@ type leavingPool struct {
 	leave chan func() bool
 }
 
-func (p leavingPool) Acquire(ctx context.Context, want Want) (Lease, error) {
+func (p leavingPool) Acquire(ctx context.Context, want *Want) (Lease, error) {
 	l, err := p.fakePool.Acquire(ctx, want)
 	if err != nil {
 		return nil, err

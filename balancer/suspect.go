@@ -69,11 +69,15 @@ type journey struct {
 	a    *attempt
 	e    *evidence // nil: the pool is not watched
 	want Want
+	due  due
 	s    *stream // nil: it is none that could change its worker
 	// held is the body, where it was read to find that out.
 	held *heldBody
 	// again: a suspect may be tried once more.
 	again bool
+	// last is the verdict on the last attempt; retrying: the lane counts one more.
+	last     verdict
+	retrying bool
 	// done ends a suspect's turn; nil: it has none.
 	done func()
 	// queued: it is one of the lane's suspects.
@@ -90,8 +94,13 @@ type journey struct {
 func (j *journey) admit(wait context.Context) (Lease, error) {
 	j.want.Alone, j.want.Shared = false, false
 	if j.e == nil || !j.b.court.Alert() {
-		return j.l.acquire(wait, j.x, j.want)
+		return j.l.acquire(wait, j.x, &j.want)
 	}
+	return j.admitJudged(wait)
+}
+
+// admitJudged is admit while anybody is under suspicion.
+func (j *journey) admitJudged(wait context.Context) (Lease, error) {
 	if err := j.e.read(); err != nil {
 		return nil, &upstream.Failure{Op: upstream.OpClientBody, Err: err}
 	}
@@ -106,7 +115,7 @@ func (j *journey) admit(wait context.Context) (Lease, error) {
 			j.want.Shared, j.want.Patience = true, 0 // most likely somebody just killed the worker
 		}
 	}
-	return j.l.acquire(wait, j.x, j.want)
+	return j.l.acquire(wait, j.x, &j.want)
 }
 
 // stand asks the court, and waits for its turn if it is under suspicion.
@@ -178,13 +187,48 @@ func (j *journey) leave() {
 // before that was known: both had then been on two engines that died, and
 // nobody could be convicted.
 func (j *journey) try(ctx context.Context, lease Lease) verdict {
-	defer lease.Release()
 	j.lease = lease
-	defer j.relieve()
+	defer j.giveBack()
+	life := j.setOut(lease)
+	v := classify(j.do(ctx, lease))
+	return j.learn(ctx, life, v)
+}
+
+func (j *journey) giveBack() {
+	defer j.lease.Release()
+	j.relieve()
+}
+
+// setOut is what precedes a member's answer. What a stream has on its stack while
+// it waits it has for minutes, so that all but the wait is in functions apart.
+func (j *journey) setOut(lease Lease) *upstream.Life {
 	life := lifeOf(lease)
 	j.l.ward.try(j.e, lease.Name())
 	j.keep(lease)
-	v := try(ctx, lease, j)
+	x, a := j.x, j.a
+	x.Record.Attempts++
+	x.Record.Worker = lease.Name()
+	a.record.Try(x.Record.Pool, lease.Name())
+	if a.trace != nil {
+		a.trace.Try(x, addressOf(lease))
+	}
+	return life
+}
+
+// learn is what follows it, and lets the pool know how it went.
+func (j *journey) learn(ctx context.Context, life *upstream.Life, v verdict) verdict {
+	a := j.a
+	a.trace.Tried(a.head.Status, v.code, v.err)
+	a.record.Tried(v.err, isFault(v.err))
+	well := v.isWell() && a.head.Status < http.StatusInternalServerError
+	switch {
+	case v.refused:
+		j.lease.Refused()
+	case v.blame:
+		j.lease.Failed()
+	case well:
+		j.lease.Answered()
+	}
 	if j.alone != nil {
 		j.alone.Stop()
 		j.alone = nil
@@ -192,7 +236,6 @@ func (j *journey) try(ctx context.Context, lease Lease) verdict {
 	if j.e == nil {
 		return v
 	}
-	well := v.isWell() && j.a.head.Status < http.StatusInternalServerError
 	v.died = broke(v.err) && j.isOver(ctx, life)
 	j.l.ward.tried(j.e, !well && !v.died && j.x.Record.Attempts > 0 && sent(v) && !errors.Is(v.err, errMoved))
 	if well && j.b.court.Alert() {

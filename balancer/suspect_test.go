@@ -28,7 +28,7 @@ type watched struct {
 
 func (p *watched) Name() string { return "p" }
 
-func (p *watched) Acquire(ctx context.Context, want Want) (Lease, error) {
+func (p *watched) Acquire(ctx context.Context, want *Want) (Lease, error) {
 	if f, ok := want.Failed.(watchedLease); ok {
 		want.Failed = f.Lease
 	}

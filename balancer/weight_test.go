@@ -51,8 +51,8 @@ func TestPromptsWeighUntilTheAnswerBegins(t *testing.T) {
 				return sink.End(nil)
 			}
 			var want Want
-			pool := funcPool{func(_ context.Context, w Want) (Lease, error) {
-				want = w
+			pool := funcPool{func(_ context.Context, w *Want) (Lease, error) {
+				want = *w
 				if w.Tokens > 0 {
 					*w.Charged = w.Tokens
 				}

@@ -10,7 +10,7 @@ import (
 // TestDoubt: who is doubted gets nothing new while others can serve or requests may wait.
 func TestDoubt(t *testing.T) {
 	acquire := func(p *Pool) *Member {
-		m, _, err := p.claimOrQueue(Want{})
+		m, _, err := p.claimOrQueue(&Want{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -182,7 +182,7 @@ func (p *Pool) Acquire(ctx context.Context, want Want) (*Member, error) {
 }
 
 func (p *Pool) acquire(ctx context.Context, want *Want) (*Member, error) {
-	m, w, err := p.claimOrQueue(*want)
+	m, w, err := p.claimOrQueue(want)
 	if m != nil || err != nil {
 		return m, err
 	}
@@ -193,7 +193,7 @@ func (p *Pool) acquire(ctx context.Context, want *Want) (*Member, error) {
 }
 
 // claimOrQueue returns a claimed member, or the place in the queue.
-func (p *Pool) claimOrQueue(want Want) (*Member, *waiter, error) {
+func (p *Pool) claimOrQueue(want *Want) (*Member, *waiter, error) {
 	by := wish{affinity: want.Affinity, avoid: want.Avoid, prompt: len(want.Prefix) > 0, tokens: min(want.Tokens, maxTokens)}
 	if by.prompt {
 		by.holding = p.prefixes.find(want.Prefix)

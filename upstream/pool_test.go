@@ -190,7 +190,7 @@ func TestQueueGrantsFirstComeFirstServed(t *testing.T) {
 	members[0].SetReady(false)
 	var places []*waiter
 	for range 3 {
-		_, w, _ := p.claimOrQueue(Want{})
+		_, w, _ := p.claimOrQueue(&Want{})
 		places = append(places, w)
 	}
 	p.mu.Lock()

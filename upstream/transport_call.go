@@ -36,6 +36,19 @@ var (
 
 // call is one run of Do.
 type call struct {
+	errand
+	// What is of use to the next call, too.
+	in      input
+	head    http1.ResponseHead
+	chunked http1.Chunked
+	// What reads are given, bound once: in.bodyRoom and restNow for a body, in.room
+	// and in.rest for a head.
+	bodyRoom, headRoom func() []byte
+	rest, restHead     func() error
+}
+
+// errand is what a call has of its exchange alone.
+type errand struct {
 	ctx  context.Context
 	t    *Transport
 	x    *exchange.Exchange
@@ -45,10 +58,6 @@ type call struct {
 	link    *link
 	disarm  func() bool // takes the context's end off the link
 	upload  *upload     // nil without a large body
-
-	in      input
-	head    http1.ResponseHead
-	chunked http1.Chunked
 
 	sent bool // see Failure
 	// sentBefore is sent without what was written to this link.
@@ -60,10 +69,6 @@ type call struct {
 	early    early
 	dirty    bool  // the sink may hold something back
 	sinkErr  error // of a flush
-	// What reads are given, bound once: in.bodyRoom and restNow for a body, in.room
-	// and in.rest for a head.
-	bodyRoom, headRoom func() []byte
-	rest, restHead     func() error
 }
 
 var calls = sync.Pool{New: func() any {
@@ -87,9 +92,8 @@ func (c *call) free() {
 	}
 	c.chunked.Reset()
 	clear(c.head.Fields)
-	*c = call{
-		bodyRoom: c.bodyRoom, rest: c.rest, headRoom: c.headRoom, restHead: c.restHead, chunked: c.chunked, head: http1.ResponseHead{Response: http1.Response{Fields: c.head.Fields[:0]}},
-	}
+	c.errand = errand{} // in place: a call made of what stays would be on the stack first
+	c.head = http1.ResponseHead{Response: http1.Response{Fields: c.head.Fields[:0]}}
 	calls.Put(c)
 }
 

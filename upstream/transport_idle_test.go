@@ -42,7 +42,7 @@ func TestWhetherAnybodyReadTheRequest(t *testing.T) {
 		for network, want := range map[string]bool{"tcp": tc.tcp, "unix": tc.unix} {
 			t.Run(tc.name+" "+network, func(t *testing.T) {
 				ours, theirs := connected(t, network)
-				c := &call{t: &Transport{network: network}, x: &exchange.Exchange{}, request: &requestBuffer{p: []byte(request)}, link: &link{conn: ours}}
+				c := &call{errand: errand{t: &Transport{network: network}, x: &exchange.Exchange{}, request: &requestBuffer{p: []byte(request)}, link: &link{conn: ours}}}
 				tc.upstream(t, theirs, func() { _, c.writeErr = ours.Write(c.request.p) })
 				if c.writeErr != nil {
 					return // a unix socket says so at once: nothing was sent

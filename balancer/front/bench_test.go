@@ -17,7 +17,7 @@ type ownPool struct{ body []byte }
 
 func (p *ownPool) Name() string { return "p" }
 
-func (p *ownPool) Acquire(context.Context, balancer.Want) (balancer.Lease, error) { return p, nil }
+func (p *ownPool) Acquire(context.Context, *balancer.Want) (balancer.Lease, error) { return p, nil }
 
 func (p *ownPool) Refused() {}
 

@@ -57,7 +57,9 @@ func (s *session) reset(c *conn) {
 		fields = make(http1.Fields, 0, usualFields)
 	}
 	clear(fields[:cap(fields)])
-	*s = session{flight: flight{conn: c}, trailersOf: s.trailersOf, roomOf: s.roomOf, freeIn: s.freeIn, next: s.next}
+	trailersOf, roomOf, freeIn, next := s.trailersOf, s.roomOf, s.freeIn, s.next
+	*s = session{} // in place: of a literal with what stays there would be another session on the stack
+	s.conn, s.trailersOf, s.roomOf, s.freeIn, s.next = c, trailersOf, roomOf, freeIn, next
 	s.body.session, s.answer.session, s.reply = s, s, &s.answer
 	s.head.Fields = fields[:0]
 }

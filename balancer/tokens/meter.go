@@ -52,12 +52,18 @@ type Meter struct {
 
 // Begin gets ready for an answer: a stream of events, or a document.
 func (m *Meter) Begin(stream bool) {
-	scan, each, tail, usage := m.scan, m.each, m.tail[:0], m.usage[:0]
-	scan.Reset()
-	scan.Limit = maxEvent
-	*m = Meter{count: Count{Stream: stream, Cached: -1}, on: true, scan: scan, each: each, tail: tail, usage: usage}
+	m.count = Count{}
+	m.count.Stream, m.count.Cached = stream, -1
+	m.on, m.events, m.last, m.now = true, 0, time.Time{}, time.Time{}
+	m.scan.Reset()
+	m.scan.Limit = maxEvent
+	m.tail, m.usage = m.tail[:0], m.usage[:0]
 	if m.each == nil {
-		m.each = m.event
+		m.each = func(e sse.Event) {
+			if e.HasData {
+				m.event(e.Data)
+			}
+		}
 	}
 }
 
@@ -82,27 +88,27 @@ var (
 	timingsKey = []byte(`"timings":`)
 )
 
-// event counts one.
-func (m *Meter) event(e sse.Event) {
-	if !e.HasData || bytes.Equal(e.Data, doneData) {
+// event counts one, by its data.
+func (m *Meter) event(data []byte) {
+	if bytes.Equal(data, doneData) {
 		return
 	}
 	if m.now.IsZero() {
 		m.now = time.Now()
 	}
-	if tells(e.Data) {
-		m.usage = append(m.usage[:0], e.Data...)
-		if bytes.Contains(e.Data, noChoices) {
+	if tells(data) {
+		m.usage = append(m.usage[:0], data...)
+		if bytes.Contains(data, noChoices) {
 			return // it is no token's
 		}
 	}
-	if m.events == 0 && isPreamble(e.Data) {
+	if m.events == 0 && isPreamble(data) {
 		return
 	}
 	m.events++
 	if m.events == 1 {
 		m.count.First = m.now
-		if model, err := jsonfield.Find(e.Data, "model"); err == nil {
+		if model, err := jsonfield.Find(data, "model"); err == nil {
 			m.count.Model = model.Text
 		}
 	} else {

@@ -124,20 +124,23 @@ type witness struct {
 }
 
 // Serve implements front.Handler.
-func (w witness) Serve(ctx context.Context, x *exchange.Exchange) {
-	manager := w.m.obtained.manager.Load()
-	if manager == nil || !acme.IsQuestion(x.Request.Method, x.Request.Target) {
-		w.next.Serve(ctx, x)
+func (w *witness) Serve(ctx context.Context, x *exchange.Exchange) {
+	if manager := w.m.obtained.manager.Load(); manager != nil && acme.IsQuestion(x.Request.Method, x.Request.Target) && testify(manager, x) {
 		return
 	}
+	w.next.Serve(ctx, x) // an engine may have an authority of its own
+}
+
+// testify answers x if it is manager's to answer.
+func testify(manager *acme.Manager, x *exchange.Exchange) bool {
 	body, ok := manager.Answer(x.Request.Authority, x.Request.Target)
 	if !ok {
-		w.next.Serve(ctx, x) // an engine may have an authority of its own
-		return
+		return false
 	}
 	x.Record.Own = true
 	fields := http1.Fields{{Name: "Content-Type", Value: "text/plain"}, {Name: "Cache-Control", Value: "no-store"}}
 	if err := send(x, http.StatusOK, fields, body); err != nil {
 		x.Sink.Break(err)
 	}
+	return true
 }

@@ -75,9 +75,8 @@ type porter struct {
 }
 
 // Serve implements front.Handler.
-func (p porter) Serve(ctx context.Context, x *exchange.Exchange) {
-	path := p.m.current.Load().ReadinessPath
-	if path == "" || !asks(x.Request.Target, path) {
+func (p *porter) Serve(ctx context.Context, x *exchange.Exchange) {
+	if path := p.m.current.Load().ReadinessPath; path == "" || !asks(x.Request.Target, path) {
 		p.next.Serve(ctx, x)
 		return
 	}
@@ -93,7 +92,7 @@ func asks(target, path string) bool {
 	return here && (rest == "" || rest[0] == '?')
 }
 
-func (p porter) answer(x *exchange.Exchange) error {
+func (p *porter) answer(x *exchange.Exchange) error {
 	fields := http1.Fields{{Name: "Content-Type", Value: "application/json"}, {Name: "Cache-Control", Value: "no-store"}}
 	method := x.Request.Method
 	if method != http.MethodGet && method != http.MethodHead {

@@ -22,12 +22,16 @@ type redirector struct {
 }
 
 // Serve implements front.Handler.
-func (r redirector) Serve(ctx context.Context, x *exchange.Exchange) {
-	cfg := r.m.current.Load()
-	if !cfg.TLS.RedirectHTTPS || isSecure(cfg, x) {
-		r.next.Serve(ctx, x)
+func (r *redirector) Serve(ctx context.Context, x *exchange.Exchange) {
+	if cfg := r.m.current.Load(); cfg.TLS.RedirectHTTPS && !isSecure(cfg, x) {
+		sendAway(cfg, x)
 		return
 	}
+	r.next.Serve(ctx, x)
+}
+
+// sendAway names the same target by https.
+func sendAway(cfg *config.Config, x *exchange.Exchange) {
 	x.Record.ClientIP = x.Client.Addr().String()
 	status, fields, body := redirect(&x.Request, cfg.HTTPSPort())
 	x.Record.Status, x.Record.Outcome = status, exchange.OutcomeOK

@@ -152,7 +152,7 @@ type namedPool string
 
 func (p namedPool) Name() string { return string(p) }
 
-func (p namedPool) Acquire(context.Context, balancer.Want) (balancer.Lease, error) {
+func (p namedPool) Acquire(context.Context, *balancer.Want) (balancer.Lease, error) {
 	return nil, fmt.Errorf("pool %s is only a name", string(p))
 }
 

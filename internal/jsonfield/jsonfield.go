@@ -117,10 +117,27 @@ func Find(doc []byte, key string) (Value, error) {
 	case doc[found.Start] != '"':
 		return Value{}, ErrNotString
 	}
-	if err := json.Unmarshal(doc[found.Start:found.End], &found.Text); err != nil {
+	if found.Text, ok = resolve(doc[found.Start:found.End]); !ok {
 		return Value{}, ErrSyntax // a bad escape
 	}
 	return found, nil
+}
+
+// resolve makes a string of one as it is written. Nearly all names are plain, and
+// need no decoder, nor the stack that one takes.
+func resolve(written []byte) (string, bool) {
+	inner := written[1 : len(written)-1]
+	for _, c := range inner {
+		if c < ' ' || c > '~' || c == '\\' {
+			return decode(written)
+		}
+	}
+	return string(inner), true
+}
+
+func decode(written []byte) (text string, ok bool) {
+	err := json.Unmarshal(written, &text)
+	return text, err == nil
 }
 
 // is compares a key as it is written, quotes included.
@@ -129,8 +146,8 @@ func is(written []byte, key string) bool {
 	if bytes.IndexByte(inner, '\\') < 0 {
 		return string(inner) == key
 	}
-	var text string
-	return json.Unmarshal(written, &text) == nil && text == key
+	text, ok := decode(written)
+	return ok && text == key
 }
 
 // scanner walks a document once.

@@ -27,6 +27,12 @@ var BOM = []byte("\xef\xbb\xbf")
 // than one line, and is returned, perhaps larger.
 func Parse(raw, room []byte) (Event, []byte) {
 	var e Event
+	room = e.parse(raw, room)
+	return e, room
+}
+
+// parse is Parse into e, which is empty.
+func (e *Event) parse(raw, room []byte) []byte {
 	lines := 0
 	for len(raw) > 0 {
 		var line []byte
@@ -63,7 +69,7 @@ func Parse(raw, room []byte) (Event, []byte) {
 		e.Data = room
 	}
 	e.HasData = lines > 0
-	return e, room
+	return room
 }
 
 var colon = []byte(":")

@@ -37,7 +37,7 @@ func (s *Scanner) Feed(p []byte, each func(Event)) {
 		}
 		if !s.over {
 			var e Event
-			if e, s.room = Parse(raw, s.room); e.HasData || e.Error != nil {
+			if s.room = e.parse(raw, s.room); e.HasData || e.Error != nil {
 				each(e)
 			}
 		}
