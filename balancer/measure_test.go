@@ -80,16 +80,22 @@ func TestMovesAreCounted(t *testing.T) {
 		metrics string
 	}{
 		"moved": {
-			true, []script{{text: half, end: io.ErrUnexpectedEOF}, {text: words("other", answer...)}},
-			tokens.Summary{Model: "m", Migrated: 1, ReplayedTokens: 3}, `stoker_streams_migrated_total{mode="replay",model="m",pool="p",reason="broke"} 1`,
+			true,
+			[]script{{text: half, end: io.ErrUnexpectedEOF}, {text: words("other", answer...)}},
+			tokens.Summary{Model: "m", Migrated: 1, ReplayedTokens: 3},
+			`stoker_streams_migrated_total{mode="replay",model="m",pool="p",reason="broke"} 1`,
 		},
 		"moved, in a pool that is not counted": {
-			false, []script{{text: half, end: io.ErrUnexpectedEOF}, {text: words("other", answer...)}},
-			tokens.Summary{Model: "m", Migrated: 1, ReplayedTokens: 3}, `stoker_replayed_tokens_total{model="m",pool="p"} 3`,
+			false,
+			[]script{{text: half, end: io.ErrUnexpectedEOF}, {text: words("other", answer...)}},
+			tokens.Summary{Model: "m", Migrated: 1, ReplayedTokens: 3},
+			`stoker_replayed_tokens_total{model="m",pool="p"} 3`,
 		},
 		"moved, and broken": {
-			true, []script{{text: half, end: io.ErrUnexpectedEOF}, {text: words("other", "Ein", " anderer")}},
-			tokens.Summary{Model: "m", Migrated: 1, MigrationsFailed: 1, ReplayedTokens: 2}, `stoker_stream_migrations_failed_total{model="m",pool="p",reason="diverged"} 1`,
+			true,
+			[]script{{text: half, end: io.ErrUnexpectedEOF}, {text: words("other", "Ein", " anderer")}},
+			tokens.Summary{Model: "m", Migrated: 1, MigrationsFailed: 1, ReplayedTokens: 2},
+			`stoker_stream_migrations_failed_total{model="m",pool="p",reason="diverged"} 1`,
 		},
 		"not moved": {true, []script{{text: words("first", answer...)}}, tokens.Summary{Model: "m"}, ""},
 	} {

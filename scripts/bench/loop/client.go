@@ -74,7 +74,7 @@ func (o *Order) request() []byte {
 		period := int64(float64(time.Second) / o.Events)
 		path := "/stream/"
 		if o.Tokens {
-			path = tokensPath + path
+			path = chatPath + path
 		}
 		return append(fmt.Appendf(nil, post, path+strconv.FormatInt(period, 10)+"/"+strconv.Itoa(among), "", len(smallBody)), smallBody...)
 	case Close:

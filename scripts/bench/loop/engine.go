@@ -226,7 +226,7 @@ func (s *served) answer() error {
 		s.total, s.down = n, n
 		s.out = fmt.Appendf(s.out, "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n", n)
 		return s.push()
-	case bytes.HasPrefix(s.path, []byte("/stream/")), bytes.HasPrefix(s.path, []byte(tokensPath)):
+	case bytes.HasPrefix(s.path, []byte("/stream/")), bytes.HasPrefix(s.path, []byte(chatPath)):
 		return s.stream()
 	default:
 		return s.put(smallAnswer)
@@ -272,14 +272,14 @@ func (s *served) push() error {
 	}
 }
 
-// tokensPath comes before that of a stream that is a chat's answer.
-const tokensPath = "/v1/chat/completions?"
+// chatPath comes before that of a stream that is a chat's answer.
+const chatPath = "/v1/chat/completions?"
 
 // stream enters the schedule: /stream/PERIOD_NS/STREAMS, STREAMS = 0 for
 // streams that send all at once.
 func (s *served) stream() error {
 	var among int64
-	if _, err := fmt.Sscanf(strings.TrimPrefix(string(s.path), tokensPath), "/stream/%d/%d", &s.period, &among); err != nil {
+	if _, err := fmt.Sscanf(strings.TrimPrefix(string(s.path), chatPath), "/stream/%d/%d", &s.period, &among); err != nil {
 		return fmt.Errorf("path %s: %w", s.path, err)
 	}
 	now := s.engine.loop.now()
