@@ -40,6 +40,7 @@ type behaviour struct {
 	complains  bool          // and they are answered, when sick
 	lateBy     time.Duration // how late a sick one answers; 0: never
 	stoppedAt  time.Duration // from its start: SIGSTOP
+	sings      time.Duration // how long it takes over a canary
 	muteFrom   time.Duration // from its start: canaries get no answer
 	unsure     bool          // canaries are told that there are too many
 	speaks     [2]int        // versions of the protocol
@@ -211,6 +212,7 @@ func (e *fakeEngine) sing(ctx context.Context) error {
 	e.mu.Lock()
 	e.canaries++
 	e.mu.Unlock()
+	time.Sleep(e.sings)
 	switch {
 	case e.unsure:
 		return failed(failAnswered, "429, %w", errNoProof)
