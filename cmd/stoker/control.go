@@ -69,14 +69,15 @@ func handleControl(mux *http.ServeMux, m *master) {
 			m.obey(context.WithoutCancel(r.Context()), w, r, m.apartFromUpgrades(do))
 		})
 	}
-	for verb, do := range map[string]func(context.Context, order) (*outcome, error){
-		"shutdown": m.shutdownOrder,
-		"upgrade":  m.upgradeOrder,
-	} {
-		mux.HandleFunc("POST /"+verb, func(w http.ResponseWriter, r *http.Request) {
-			m.obey(context.WithoutCancel(r.Context()), w, r, do)
-		})
-	}
+	mux.HandleFunc("POST /upgrade", func(w http.ResponseWriter, r *http.Request) {
+		m.obey(context.WithoutCancel(r.Context()), w, r, m.upgradeOrder)
+	})
+	mux.HandleFunc("POST /shutdown", func(w http.ResponseWriter, r *http.Request) {
+		if m.gate.passed() && fromSocket(r) {
+			m.leaving() // the next generation cannot ask for patience before it serves
+		}
+		m.obey(context.WithoutCancel(r.Context()), w, r, m.shutdownOrder)
+	})
 }
 
 // obey reads an order, carries it out and answers.
@@ -178,7 +179,10 @@ func (m *master) scaleOrder(ctx context.Context, o order) (*outcome, error) {
 }
 
 // askEnd asks this master to end, as the signal TERM does.
-func (m *master) askEnd() { m.endOnce.Do(func() { close(m.endAsked) }) }
+func (m *master) askEnd() {
+	m.leaving() // it may yet have to begin
+	m.endOnce.Do(func() { close(m.endAsked) })
+}
 
 // shutdownOrder begins the end. The command sees it by itself.
 func (m *master) shutdownOrder(context.Context, order) (*outcome, error) {

@@ -299,6 +299,9 @@ func (m *master) run(ctx context.Context, signals *signals, o runOptions) error 
 	}
 
 	reason, failure := m.waitForEnd(ctx, signals, broken)
+	if reason != reasonUpgraded {
+		m.leaving()
+	}
 	if next := m.upgrades.close(); next != nil {
 		if reason != reasonUpgraded {
 			// Who asked this master to end meant the service, and the engines are the

@@ -133,6 +133,7 @@ func (m *master) awaitSuccessor(signals *signals, a *attempt) (*servingMessage, 
 
 // passOnEnd has the new generation end, as soon as it serves.
 func (m *master) passOnEnd(a *attempt, reason string) {
+	m.leaving()
 	m.log.Info("told to end in the middle of an upgrade: so is the new generation", "reason", reason)
 	if err := a.link.send(message{End: true}); err != nil {
 		m.log.Warn("the new generation cannot be told to end", "error", err)

@@ -26,6 +26,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 	// From here on readiness is 503; an outside balancer may need a moment to see it.
 	m.enter(draining)
 	m.notifier.stopping()
+	m.leaving()
 	if err := markStop(m.cfg); err != nil {
 		m.log.Warn("should this master be killed now, its engines live until orphan_timeout", "error", err)
 	}

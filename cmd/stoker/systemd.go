@@ -33,9 +33,9 @@ const (
 )
 
 // notifier tells the service manager how the master is: nothing at all where
-// none has started us. The master calls started, reloading, reloaded, stopping
-// and retire when these things happen; status, watchdog and patience for a
-// shutdown follow by themselves until close.
+// none has started us. The master calls started, reloading, reloaded, leaving,
+// stopping and retire when these things happen; status, watchdog and patience for
+// an end follow by themselves until close.
 //
 // READY is said once the door is open and the engines are being started, not
 // when they have loaded: requests wait in the queue meanwhile, and a start that
@@ -51,6 +51,8 @@ type notifier struct {
 	retired atomic.Bool
 	// rolling counts the reloads that go on, which may take as long as models load.
 	rolling atomic.Int32
+	// leavesBy is when an end that has been asked for is to be over; nil: none has.
+	leavesBy atomic.Pointer[time.Time]
 	// complained: a failed notification has been logged.
 	complained atomic.Bool
 
@@ -62,8 +64,6 @@ type notifier struct {
 type vitals struct {
 	// status is a line for people. What counts changes rarely; numbers often.
 	status func() (what, numbers string)
-	// ending: the shutdown has begun, and is worth waiting for.
-	ending func() bool
 	// alive asks every loop of the master for a sign of life.
 	alive func(ctx context.Context) error
 }
@@ -111,6 +111,23 @@ func (n *notifier) takeOver() {
 func (n *notifier) reloading() { n.tell(systemd.Reloading()) }
 func (n *notifier) reloaded()  { n.tell(systemd.Ready) }
 
+// leaving is called as soon as an end is asked for, which is worth waiting for
+// within the limit. The first word goes out at once: a unit that gives its stops
+// no time at all has begun to count before we heard of it, and in an upgrade the
+// shutdown itself is yet to come.
+func (n *notifier) leaving(limit time.Duration) {
+	by := time.Now().Add(limit)
+	n.leavesBy.Store(&by)
+	n.tell(systemd.ExtendTimeout(extension))
+}
+
+// leaves says that an end is under way, and within its limit. Past that something
+// hangs, and the service manager shall do as it thinks right.
+func (n *notifier) leaves() bool {
+	by := n.leavesBy.Load()
+	return by != nil && time.Now().Before(*by)
+}
+
 // stopping says that the shutdown has begun.
 func (n *notifier) stopping() { n.tell(systemd.Stopping) }
 
@@ -151,7 +168,7 @@ func (n *notifier) keepInformed(ctx context.Context, v vitals) {
 			return
 		case <-every.C:
 		}
-		if v.ending() || n.rolling.Load() > 0 {
+		if n.leaves() || n.rolling.Load() > 0 {
 			n.tell(systemd.ExtendTimeout(extension))
 		}
 		what, numbers := v.status()
@@ -190,16 +207,15 @@ func (n *notifier) ping(ctx context.Context, v vitals) {
 func (m *master) vitals() vitals {
 	return vitals{
 		status: m.statusText,
-		ending: m.endsInTime,
 		alive:  m.alive,
 	}
 }
 
-// endsInTime: the shutdown has begun, and is within its own limit. Past that
-// something hangs, and the service manager shall do as it thinks right.
-func (m *master) endsInTime() bool {
-	limit := m.current.Load().Shutdown.HardLimit.Std() + extension
-	return m.now() != serving && m.metrics.shutdownDuration() < limit.Seconds()
+// leaving asks the service manager for patience with the end that begins: the
+// shutdown's limit, or what is left of an upgrade that has to be over before.
+func (m *master) leaving() {
+	cfg := m.current.Load()
+	m.notifier.leaving(max(cfg.Shutdown.HardLimit.Std(), cfg.UpgradeTimeout.Std()) + extension)
 }
 
 // statusText is what "systemctl status" shows.

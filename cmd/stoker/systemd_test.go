@@ -114,13 +114,12 @@ func TestNotifier(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "60000") // looked after every 20 ms
 	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
 	var what atomic.Value
-	var ending, dead atomic.Bool
+	var dead atomic.Bool
 	what.Store("1 of 2 ready")
 
 	n := newNotifier(hclog.NewNullLogger())
 	n.started(vitals{
 		status: func() (string, string) { return what.Load().(string), ", busy" },
-		ending: ending.Load,
 		alive: func(context.Context) error {
 			if dead.Load() {
 				return errors.New("deaf")
@@ -145,9 +144,12 @@ func TestNotifier(t *testing.T) {
 		t.Errorf("heard %q", heard)
 	}
 
-	ending.Store(true)
+	n.leaving(time.Hour)
 	n.stopping()
 	manager.await("stopping", func() bool { return manager.count("STOPPING=1") == 1 })
+	if manager.count("EXTEND_TIMEOUT_USEC=15000000") == 0 {
+		t.Error("patience is not asked for as soon as an end is")
+	}
 	manager.await("patience", func() bool { return manager.count("EXTEND_TIMEOUT_USEC=15000000") >= 2 })
 
 	// A master that does not respond is not said to live.
@@ -158,6 +160,22 @@ func TestNotifier(t *testing.T) {
 	manager.await("three beats more", func() bool { return manager.count("EXTEND_TIMEOUT_USEC=15000000") >= before+6 })
 	if now := manager.count("WATCHDOG=1"); now != pings {
 		t.Errorf("%d pings while nothing responded", now-pings)
+	}
+}
+
+// TestPatienceHasALimit: an end that takes longer than it may is the manager's to end.
+func TestPatienceHasALimit(t *testing.T) {
+	n := newNotifier(hclog.NewNullLogger())
+	if n.leaves() {
+		t.Error("nobody has asked it to")
+	}
+	n.leaving(time.Hour)
+	if !n.leaves() {
+		t.Error("no patience within the limit")
+	}
+	n.leaving(-time.Second)
+	if n.leaves() {
+		t.Error("patience past the limit")
 	}
 }
 
