@@ -19,9 +19,9 @@ const (
 	// stream, and kept as much again of what their beginnings had left.
 	much, little                 = 32 << 20, 24 << 20
 	thriftyPercent, usualPercent = 30, 100
-	// calm is how long after a collection, where much lives, there is one more if
-	// none has come by itself: what a crowd of beginning streams has left would else
-	// lie there until others allocate as much again.
+	// calm is how long after a collection there is one more if none has come by
+	// itself, and what is free goes back to the kernel: what a crowd has left would
+	// else lie there until others allocate as much again.
 	calm = 3 * time.Second
 )
 
@@ -34,7 +34,7 @@ func beLean() (stop func()) {
 	}}
 	t.again = time.AfterFunc(calm, func() {
 		t.asked.Store(true)
-		runtime.GC()
+		debug.FreeOSMemory()
 	})
 	t.again.Stop()
 	t.watch()
@@ -73,7 +73,7 @@ func (t *thrift) look() {
 		t.percent = percent
 		debug.SetGCPercent(percent)
 	}
-	if asked := t.asked.Swap(false); !asked && t.percent == thriftyPercent {
+	if asked := t.asked.Swap(false); !asked {
 		t.again.Reset(calm)
 	}
 }
