@@ -57,15 +57,16 @@ func alive(pid int) bool {
 	return err == nil && len(command) > 0
 }
 
-// residentKiB is the memory of the master as the kernel counts it.
-func (m *master) residentKiB() int {
+// residentKiB is one kind of the master's resident memory as the kernel counts it:
+// RssAnon, RssFile, RssShmem.
+func (m *master) residentKiB(kind string) int {
 	m.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.cmd.Process.Pid))
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, kind+":"); ok {
 			n, err := strconv.Atoi(strings.Fields(rest)[0])
 			if err != nil {
 				m.t.Fatal(err)
@@ -73,7 +74,7 @@ func (m *master) residentKiB() int {
 			return n
 		}
 	}
-	m.t.Fatal("no VmRSS")
+	m.t.Fatal("no " + kind)
 	return 0
 }
 
