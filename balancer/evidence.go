@@ -28,6 +28,7 @@ type evidence struct {
 	linked     bool
 	worker     string
 	began      time.Time
+	trial      *trial // the present one
 
 	mu sync.Mutex
 	// text is method, NUL, target, NUL and the body.
@@ -217,6 +218,7 @@ type copied struct {
 	method, body int
 	whole        bool
 	began, ended time.Time
+	past         bool               // it had passed, see trial
 	known        *quarantine.Prints // already made
 }
 
@@ -224,7 +226,7 @@ type copied struct {
 func (e *evidence) copy(now time.Time) copied {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c := copied{method: e.method, body: e.body, whole: e.whole && !e.lost, began: e.began, ended: now}
+	c := copied{method: e.method, body: e.body, whole: e.whole && !e.lost, began: e.began, ended: now, past: e.trial.isPast()}
 	if !c.whole {
 		c.text = bytes.Clone(e.text[:e.body])
 	} else {
@@ -236,7 +238,7 @@ func (e *evidence) copy(now time.Time) copied {
 // suspect is what the court is told of it.
 func (c *copied) suspect(pool string) quarantine.Suspect {
 	path, _, _ := strings.Cut(string(c.text[c.method:c.body-1]), "?")
-	s := quarantine.Suspect{Method: string(c.text[:c.method-1]), Path: path[:min(len(path), maxLogged)], Began: c.began, Ended: c.ended}
+	s := quarantine.Suspect{Method: string(c.text[:c.method-1]), Path: path[:min(len(path), maxLogged)], Began: c.began, Ended: c.ended, Past: c.past}
 	switch {
 	case c.known != nil:
 		s.Prints = *c.known

@@ -33,10 +33,10 @@ type Want struct {
 	Charged *int
 	// Queued, where not nil, is lengthened by the wait.
 	Queued *time.Duration
-	// Alone asks for a member apart from others, with Patience and Shared as
+	// Alone asks for a member apart from others, with Shared, Patience and Age as
 	// upstream.WantAlone has them.
 	Alone, Shared bool
-	Patience      time.Duration
+	Patience, Age time.Duration
 }
 
 // Lease is a place on one member, until Release.
@@ -95,7 +95,7 @@ func (o over) alone(ctx context.Context, want *Want) (Lease, error) {
 			*want.Queued += time.Since(began)
 		}
 	}()
-	m, err := o.AcquireAlone(ctx, upstream.WantAlone{Patience: want.Patience, Shared: want.Shared})
+	m, err := o.AcquireAlone(ctx, upstream.WantAlone{Patience: want.Patience, Shared: want.Shared, Age: want.Age})
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ type world struct {
 	deaths  map[string]int // by what killed
 	running sync.WaitGroup
 	over    chan struct{}
+	tasks   bool // requests are of type task
 }
 
 // simEngine is one behind a member, and those after it.
@@ -128,6 +129,9 @@ func (e *simEngine) do(x *exchange.Exchange, sink exchange.Sink) error {
 	if !alive {
 		return &upstream.Failure{Op: upstream.OpDial, Err: syscall.ECONNREFUSED, Replayable: true}
 	}
+	if e.w.tasks {
+		return e.perform(x, sink, dead)
+	}
 	text, err := io.ReadAll(x.Body)
 	if err != nil {
 		return &upstream.Failure{Op: upstream.OpClientBody, Err: err}
@@ -173,7 +177,18 @@ func (p simPool) Acquire(ctx context.Context, want *Want) (Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return simLease{l, p.w.engines[l.Name()]}, nil
+	e := p.w.engines[l.Name()]
+	if a, ok := l.(*upstream.Alone); ok {
+		return simAlone{a, simLease{l, e}}, nil
+	}
+	return simLease{l, e}, nil
+}
+
+// simAlone is a lease that keeps others away.
+type simAlone struct {
+	room
+
+	simLease
 }
 
 type simLease struct {
@@ -186,11 +201,6 @@ func (l simLease) Do(_ context.Context, x *exchange.Exchange, sink exchange.Sink
 	return l.engine.do(x, sink)
 }
 func (l simLease) Life() *upstream.Life { return lifeOf(l.Lease) }
-func (l simLease) Share() {
-	if a, ok := l.Lease.(*upstream.Alone); ok {
-		a.Share()
-	}
-}
 
 // ask sends a request and returns the status, 0 for an answer that broke off.
 func (w *world) ask(body string) int {

@@ -128,7 +128,7 @@ func (s *stream) take(raw []byte) (continuation.Pass, error) {
 		s.note()
 	}
 	if s.moves > 0 && s.events.Caught() {
-		s.j.begun()
+		s.j.caught()
 	}
 	return pass, nil
 }

@@ -20,16 +20,9 @@ const (
 	OnDeathFail = "fail"
 )
 
-const (
-	// emptying is how long the requests on a worker may take to finish, for a
-	// suspect that is to be alone there; then it goes beside them.
-	emptying = 3 * time.Second
-	// aloneFor is how long a suspect keeps a worker for itself at most: long enough
-	// for one that hangs to be found out. Once its answer has begun that is
-	// aloneBegun: who kills does so at its beginning, and a generation may take minutes.
-	aloneFor   = 15 * time.Second
-	aloneBegun = 2 * time.Second
-)
+// emptying is how long the requests on a worker may take to finish, for a
+// suspect that is to be alone there; then it goes beside them.
+const emptying = 3 * time.Second
 
 // poisonError refuses what has killed engines.
 type poisonError struct {
@@ -82,15 +75,17 @@ type journey struct {
 	done func()
 	// queued: it is one of the lane's suspects.
 	queued bool
-	// alone ends its having a worker for itself; nil: it has not.
-	alone *time.Timer
+	// trial is the present one; nil: it is under no suspicion.
+	trial *trial
+	// strictly: the trial is to have nobody beside it.
+	strictly bool
 	// lease is the present one, charged what the prompt weighs on it.
 	lease   Lease
 	charged int
 }
 
 // admit finds a place: apart from others for who is under suspicion, none for
-// who is convicted.
+// who is convicted. Who is cleared of suspicion while it waits goes to the others.
 func (j *journey) admit(wait context.Context) (Lease, error) {
 	j.want.Alone, j.want.Shared = false, false
 	if j.e == nil || !j.b.court.Alert() {
@@ -105,11 +100,25 @@ func (j *journey) admitJudged(wait context.Context) (Lease, error) {
 		return nil, &upstream.Failure{Op: upstream.OpClientBody, Err: err}
 	}
 	defer j.standNoMore()
+	for {
+		lease, err := j.admitAs(wait)
+		if !errors.Is(err, quarantine.ErrChanged) {
+			return lease, err
+		}
+	}
+}
+
+// admitAs finds a place for who stands as it does now.
+func (j *journey) admitAs(wait context.Context) (Lease, error) {
+	j.want.Alone, j.want.Shared = false, false
 	suspect, err := j.stand(wait)
 	if err != nil {
 		return nil, err
 	}
 	if suspect {
+		limited, done := j.b.court.WhileSuspected(wait, j.e.prints())
+		defer done()
+		wait = limited
 		j.want.Alone, j.want.Patience = true, emptying
 		if j.e.died && j.l.ward.requestsAt(j.x.Record.Worker) <= 1 {
 			j.want.Shared, j.want.Patience = true, 0 // most likely somebody just killed the worker
@@ -126,6 +135,7 @@ func (j *journey) stand(wait context.Context) (suspect bool, err error) {
 	}
 	began := time.Now()
 	defer func() { j.x.Record.Queued += time.Since(began) }()
+	yielded := false
 	for {
 		s := j.b.court.Judge(prints)
 		switch {
@@ -135,14 +145,20 @@ func (j *journey) stand(wait context.Context) (suspect bool, err error) {
 		case s.Suspect == (quarantine.Print{}):
 			j.leave()
 			return false, nil
-		case j.done != nil:
+		case j.done != nil && yielded:
+			j.want.Age, j.strictly = s.Age, s.Strictly
 			return true, nil
 		}
 		if !j.mayStand() {
 			return false, upstream.ErrQueueFull
 		}
 		limited, cancel := context.WithTimeoutCause(wait, j.l.rules.QueueTimeout, upstream.ErrQueueTimeout)
-		j.done, err = j.b.court.Turn(limited, s.Suspect)
+		if j.done == nil {
+			j.done, err = j.b.court.Turn(limited, s.Suspect)
+		} else {
+			err = j.b.court.Yield(limited, prints)
+			yielded = true
+		}
 		cancel()
 		if err != nil {
 			return false, err
@@ -197,14 +213,17 @@ func (j *journey) try(ctx context.Context, lease Lease) verdict {
 func (j *journey) giveBack() {
 	defer j.lease.Release()
 	j.relieve()
+	j.trial = nil
 }
 
 // setOut is what precedes a member's answer. What a stream has on its stack while
 // it waits it has for minutes, so that all but the wait is in functions apart.
 func (j *journey) setOut(lease Lease) *upstream.Life {
 	life := lifeOf(lease)
-	j.l.ward.try(j.e, lease.Name())
-	j.keep(lease)
+	if j.want.Alone {
+		j.trial = newTrial(lease, j.want.Age, j.strictly)
+	}
+	j.l.ward.try(j.e, lease.Name(), j.trial)
 	x, a := j.x, j.a
 	x.Record.Attempts++
 	x.Record.Worker = lease.Name()
@@ -229,10 +248,7 @@ func (j *journey) learn(ctx context.Context, life *upstream.Life, v verdict) ver
 	case well:
 		j.lease.Answered()
 	}
-	if j.alone != nil {
-		j.alone.Stop()
-		j.alone = nil
-	}
+	j.trial.end()
 	if j.e == nil {
 		return v
 	}
@@ -244,7 +260,9 @@ func (j *journey) learn(ctx context.Context, life *upstream.Life, v verdict) ver
 	if v.died {
 		j.second(&v)
 	}
-	j.leave()
+	if !v.died || !j.again {
+		j.leave() // else it goes on being tried: others wait for that, see Court.Yield
+	}
 	return v
 }
 
@@ -260,29 +278,17 @@ func (j *journey) isOver(ctx context.Context, life *upstream.Life) bool {
 	return died(ctx, life, verdictWait)
 }
 
-// second decides whether a suspect is tried once more.
+// second decides whether a suspect is tried once more. Whose second engine has died
+// after it had passed, and others been let beside it, is most likely one of those
+// for whom the next death is not meant, and is tried again.
 func (j *journey) second(v *verdict) {
-	first := !j.e.died
+	first := !j.e.died || j.trial.hasYielded()
 	j.e.died = true
 	j.again = first && j.l.rules.OnDeath == OnDeathIsolate && j.e.prints() != quarantine.Prints{}
 	v.retry = j.again && !j.a.begun
 	if v.retry {
 		v.code = "worker_died"
 		j.e.rewind()
-	}
-}
-
-// keep has others let onto a suspect's worker when it has been alone for long enough.
-func (j *journey) keep(lease Lease) {
-	if l, ok := lease.(interface{ Share() }); ok && j.want.Alone {
-		j.alone = time.AfterFunc(aloneFor, l.Share)
-	}
-}
-
-// begun is told that the answer has begun.
-func (j *journey) begun() {
-	if j.alone != nil {
-		j.alone.Reset(aloneBegun)
 	}
 }
 

@@ -72,15 +72,15 @@ func (w *ward) begin(x *exchange.Exchange) *evidence {
 	return e
 }
 
-// try says that e is given to a worker now.
-func (w *ward) try(e *evidence, worker string) {
+// try says that e is given to a worker now, on trial if it is a suspect.
+func (w *ward) try(e *evidence, worker string, t *trial) {
 	if e == nil {
 		return
 	}
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e.worker, e.began, e.linked = worker, now, true
+	e.worker, e.began, e.linked, e.trial = worker, now, true, t
 	e.prev, e.next = nil, w.inFlight
 	if e.next != nil {
 		e.next.prev = e
@@ -135,7 +135,7 @@ func (w *ward) end(e *evidence, well bool) {
 	w.mu.Lock()
 	w.unlink(e)
 	if keep {
-		e.x, e.from, e.wrap, e.again = nil, nil, capture{}, replay{}
+		e.x, e.from, e.wrap, e.again, e.trial = nil, nil, capture{}, replay{}, nil
 		e, w.good[w.nextGood] = w.good[w.nextGood], e
 		w.nextGood = (w.nextGood + 1) % goodEnds
 	}

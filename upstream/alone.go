@@ -10,12 +10,15 @@ import (
 // gets nothing else meanwhile. Who waits for one is not in the queue, and is
 // served before it.
 //
+//	who goes first        the youngest, as it was when its engine died, since most that
+//	                      kill do so at their beginning: when it is found out, the
+//	                      others are free, and no death beside it has put them in doubt
 //	the member taken      one that is ready and idle, else the one with the least
 //	                      to do, which gets nothing new and is waited for
 //	                      (Patience), unless another falls idle first
 //	never taken           the last that others could turn to, while another is
 //	                      expected; more than half of those that are ready; one
-//	                      that such a request is on
+//	                      that such a request is on, unless that has yielded (alone_yield.go)
 //	given back to others  by Share, at the latest by Release; where nobody else serves
 //	                      them, keptAtMost after it was kept, and they go before the
 //	                      next such request: an engine that somebody kills with fifty
@@ -27,11 +30,12 @@ const keptAtMost = 2 * time.Second
 
 // alone is a member's part in it, guarded by the pool's lock.
 type alone struct {
-	held   bool        // gets nothing else
-	tried  bool        // such a request is on it
-	waiter *loner      // for whom it empties; nil: nobody
-	since  time.Time   // when such a request came onto it
-	limit  *time.Timer // ends its being held where others wait; nil: none do
+	held    bool        // gets nothing else
+	trial   *Alone      // who is on it, and has not yielded; nil: nobody
+	yielded int         // how many are on it that have, whom nobody waits for
+	waiter  *loner      // for whom it empties; nil: nobody
+	since   time.Time   // when the last of them came onto it
+	limit   *time.Timer // ends its being held where others wait; nil: none do
 }
 
 // WantAlone says how a request wants to be alone.
@@ -39,6 +43,9 @@ type WantAlone struct {
 	// Patience is how long the requests on a member are waited for; then the
 	// request goes beside them. 0: at once.
 	Patience time.Duration
+	// Age of the request, or of its like, when an engine died under it: who was
+	// younger goes first.
+	Age time.Duration
 	// Shared: where no member can be kept for it, any will do that others share.
 	Shared bool
 }
@@ -46,7 +53,8 @@ type WantAlone struct {
 // loner waits for a member of its own.
 type loner struct {
 	want    WantAlone
-	granted chan *Member // one; closed when it is turned away
+	since   time.Time
+	granted chan *Alone // one; closed when it is turned away
 	refused error
 	// kept empties for it, until patience ends.
 	kept     *Member
@@ -57,6 +65,10 @@ type loner struct {
 // Alone is a place on a member that is kept from others, until Release.
 type Alone struct {
 	*Member
+
+	// Guarded by pool.mu.
+	passed  time.Time // when it did; zero: it has not
+	yielded bool
 }
 
 // AcquireAlone claims a place on a member, apart from others. It waits as long
@@ -71,18 +83,22 @@ func (p *Pool) AcquireAlone(ctx context.Context, want WantAlone) (*Alone, error)
 		p.mu.Unlock()
 		return nil, ErrNoneReady
 	}
-	l := &loner{want: want, granted: make(chan *Member, 1)}
-	p.lonely = append(p.lonely, l)
+	l := &loner{want: want, since: time.Now(), granted: make(chan *Alone, 1)}
+	at := slices.IndexFunc(p.lonely, func(o *loner) bool { return o.want.Age > want.Age })
+	if at < 0 {
+		at = len(p.lonely)
+	}
+	p.lonely = slices.Insert(p.lonely, at, l)
 	p.grantAlone()
 	limit := time.NewTimer(p.options.QueueTimeout)
 	p.mu.Unlock()
 	defer limit.Stop()
 	select {
-	case m, ok := <-l.granted:
+	case a, ok := <-l.granted:
 		if !ok {
 			return nil, l.refused
 		}
-		return &Alone{m}, nil
+		return a, nil
 	case <-limit.C:
 		return nil, p.leaveAlone(l, nil)
 	case <-ctx.Done():
@@ -103,8 +119,8 @@ func (p *Pool) leaveAlone(l *loner, why error) error {
 	if waits {
 		return why
 	}
-	if m, ok := <-l.granted; ok {
-		(&Alone{m}).Release()
+	if a, ok := <-l.granted; ok {
+		a.Release()
 	}
 	return why
 }
@@ -137,7 +153,9 @@ func (a *Alone) Share() {
 	p := a.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.share(a.Member)
+	if a.alone.trial == a { // else it is kept for another, if at all
+		p.share(a.Member)
+	}
 }
 
 // share lets others onto m. The lock is held.
@@ -175,9 +193,11 @@ func (a *Alone) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	crowded := p.isCrowded()
-	a.alone.tried = false
-	if a.alone.held && a.alone.waiter == nil {
-		p.unhold(a.Member)
+	switch {
+	case a.yielded:
+		a.alone.yielded--
+	case a.alone.trial == a:
+		p.acquit(a)
 	}
 	p.release(a.Member, crowded)
 }
@@ -234,6 +254,10 @@ func (p *Pool) limit(m *Member) {
 // grantAlone serves those who wait to be alone, in order. It runs at each
 // change that could let one be served. The lock is held.
 func (p *Pool) grantAlone() {
+	if len(p.lonely) == 0 {
+		return
+	}
+	p.yield()
 	for i := 0; i < len(p.lonely); {
 		if p.place(p.lonely[i]) {
 			p.lonely = slices.Delete(p.lonely, i, i+1)
@@ -241,11 +265,12 @@ func (p *Pool) grantAlone() {
 		}
 		i++
 	}
+	p.pace()
 }
 
 // place finds a member for l, or one that shall empty for it. The lock is held.
 func (p *Pool) place(l *loner) bool {
-	if m := l.kept; m != nil && (m.load() == 0 || l.hurried && p.hasRoom(m)) {
+	if m := l.kept; m != nil && p.hasRoom(m) && (m.isQuiet() || l.hurried) {
 		return p.settle(l, m)
 	}
 	best := p.quietest(l)
@@ -254,14 +279,17 @@ func (p *Pool) place(l *loner) bool {
 		if m := p.ranking.best(nil); m != nil {
 			p.letGo(l)
 			p.claim(m, nil, nil)
-			m.alone.tried = true
-			l.granted <- m
+			a := &Alone{Member: m}
+			if m.alone.trial == nil {
+				m.alone.trial = a
+			}
+			l.granted <- a
 			return true
 		}
 		return false
 	case best == nil:
 		return false
-	case best.load() == 0 || l.want.Patience == 0 && p.hasRoom(best):
+	case p.hasRoom(best) && (best.isQuiet() || l.want.Patience == 0):
 		p.letGo(l)
 		return p.settle(l, best)
 	case l.kept == nil:
@@ -282,6 +310,9 @@ func (p *Pool) hurry(l *loner) {
 	}
 }
 
+// isQuiet says whether nothing is on m that a suspect would wait for. The lock is held.
+func (m *Member) isQuiet() bool { return m.load() == m.alone.yielded }
+
 // hasRoom says whether m may have one more request. The lock is held.
 func (p *Pool) hasRoom(m *Member) bool {
 	return p.options.MaxConcurrency == 0 || m.load() < p.options.MaxConcurrency
@@ -290,9 +321,10 @@ func (p *Pool) hasRoom(m *Member) bool {
 // settle gives m to l. The lock is held.
 func (p *Pool) settle(l *loner, m *Member) bool {
 	p.letGo(l)
-	m.alone.held, m.alone.tried, m.alone.since = true, true, time.Now()
+	a := &Alone{Member: m}
+	m.alone.held, m.alone.trial, m.alone.since = true, a, time.Now()
 	p.claim(m, nil, nil)
-	l.granted <- m
+	l.granted <- a
 	if p.isCrowded() {
 		p.limit(m)
 	}
@@ -315,7 +347,8 @@ func (p *Pool) quietest(l *loner) *Member {
 			held++
 		default:
 			open++
-			free := m != l.kept && !m.alone.tried && !m.doubted && m.breaker.admits()
+			free := m != l.kept && m.alone.trial == nil && !m.doubted && m.breaker.admits() &&
+				(p.hasRoom(m) || !m.isQuiet()) // else it waits for who has yielded, whom nobody may wait for
 			if free && (best == nil || m.load() < best.load()) {
 				best = m
 			}
@@ -332,7 +365,7 @@ func (p *Pool) quietest(l *loner) *Member {
 
 // onlyIfIdle spares the only member that serves, unless nobody is on it.
 func (p *Pool) onlyIfIdle(m *Member) *Member {
-	if m != nil && m.load() == 0 && p.queue.length == 0 {
+	if m != nil && m.isQuiet() && p.queue.length == 0 {
 		return m
 	}
 	return nil

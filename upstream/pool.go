@@ -48,6 +48,7 @@ type Pool struct {
 
 	// lonely are those who wait for a member of their own, in order; died is told of deaths.
 	lonely []*loner
+	pacer  *time.Timer // see pace; nil: nobody is to yield
 	died   func(member string, since time.Time)
 
 	affinity affinity
@@ -137,6 +138,7 @@ func (p *Pool) Close() {
 		w.refuse(ErrPoolClosed)
 	}
 	p.refuseLonely(ErrPoolClosed)
+	p.pace()
 	for _, m := range p.members {
 		p.stopTimers(m)
 	}

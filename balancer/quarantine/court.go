@@ -41,6 +41,10 @@ type Suspect struct {
 	// Began is when the engine was given it, Ended when that was over there.
 	Began time.Time `json:"began"`
 	Ended time.Time `json:"ended"`
+	// Past: it had got further than its like had been at the death before, and others
+	// that are suspected were beside it: it shares this death with them, and is not
+	// convicted by it.
+	Past bool `json:"past,omitempty"`
 }
 
 // Death is the end of an engine that nobody wished.
@@ -107,10 +111,12 @@ type Court struct {
 	alert atomic.Bool
 
 	mu        sync.Mutex
-	deaths    []*Death       // by time
-	suspected map[Print]bool // of all deaths that are not explained
+	deaths    []*Death            // by time
+	suspected map[Print]suspicion // of all deaths that are not explained
 	convicted map[Print]*Conviction
 	turns     map[Print]*turn
+	waiting   map[*wait]struct{}
+	moved     chan struct{} // closed, and replaced, when a trial has ended or suspicion changed
 }
 
 // New returns a court that suspects nobody.
@@ -118,7 +124,7 @@ func New(o Options) *Court {
 	if o.Log == nil {
 		o.Log = hclog.NewNullLogger()
 	}
-	c := &Court{log: o.Log, metrics: o.Metrics, lift: o.Lift, convicted: map[Print]*Conviction{}, turns: map[Print]*turn{}}
+	c := &Court{log: o.Log, metrics: o.Metrics, lift: o.Lift, convicted: map[Print]*Conviction{}, turns: map[Print]*turn{}, waiting: map[*wait]struct{}{}, moved: make(chan struct{})}
 	c.SetTTL(o.TTL)
 	c.file.init()
 	return c
@@ -140,7 +146,33 @@ type Standing struct {
 	// Suspect is the print under suspicion, zero where none is: its instances are
 	// tried one at a time (Turn), and apart from others.
 	Suspect Print
+	// Age is how long the engine had had it when it died, the longest if there were
+	// several; a death that was most likely another's does not count.
+	Age time.Duration
+	// Strictly: it has been on several that died, and is to be tried with nobody beside it.
+	Strictly bool
 }
+
+// suspicion is what speaks against a print.
+type suspicion struct {
+	age time.Duration
+	// deaths with it; past of them were most likely another's.
+	deaths, past int
+}
+
+// and adds another death.
+func (s suspicion) and(o *Suspect) suspicion {
+	s.deaths++
+	if o.Past {
+		s.past++
+		return s
+	}
+	s.age = max(s.age, o.Ended.Sub(o.Began))
+	return s
+}
+
+// isStrong lets one death pass that was another's.
+func (s suspicion) isStrong() bool { return s.deaths-min(s.past, 1) > 1 }
 
 // Judge says how a request stands, and counts it if it is refused.
 func (c *Court) Judge(p Prints) Standing {
@@ -149,7 +181,7 @@ func (c *Court) Judge(p Prints) Standing {
 	c.expire(time.Now())
 	// A schema first: it holds for all its bodies.
 	for _, mark := range []Print{p.Schema, p.Request} {
-		if found := c.convicted[mark]; mark != (Print{}) && found != nil && !found.Lifted {
+		if found := c.convicted[mark]; c.isConvicted(mark) {
 			found.Refused++
 			c.metrics.refuse(found)
 			copied := *found
@@ -157,30 +189,50 @@ func (c *Court) Judge(p Prints) Standing {
 		}
 	}
 	for _, k := range [...]Kind{KindSchema, KindRequest} {
-		if mark := p.of(k); c.suspected[mark] {
-			return Standing{Suspect: mark}
+		mark := p.of(k)
+		if by, suspected := c.suspected[mark]; suspected {
+			own := c.suspected[p.Request]
+			return Standing{Suspect: mark, Age: max(by.age, own.age), Strictly: by.isStrong() || own.isStrong()}
 		}
 	}
 	return Standing{}
 }
 
 // Survived says that requests with these prints were answered well: no death
-// before was for them.
+// before was for them. Whoever then is the only one that two deaths share is convicted.
 func (c *Court) Survived(p Prints) {
 	if !c.Alert() {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if (c.suspected[p.Request] || c.suspected[p.Schema]) && c.free(p) {
+	if !c.isSuspected(p) {
+		return
+	}
+	pools := c.free(p)
+	for pool, deaths := range pools {
+		if deaths > 1 { // they share less now
+			c.judgeAll(pool, time.Now())
+		}
+	}
+	if len(pools) > 0 {
 		c.recount()
 		c.file.change()
 	}
 }
 
-// free takes prints from all suspects. The lock is held.
-func (c *Court) free(p Prints) (changed bool) {
+func (c *Court) isSuspected(p Prints) bool {
+	_, request := c.suspected[p.Request]
+	_, schema := c.suspected[p.Schema]
+	return request || schema
+}
+
+// free takes prints from all suspects, and says of how many deaths in which pools.
+// The lock is held.
+func (c *Court) free(p Prints) (deaths map[string]int) {
+	deaths = map[string]int{}
 	for _, d := range c.deaths {
+		changed := false
 		for i := range d.Suspects {
 			s := &d.Suspects[i]
 			if p.Request != (Print{}) && s.Request == p.Request {
@@ -190,9 +242,12 @@ func (c *Court) free(p Prints) (changed bool) {
 				s.Schema, changed = Print{}, true
 			}
 		}
-		d.Suspects = slices.DeleteFunc(d.Suspects, func(s Suspect) bool { return s.Prints == Prints{} })
+		if changed {
+			deaths[d.Pool]++
+			d.Suspects = slices.DeleteFunc(d.Suspects, func(s Suspect) bool { return s.Prints == Prints{} })
+		}
 	}
-	return changed
+	return deaths
 }
 
 // Open takes a death in and says who is convicted by it. survivors are the prints
@@ -208,6 +263,7 @@ func (c *Court) Open(d Death, survivors []Prints) []Conviction {
 		return nil
 	}
 	death := &d
+	c.heedThePast(death)
 	// Who was convicted already has done it.
 	death.Explained = slices.ContainsFunc(d.Suspects, func(s Suspect) bool {
 		return c.isConvicted(s.Request) || c.isConvicted(s.Schema)
@@ -388,11 +444,13 @@ func (c *Court) bound() {
 
 // recount says who is suspected, and whether anything is to be judged. The lock is held.
 func (c *Court) recount() {
-	c.suspected = map[Print]bool{}
+	c.suspected = map[Print]suspicion{}
 	for _, d := range c.deaths {
 		if !d.Explained {
 			for i := range d.Suspects {
-				c.suspected[d.Suspects[i].Request], c.suspected[d.Suspects[i].Schema] = true, true
+				s := &d.Suspects[i]
+				c.suspected[s.Request] = c.suspected[s.Request].and(s)
+				c.suspected[s.Schema] = c.suspected[s.Schema].and(s)
 			}
 		}
 	}
@@ -407,4 +465,6 @@ func (c *Court) recount() {
 	}
 	c.alert.Store(alert)
 	c.metrics.hold(held)
+	c.tellWaiting()
+	c.move()
 }

@@ -16,6 +16,12 @@ import (
 func r(n byte) Prints    { return Prints{Request: Print{1, n}} }
 func s(n, m byte) Prints { return Prints{Request: Print{1, n}, Schema: Print{2, m}} }
 
+// past marks the prints of who had passed.
+func past(p Prints) Prints {
+	p.Request[15] = 1
+	return p
+}
+
 // scene is a court at the beginning of time.
 type scene struct {
 	*Court
@@ -37,7 +43,9 @@ func (c *scene) diesNow(survivors []Prints, suspects ...Prints) []Conviction {
 	d := Death{Pool: "p", Worker: string(rune('a' + c.worker)), At: time.Now()}
 	c.worker++
 	for _, p := range suspects {
-		d.Suspects = append(d.Suspects, Suspect{Prints: p, Method: "POST", Path: "/v1", Began: began, Ended: time.Now()})
+		past := p.Request[15] == 1
+		p.Request[15] = 0
+		d.Suspects = append(d.Suspects, Suspect{Prints: p, Method: "POST", Path: "/v1", Began: began, Ended: time.Now(), Past: past})
 	}
 	return c.Open(d, survivors)
 }
@@ -73,6 +81,26 @@ func TestRule(t *testing.T) {
 			c.diesNow([]Prints{r(2)}, r(2))
 			return c.dies(r(2))
 		}, ""},
+		{"two in common, of which one had passed", func(c *scene) []Conviction { c.dies(r(1), r(2)); return c.dies(past(r(1)), r(2)) }, ""},
+		{"of which one had passed and is answered then", func(c *scene) []Conviction {
+			c.dies(r(1), r(2))
+			c.dies(past(r(1)), r(2))
+			c.Survived(r(1))
+			return c.List()
+		}, "request 02"},
+		{"of which the one that had not passed is answered", func(c *scene) []Conviction {
+			c.dies(r(1), r(2))
+			c.dies(past(r(1)), r(2))
+			c.Survived(r(2))
+			return c.List()
+		}, ""},
+		{"of which the one that had not passed is answered, and the other kills again", func(c *scene) []Conviction {
+			c.dies(r(1), r(2))
+			c.dies(past(r(1)), r(2))
+			c.Survived(r(2))
+			return c.dies(r(1))
+		}, "request 01"},
+		{"passed, and nobody was on trial beside it", func(c *scene) []Conviction { c.dies(r(1), r(2)); return c.dies(past(r(1)), past(r(3))) }, "request 01"},
 		{"schema", func(c *scene) []Conviction { c.dies(s(1, 7), r(2)); return c.dies(s(3, 7)) }, "schema 07"},
 		{"schema and request", func(c *scene) []Conviction { c.dies(s(1, 7)); return c.dies(s(1, 7)) }, "request 01, schema 07"},
 		{"a schema that is answered elsewhere", func(c *scene) []Conviction { c.dies(s(1, 7)); c.Survived(s(2, 7)); return c.dies(s(1, 7)) }, "request 01"},
@@ -220,6 +248,57 @@ func TestTurns(t *testing.T) {
 		}
 		if len(c.turns) != 0 {
 			t.Errorf("%d turns are remembered", len(c.turns))
+		}
+	})
+}
+
+// TestWhoWaitsIsTold when it is suspected no more, and when it is convicted.
+func TestWhoWaitsIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newScene()
+		c.dies(r(1), r(2), s(3, 7))
+		wait := func(p Prints) context.Context {
+			ctx, done := c.WhileSuspected(t.Context(), p)
+			t.Cleanup(done)
+			return ctx
+		}
+		one, two, three, stranger := wait(r(1)), wait(r(2)), wait(s(3, 7)), wait(r(9))
+		if !errors.Is(context.Cause(stranger), ErrChanged) || one.Err() != nil {
+			t.Errorf("at first: %v, %v", context.Cause(stranger), one.Err())
+		}
+		c.Survived(r(1))
+		if !errors.Is(context.Cause(one), ErrChanged) || two.Err() != nil {
+			t.Errorf("when one is answered: %v, %v", context.Cause(one), two.Err())
+		}
+		c.Survived(s(4, 7)) // the schema alone is free
+		if three.Err() != nil {
+			t.Error("who is suspected for another reason is told")
+		}
+		c.dies(r(2)) // which frees the third
+		if !errors.Is(context.Cause(two), ErrChanged) || !errors.Is(context.Cause(three), ErrChanged) {
+			t.Errorf("after the conviction: %v, %v", context.Cause(two), context.Cause(three))
+		}
+	})
+}
+
+// TestWhoIsWaitedFor: who was on trial when its second engine died waits for who
+// had passed beside it, and not the other way round.
+func TestWhoIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newScene()
+		c.dies(r(1), r(2))
+		c.dies(past(r(1)), r(2))
+		done, err := c.Turn(t.Context(), r(1).Request)
+		if err != nil || c.Yield(t.Context(), r(1)) != nil {
+			t.Fatal("who has passed waits")
+		}
+		began := time.Now()
+		time.AfterFunc(3*time.Second, func() { c.Survived(r(1)); done() })
+		if err := c.Yield(t.Context(), r(2)); err != nil || time.Since(began) != 3*time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if c.Judge(r(2)).Convicted == nil {
+			t.Error("the only one that both deaths share is not convicted")
 		}
 	})
 }

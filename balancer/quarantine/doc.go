@@ -21,10 +21,17 @@
 //	a second death with the same print   if it is the only print of its kind that both deaths share,
 //	                                     it is convicted and both deaths are explained: their
 //	                                     other suspects are free. If several are shared nobody is convicted
+//	one of several is answered well      who is left alone in both is convicted, unless it is past (see below)
 //	an unexplained death without that    convicting takes a third with it; a conviction of a moment ago is
 //	print, within seconds of those       taken back. Whatever kills engines now may be no request
 //	time to live                         suspicion and conviction end
 //	lift                                 conviction ends, and all suspicion of that print
+//
+// Suspects are tried one by one where there is time for that. Where many wait the
+// next comes beside one that is past: that has got further than it was at the death
+// before. A death that those who are past share with one that is not speaks against
+// none of them, and is not held against those who are past; they are tried again
+// first, and the other waits (Court.Yield), since their answers decide.
 //
 // One death convicts nobody, since engines also die by themselves or by an
 // operator's hand. Nor do two deaths at once: what came to the second engine

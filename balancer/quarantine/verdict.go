@@ -43,7 +43,7 @@ func (c *Court) verdict(k Kind, i int, now time.Time) *Conviction {
 			continue
 		}
 		s := onlyCommon(k, earlier, d)
-		if s != nil && c.enough(d, k, s.of(k)) {
+		if s != nil && !s.Past && c.enough(d, k, s.of(k)) {
 			return c.convict(k, s, []DeathRef{earlier.ref(), d.ref()}, d.Pool, c.life(), now)
 		}
 	}
@@ -124,6 +124,17 @@ func onlyCommon(k Kind, earlier, d *Death) *Suspect {
 		}
 	}
 	return common
+}
+
+// heedThePast forgets that suspects of a death were past where they had been
+// before, where nobody was beside them who was not. The lock is held.
+func (c *Court) heedThePast(d *Death) {
+	if slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return !s.Past && c.isSuspected(s.Prints) }) {
+		return
+	}
+	for i := range d.Suspects {
+		d.Suspects[i].Past = false
+	}
 }
 
 func (d *Death) ref() DeathRef { return DeathRef{Worker: d.Worker, At: d.At, Crash: d.Crash} }
