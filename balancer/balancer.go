@@ -218,6 +218,9 @@ func (b *Balancer) lead(ctx context.Context, x *exchange.Exchange, a *attempt) (
 	if err := check(&x.Request); err != nil {
 		return nil, classify(err)
 	}
+	if err := checkWrong(x); err != nil {
+		return nil, classify(err)
+	}
 	if err := checkWebSocket(x); err != nil {
 		return nil, classify(err)
 	}

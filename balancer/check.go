@@ -1,9 +1,11 @@
 package balancer
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
+	"stoker/exchange"
 	"stoker/internal/http1"
 )
 
@@ -37,6 +39,18 @@ func check(r *http1.Request) error {
 		return errAuthority
 	}
 	return nil
+}
+
+// checkWrong refuses what the front has found wrong and could not refuse.
+func checkWrong(x *exchange.Exchange) error {
+	if x.Wrong == nil {
+		return nil
+	}
+	status := http.StatusBadRequest
+	if syntax, is := errors.AsType[http1.SyntaxError](x.Wrong); is {
+		status = syntax.Status()
+	}
+	return &requestError{status, "bad_request", x.Wrong.Error()}
 }
 
 func validTarget(r *http1.Request) bool {

@@ -41,6 +41,9 @@ type Exchange struct {
 	// is to be sent on; Method, Target and Authority are as the client sent them, but for
 	// Target while it has them, where a route changes that.
 	Request http1.Request
+	// Wrong is why nobody must get the request, where the front could not refuse it by
+	// itself, since another has parsed it: an http1.SyntaxError. nil: nothing is.
+	Wrong error
 	// WebSocket: the client asks for its connection to become one, and Sink is an
 	// Upgrader.
 	WebSocket bool

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -123,7 +124,7 @@ func TestHalfClosedUnixSocket(t *testing.T) {
 			continue
 		}
 		_ = nc.(*net.UnixConn).CloseWrite()
-		if r, body := c.answer(t, "GET"); r.StatusCode != 200 || body != "late" {
+		if r, body := c.answer(t, "GET"); r.StatusCode != http.StatusOK || body != "late" {
 			t.Errorf("%d %q", r.StatusCode, body)
 		}
 		if err := wait(t, given, "end"); err != nil {

@@ -57,12 +57,13 @@ func (f *Front) newStream(c *conn, w http.ResponseWriter, r *http.Request) *stre
 	q.Client = c.client
 	q.Request = http1.Request{
 		Method:    r.Method,
-		Target:    originForm(r.Method, r.RequestURI),
+		Target:    r.RequestURI,
 		Authority: r.Host,
 		Scheme:    c.scheme(),
 		Proto:     r.ProtoMajor*10 + r.ProtoMinor,
 		Fields:    appendFields(q.fields, r.Header),
 	}
+	q.Wrong = wrong(r, len(q.Request.Fields))
 	if r.ContentLength != 0 {
 		q.Length = r.ContentLength
 		q.body.stream = q
@@ -92,34 +93,19 @@ func appendFields(fields http1.Fields, h http.Header) http1.Fields {
 			continue
 		}
 		for _, v := range values {
-			fields = append(fields, http1.Field{Name: name, Value: v})
+			fields = append(fields, http1.Field{Name: name, Value: strings.Trim(v, " \t")}) // as HTTP/1.1 will read it
 		}
 	}
 	return fields
 }
 
-// originForm is the path and query of a target, byte for byte as the client
-// sent it, also when it came in absolute form (RFC 9112 3.2.2). What is neither
-// is returned as it is.
-func originForm(method, target string) string {
-	if strings.HasPrefix(target, "/") {
-		return target
+// wrong says what is wrong with a request that net/http has let pass.
+func wrong(r *http.Request, fields int) error {
+	d := http1.Downgrade{
+		Method: r.Method, Target: r.RequestURI, Authority: r.Host, Hosts: r.Header["Host"],
+		Lengths: r.Header["Content-Length"], Length: r.ContentLength, Fields: fields,
 	}
-	_, rest, absolute := strings.Cut(target, "://")
-	if !absolute {
-		return target
-	}
-	at := strings.IndexAny(rest, "/?")
-	switch {
-	case at < 0 && method == http.MethodOptions:
-		return "*"
-	case at < 0:
-		return "/"
-	case rest[at] == '?':
-		return "/" + rest[at:]
-	default:
-		return rest[at:]
-	}
+	return d.Check()
 }
 
 // begin ends the request's life, with its cause, when the client goes away, and

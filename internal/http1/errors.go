@@ -36,6 +36,7 @@ const (
 	errLengthCoding  = SyntaxError("Content-Length together with Transfer-Encoding")
 	errCodingUnknown = SyntaxError("transfer coding before the final chunked")
 	errLengthTwice   = SyntaxError("several Content-Lengths")
+	errLengthDiffers = SyntaxError("Content-Length is not the body's")
 	errLineSize      = SyntaxError("request line is larger than 16 KiB")
 	errSectionSize   = SyntaxError("fields are larger than 16 KiB")
 	errLine          = SyntaxError("request line is not METHOD TARGET VERSION with single spaces")
