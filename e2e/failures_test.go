@@ -40,6 +40,17 @@ type subject struct {
 	pid func(http.Header) string
 	// exit makes an engine exit with code 0 by itself.
 	exit func(address string)
+	// block is a request after which the engine that gets it never does anything again.
+	block func(m *master) (*http.Request, error)
+	// queued is the nth of those that few slots take one after another, with the
+	// short one's answer; such are the pool's engines with slow, whose /health waits
+	// for a slot, too.
+	queued func(m *master, n int) (*http.Request, error)
+	slow   func(t *testing.T) string
+	// idle is the pool of one engine that closes connections which are idle for so long.
+	idle func(t *testing.T, after time.Duration) string
+	// chat is a request that both are asked in the same words.
+	chat chatForm
 }
 
 func subjects() []subject {
@@ -61,6 +72,21 @@ func subjects() []subject {
 			},
 			pid:  func(h http.Header) string { return h.Get("X-Engine-Pid") },
 			exit: func(address string) { _, _ = askEngine(address, "/exit") },
+			block: func(m *master) (*http.Request, error) {
+				return http.NewRequest(http.MethodGet, m.url("/block"), nil)
+			},
+			queued: func(m *master, n int) (*http.Request, error) {
+				return http.NewRequest(http.MethodGet, m.url(fmt.Sprintf("/queued/%d?ms=250", n)), nil)
+			},
+			slow: func(t *testing.T) string {
+				t.Helper()
+				return fastapi(t, 1) + "env.HEALTH_QUEUED = \"1\"\n"
+			},
+			idle: func(t *testing.T, after time.Duration) string {
+				t.Helper()
+				return strings.Replace(fastapi(t, 1), `"--uds"`, fmt.Sprintf(`"--timeout-keep-alive", "%.0f", "--uds"`, after.Seconds()), 1)
+			},
+			chat: fastapiChat{},
 		},
 		{
 			name: "demo engine", pool: demoPool,
@@ -75,6 +101,21 @@ func subjects() []subject {
 				return pid
 			},
 			exit: func(address string) { askForFault(address, "exit=0") },
+			block: func(m *master) (*http.Request, error) {
+				return http.NewRequest(http.MethodPost, m.url("/v1/completions"), strings.NewReader(`{"prompt":"x","fault":"block"}`))
+			},
+			queued: func(m *master, n int) (*http.Request, error) {
+				return http.NewRequest(http.MethodPost, m.url("/v1/completions"), strings.NewReader(demoBody(n, false)))
+			},
+			slow: func(t *testing.T) string {
+				t.Helper()
+				return strings.NewReplacer(`"--slots","64"`, `"--slots","2"`, `"--faults"`, `"--health-queued"`).Replace(demoPool(t, 1))
+			},
+			idle: func(t *testing.T, after time.Duration) string {
+				t.Helper()
+				return strings.Replace(demoPool(t, 1), `"--faults"`, fmt.Sprintf(`"--idle-timeout",%q`, after), 1)
+			},
+			chat: demoChat{},
 		},
 	}
 }
@@ -99,7 +140,7 @@ func demoAnswer(n int, stream bool) []byte {
 	return answer.Body.Bytes()
 }
 
-var runsOwn = regexp.MustCompile(`"id":"cmpl-[0-9a-f]{24}"|"created":[0-9]+`)
+var runsOwn = regexp.MustCompile(`"id":"(chat)?cmpl-[0-9a-f]{24}"|"created":[0-9]+`)
 
 // masked is an answer without what names its run.
 func masked(body []byte) []byte { return runsOwn.ReplaceAll(body, nil) }
@@ -146,7 +187,12 @@ func (s *subject) ask(m *master, n int, stream bool) seen {
 		r.err = err
 		return r
 	}
-	request.Header.Set("X-Request-Id", fmt.Sprintf("r%d", n))
+	return s.send(request, r)
+}
+
+// send sends it, and notes in r what comes.
+func (s *subject) send(request *http.Request, r seen) seen {
+	request.Header.Set("X-Request-Id", fmt.Sprintf("r%d", r.n))
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 	response, err := client.Do(request)
 	if err != nil {

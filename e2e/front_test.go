@@ -81,6 +81,7 @@ func sayWhole(c net.Conn) {
 func TestSlowClientsHarmNobody(t *testing.T) {
 	t.Parallel()
 	event := bytes.Repeat([]byte("x"), 32<<10)
+	gush := `{"prompt":"x","fault":"bulk=8388608"}`
 	for _, c := range []slowCase{
 		{
 			"a bare engine", served(t, "tcp", requests(func(c net.Conn, r *http.Request) bool {
@@ -99,6 +100,11 @@ func TestSlowClientsHarmNobody(t *testing.T) {
 			})), "GET /stream HTTP/1.1\r\nHost: a\r\n\r\n", "/stream", "/work", wholeAnswer,
 		},
 		{"FastAPI", fastapi(t, 1), "GET /bulk HTTP/1.1\r\nHost: a\r\n\r\n", "/bulk", "/work/1", strings.Repeat("answer 1 ", 20)},
+		{
+			"demo engine", demoPool(t, 1),
+			fmt.Sprintf("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(gush), gush),
+			"/v1/completions", "/v1/models", "",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -112,12 +118,19 @@ type slowCase struct {
 	name, pool   string
 	request      string // for the stream
 	stream, path string
-	answer       string // to the small one
+	answer       string // to the small one; empty: what it is when nobody is slow
 }
 
 func slowClientsHarmNobody(t *testing.T, c slowCase) {
 	t.Helper()
 	m := start(t, "recorder.memory_mib = 1\n"+c.pool).allReady()
+	if c.answer == "" {
+		a := (&caller{address: m.address}).get(c.path)
+		if a.outcome != complete || a.status != 200 || len(a.body) < 20 {
+			t.Fatalf("before all: %v", a)
+		}
+		c.answer = string(a.body)
+	}
 	before := m.resident()
 	began := time.Now()
 	var slow sync.WaitGroup
@@ -353,26 +366,30 @@ func TestIdleConnectionsThatTheEngineCloses(t *testing.T) {
 	}
 }
 
-// TestIdleConnectionsThatUvicornCloses is the same with a real server, which closes
+// TestIdleConnectionsThatServersClose is the same with real servers, which close
 // after a second, and clients that come back after a second.
-func TestIdleConnectionsThatUvicornCloses(t *testing.T) {
+func TestIdleConnectionsThatServersClose(t *testing.T) {
 	t.Parallel()
-	m := start(t, strings.Replace(fastapi(t, 1), `"--uds"`, `"--timeout-keep-alive", "1", "--uds"`, 1)).allReady()
-	seen, until := newTally(), time.Now().Add(6*time.Second)
-	crowd(16, func(client, _ int) bool {
-		a := (&caller{address: m.address}).get(fmt.Sprintf("/work/%d", client))
-		if a.outcome == complete && a.status == 200 {
-			seen.add("right", "")
-		} else {
-			seen.add("wrong", a.String())
-		}
-		time.Sleep(995*time.Millisecond + time.Duration(rand.IntN(10000))*time.Microsecond)
-		return time.Now().Before(until)
-	}).Wait()
-	if wrong := seen.except("right"); wrong != "" {
-		t.Errorf("of %d: %s", seen.count("right"), wrong)
+	for _, s := range subjects() {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			m := start(t, s.idle(t, time.Second)).allReady()
+			ended, until := newTally(), time.Now().Add(6*time.Second)
+			crowd(16, func(client, turn int) bool {
+				if r := s.ask(m, client*1000+turn, false); r.err == nil && r.status == 200 && s.exact(r.body, r.n, false) {
+					ended.add("right", "")
+				} else {
+					ended.add("wrong", r.String())
+				}
+				time.Sleep(895*time.Millisecond + time.Duration(rand.IntN(10000))*time.Microsecond) // and a tenth that the answer took
+				return time.Now().Before(until)
+			}).Wait()
+			if wrong := ended.except("right"); wrong != "" {
+				t.Errorf("of %d: %s", ended.count("right"), wrong)
+			}
+			m.stop()
+		})
 	}
-	m.stop()
 }
 
 // TestShutdownUnderHTTP2Load is TestShutdownUnderLoad over HTTP/2: requests that

@@ -61,34 +61,50 @@ func (m *master) replaced(victim workerStatus, began time.Time, limit time.Durat
 // for ever is killed within 15 s, and whoever comes 5 s after that has noticed nothing.
 func TestEventLoopBlocked(t *testing.T) {
 	t.Parallel()
+	for _, s := range subjects() {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			eventLoopBlocked(t, &s)
+		})
+	}
+}
+
+func eventLoopBlocked(t *testing.T, s *subject) {
+	t.Helper()
 	// What blocks one worker would block the next: it is not tried again here.
-	m := start(t, fastapi(t, 4)+"on_death = \"fail\"\n").allReady()
-	seen, late := newTally(), newTally()
+	m := start(t, s.pool(t, 4)+"on_death = \"fail\"\n").allReady()
+	ended, late := newTally(), newTally()
 	var over atomic.Bool
 	var hung atomic.Int64 // when, 0: not yet
 	load := crowd(8, func(client, turn int) bool {
-		began, n := time.Now(), client*100000+turn
-		a := (&caller{address: m.address}).get(fmt.Sprintf("/work/%d?ms=100", n))
-		what := string(a.outcome)
-		if a.outcome == complete && a.status == 200 && string(a.body) == strings.Repeat(fmt.Sprintf("answer %d ", n), 20) {
+		r := s.ask(m, client*100000+turn, false)
+		what := "broken off"
+		switch {
+		case r.err == nil && r.status == 200 && s.exact(r.body, r.n, false):
 			what = "right"
+		case r.err == nil:
+			what = fmt.Sprint(r.status)
 		}
-		seen.add(what, a.String())
-		if at := hung.Load(); at != 0 && began.After(time.Unix(0, at).Add(5*time.Second)) {
-			late.add(what, a.String())
-			if took := time.Since(began); took > 5*time.Second {
+		ended.add(what, r.String())
+		if at := hung.Load(); at != 0 && r.began.After(time.Unix(0, at).Add(5*time.Second)) {
+			late.add(what, r.String())
+			if took := time.Since(r.began); took > 5*time.Second {
 				late.add("slow", took.String())
 			}
 		}
 		time.Sleep(50 * time.Millisecond) // a client that thinks
 		return !over.Load()
 	})
-	m.eventually("load", func() bool { return seen.count("right") > 50 })
+	m.eventually("load", func() bool { return ended.count("right") > 50 })
 	before := m.workers()
-	go (&caller{address: m.address}).get("/block")
-	m.eventually("blocked", func() bool { return slices.Contains(m.engineEvents(), "blocked") })
+	killer, err := s.block(m)
+	if err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	hung.Store(began.UnixNano())
+	blocking := make(chan seen)
+	go func() { blocking <- s.send(killer, seen{n: -1}) }()
 	// Which one it was the log tells.
 	var victim workerStatus
 	m.eventually("one found hanging", func() bool {
@@ -102,14 +118,17 @@ func TestEventLoopBlocked(t *testing.T) {
 	if took := m.replaced(victim, began, patience); took > 15*time.Second {
 		t.Errorf("killed after %v, want 15 s", took)
 	}
+	if r := <-blocking; r.err == nil && r.status == 200 {
+		t.Errorf("what blocked it was answered: %v", r)
+	}
 	over.Store(true)
 	load.Wait()
 	if wrong := late.except("right"); wrong != "" || late.count("right") < 20 {
 		t.Errorf("of those begun 5 s after the hang %d were right, and %s", late.count("right"), wrong)
 	}
-	// A quarter of eight clients was there when it happened, and the blocking request.
-	if wrong := seen.except("right", "complete", string(closed), string(reset)); wrong != "" || seen.count("complete") > 8 {
-		t.Errorf("besides %d right answers and %d refusals: %s", seen.count("right"), seen.count("complete"), wrong)
+	// A quarter of eight clients was there when it happened.
+	if wrong := ended.except("right", "502", "broken off"); wrong != "" || ended.count("502")+ended.count("broken off") > 8 {
+		t.Errorf("besides %d right answers: %s", ended.count("right"), ended.except("right"))
 	}
 	m.stop()
 }
@@ -242,34 +261,49 @@ canary.timeout = "1s"
 // time is scaled: STOKER_E2E_SATURATED=60s with the defaults is the whole of it.
 func TestSaturatedIsNotHung(t *testing.T) {
 	t.Parallel()
+	for _, s := range subjects() {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			saturatedIsNotHung(t, &s)
+		})
+	}
+}
+
+func saturatedIsNotHung(t *testing.T, s *subject) {
+	t.Helper()
 	lasts, health := 8*time.Second, "health.interval = \"300ms\"\nhealth.timeout = \"300ms\"\n"
 	if text := os.Getenv("STOKER_E2E_SATURATED"); text != "" {
 		lasts, _ = time.ParseDuration(text)
 		health = ""
 	}
-	m := start(t, fastapi(t, 1)+"env.HEALTH_QUEUED = \"1\"\n"+health).allReady()
-	before := m.worker("app-0")
-	seen, until := newTally(), time.Now().Add(lasts)
-	crowd(40, func(client, _ int) bool {
-		a := (&caller{address: m.address}).get(fmt.Sprintf("/queued/%d?ms=250", client))
-		if a.outcome == complete && a.status == 200 {
-			seen.add("right", "")
+	m := start(t, s.slow(t)+health).allReady()
+	before := m.workers()[0]
+	ended, until := newTally(), time.Now().Add(lasts)
+	crowd(40, func(client, turn int) bool {
+		n := client*10000 + turn
+		request, err := s.queued(m, n)
+		if err != nil {
+			ended.add("not asked", err.Error())
+			return false
+		}
+		if r := s.send(request, seen{n: n, began: time.Now()}); r.err == nil && r.status == 200 && s.exact(r.body, n, false) {
+			ended.add("right", "")
 		} else {
-			seen.add("wrong", a.String())
+			ended.add("wrong", r.String())
 		}
 		return time.Now().Before(until)
 	}).Wait()
-	if wrong := seen.except("right"); wrong != "" {
+	if wrong := ended.except("right"); wrong != "" {
 		t.Error(wrong)
 	}
-	failed := m.metric("stoker_probe_failures_total", `worker="app-0"`, `reason="timeout"`)
+	failed := m.metric("stoker_probe_failures_total", `worker="`+before.Name+`"`, `reason="timeout"`)
 	if failed < 3 {
 		t.Errorf("%v probes failed: it was not saturated", failed)
 	}
-	if w := m.worker("app-0"); w.PID != before.PID || w.Restarts != 0 {
-		t.Errorf("restarted, though only busy: %+v; %s", w, m.explained("app-0"))
+	if w := m.worker(before.Name); w.PID != before.PID || w.Restarts != 0 {
+		t.Errorf("restarted, though only busy: %+v; %s", w, m.explained(before.Name))
 	}
-	t.Logf("%d answers in %v, %v probes without an answer in time", seen.count("right"), lasts, failed)
+	t.Logf("%d answers in %v, %v probes without an answer in time", ended.count("right"), lasts, failed)
 	m.stop()
 }
 

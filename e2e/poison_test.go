@@ -3,12 +3,14 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -17,34 +19,68 @@ import (
 	"time"
 )
 
-// chatRequest is one for the application, which answers what can be computed.
+// chatRequest is one whose answer can be computed.
 type chatRequest struct {
 	prompt  string
 	stream  bool
-	ms      int
+	ms      int    // that it takes, about
 	outputs string // structured_outputs, as JSON
+	poison  bool   // whoever gets it dies
 }
 
-func (r chatRequest) body() string {
-	prompt, _ := json.Marshal(r.prompt)
-	text := fmt.Sprintf(`{"messages":[{"role":"user","content":%s}],"ms":%d,"stream":%v`, prompt, r.ms, r.stream)
+// chatForm is how an engine is asked it, and answers.
+type chatForm interface {
+	body(r chatRequest) string
+	right(r chatRequest, answer string) bool
+}
+
+// fastapiChat is the application's.
+type fastapiChat struct{}
+
+func (fastapiChat) body(r chatRequest) string {
+	prompt := r.prompt
+	if r.poison {
+		prompt = "poison: " + prompt
+	}
+	words, _ := json.Marshal(prompt)
+	text := fmt.Sprintf(`{"messages":[{"role":"user","content":%s}],"ms":%d,"stream":%v`, words, r.ms, r.stream)
 	if r.outputs != "" {
 		text += `,"structured_outputs":` + r.outputs
 	}
 	return text + "}"
 }
 
-// want is the whole answer.
-func (r chatRequest) want() string {
+func (fastapiChat) right(r chatRequest, answer string) bool {
 	if r.stream {
-		return strings.Repeat("data: you said: "+r.prompt+" \n\n", 10) + "data: [DONE]\n\n"
+		return answer == strings.Repeat("data: you said: "+r.prompt+" \n\n", 10)+"data: [DONE]\n\n"
 	}
-	return strings.Repeat("you said: "+r.prompt+" ", 10)
+	return answer == strings.Repeat("you said: "+r.prompt+" ", 10)
+}
+
+// demoChat is the built-in engine's, of which another inside the test says what is right.
+type demoChat struct{}
+
+func (demoChat) body(r chatRequest) string {
+	prompt, _ := json.Marshal(r.prompt)
+	text := fmt.Sprintf(`{"messages":[{"role":"user","content":%s}],"seed":1,"ignore_eos":true,"max_tokens":%d,"stream":%v`, prompt, max(1, r.ms/10), r.stream)
+	if r.outputs != "" {
+		text += `,"structured_outputs":` + r.outputs
+	}
+	if r.poison {
+		text += `,"fault":"kill,after=2"`
+	}
+	return text + "}"
+}
+
+func (c demoChat) right(r chatRequest, answer string) bool {
+	want := httptest.NewRecorder()
+	oracle.ServeHTTP(want, httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/v1/chat/completions", strings.NewReader(c.body(r))))
+	return bytes.Equal(masked([]byte(answer)), masked(want.Body.Bytes()))
 }
 
 // send names the outcome: "right", "WRONG", a status, or how it broke.
-func (r chatRequest) send(client *http.Client, m *master) (what, text string) {
-	response, err := client.Post(m.url("/v1/chat/completions"), "application/json", strings.NewReader(r.body()))
+func (r chatRequest) send(client *http.Client, m *master, form chatForm) (what, text string) {
+	response, err := client.Post(m.url("/v1/chat/completions"), "application/json", strings.NewReader(form.body(r)))
 	if err != nil {
 		return "no answer", err.Error()
 	}
@@ -55,7 +91,7 @@ func (r chatRequest) send(client *http.Client, m *master) (what, text string) {
 		return "broken off", err.Error()
 	case response.StatusCode != http.StatusOK:
 		return fmt.Sprint(response.StatusCode), string(body)
-	case string(body) != r.want():
+	case !form.right(r, string(body)):
 		return "WRONG", string(body)
 	}
 	return "right", ""
@@ -68,7 +104,7 @@ type innocents struct {
 	stop func()
 }
 
-func (m *master) innocents(perSecond int) *innocents {
+func (m *master) innocents(form chatForm, perSecond int) *innocents {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: time.Minute}
 	load, over := &innocents{seen: newTally()}, make(chan struct{})
 	var all sync.WaitGroup
@@ -88,7 +124,7 @@ func (m *master) innocents(perSecond int) *innocents {
 			case 5:
 				r.outputs = fmt.Sprintf(`{"json":{"type":"object","n":%d}}`, n%20)
 			}
-			all.Go(func() { load.seen.add(r.send(client, m)) })
+			all.Go(func() { load.seen.add(r.send(client, m, form)) })
 		}
 	})
 	load.stop = func() {
@@ -121,42 +157,49 @@ func (m *master) restarts() (n int) {
 // first of the five kill all four workers.
 func TestPoisonKillsTwoWorkersAtMost(t *testing.T) {
 	t.Parallel()
-	for _, stream := range []bool{false, true} {
-		t.Run(fmt.Sprintf("stream %v", stream), func(t *testing.T) {
-			t.Parallel()
-			m := start(t, fastapi(t, 4)).allReady()
-			load := m.innocents(40)
-			m.eventually("some load", func() bool { return load.total() > 80 })
-			poison := chatRequest{prompt: "poison, please", ms: 30, stream: stream}
-			var statuses []string
-			for range 5 {
-				what, text := poison.send(http.DefaultClient, m)
-				statuses = append(statuses, what)
-				t.Log(what, text)
-			}
-			m.eventually("400 innocents", func() bool { return load.total() >= 400 })
-			m.eventually("all workers back", func() bool {
-				return !slices.ContainsFunc(m.workers(), func(w workerStatus) bool { return w.State != "ready" })
+	for _, s := range subjects() {
+		for _, stream := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, stream %v", s.name, stream), func(t *testing.T) {
+				t.Parallel()
+				poisonKillsTwoWorkersAtMost(t, &s, stream)
 			})
-			load.stop()
-			if n := m.restarts(); n > 2 {
-				t.Errorf("%d workers died of one request, want 2 at most", n)
-			}
-			if last := statuses[2:]; !slices.Equal(last, []string{"422", "422", "422"}) {
-				t.Errorf("the poison was answered %v: want 422 once it has killed two", statuses)
-			}
-			if wrong := load.seen.except("right", "502", "broken off"); wrong != "" {
-				t.Errorf("innocents: %s", wrong)
-			}
-			if failed := load.total() - load.seen.count("right"); failed > 10 {
-				t.Errorf("%d of %d innocents failed: %s", failed, load.total(), load.seen.except("right"))
-			} else {
-				t.Logf("%d of %d innocents failed: %s", failed, load.total(), load.seen.except("right"))
-			}
-			m.quarantinedOnly("request")
-			m.stop()
-		})
+		}
 	}
+}
+
+func poisonKillsTwoWorkersAtMost(t *testing.T, s *subject, stream bool) {
+	t.Helper()
+	m := start(t, s.pool(t, 4)).allReady()
+	load := m.innocents(s.chat, 40)
+	m.eventually("some load", func() bool { return load.total() > 80 })
+	poison := chatRequest{prompt: "please", ms: 30, stream: stream, poison: true}
+	var statuses []string
+	for range 5 {
+		what, text := poison.send(http.DefaultClient, m, s.chat)
+		statuses = append(statuses, what)
+		t.Log(what, text)
+	}
+	m.eventually("400 innocents", func() bool { return load.total() >= 400 })
+	m.eventually("all workers back", func() bool {
+		return !slices.ContainsFunc(m.workers(), func(w workerStatus) bool { return w.State != "ready" })
+	})
+	load.stop()
+	if n := m.restarts(); n > 2 {
+		t.Errorf("%d workers died of one request, want 2 at most", n)
+	}
+	if last := statuses[2:]; !slices.Equal(last, []string{"422", "422", "422"}) {
+		t.Errorf("the poison was answered %v: want 422 once it has killed two", statuses)
+	}
+	if wrong := load.seen.except("right", "502", "broken off"); wrong != "" {
+		t.Errorf("innocents: %s", wrong)
+	}
+	if failed := load.total() - load.seen.count("right"); failed > 10 {
+		t.Errorf("%d of %d innocents failed: %s", failed, load.total(), load.seen.except("right"))
+	} else {
+		t.Logf("%d of %d innocents failed: %s", failed, load.total(), load.seen.except("right"))
+	}
+	m.quarantinedOnly("request")
+	m.stop()
 }
 
 // quarantinedOnly fails unless there is exactly one conviction, of that kind,
@@ -193,14 +236,24 @@ func (m *master) quarantinedOnly(kind string) {
 // its schema once two have died, also by the next master; lifted, it passes.
 func TestSchemaPoison(t *testing.T) {
 	t.Parallel()
-	m := start(t, fastapi(t, 4)).allReady()
-	load := m.innocents(40)
+	for _, s := range subjects() {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			schemaPoison(t, &s)
+		})
+	}
+}
+
+func schemaPoison(t *testing.T, s *subject) {
+	t.Helper()
+	m := start(t, s.pool(t, 4)).allReady()
+	load := m.innocents(s.chat, 40)
 	m.eventually("some load", func() bool { return load.total() > 80 })
 	seed := func(n int) chatRequest {
 		return chatRequest{prompt: fmt.Sprintf("tell me %d", n), ms: 20, outputs: fmt.Sprintf(`{ "whitespace_pattern" :%*s}`, n%3+4, "null")}
 	}
 	for n := range 8 {
-		what, text := seed(n).send(http.DefaultClient, m)
+		what, text := seed(n).send(http.DefaultClient, m, s.chat)
 		if n >= 2 && what != "422" {
 			t.Errorf("seed %d: %s %s, want 422", n, what, text)
 		}
@@ -220,7 +273,7 @@ func TestSchemaPoison(t *testing.T) {
 		t.Errorf("%d of %d innocents failed: %s", failed, load.total(), load.seen.except("right"))
 	}
 	valid := chatRequest{prompt: "tell me", outputs: `{"regex":"[0-9]+"}`}
-	if what, text := valid.send(http.DefaultClient, m); what != "right" {
+	if what, text := valid.send(http.DefaultClient, m, s.chat); what != "right" {
 		t.Errorf("a valid schema: %s %s", what, text)
 	}
 	m.quarantinedOnly("schema")
@@ -229,11 +282,11 @@ func TestSchemaPoison(t *testing.T) {
 	_ = m.cmd.Process.Kill()
 	<-m.ended
 	m = m.again().allReady()
-	if what, text := seed(8).send(http.DefaultClient, m); what != "422" {
+	if what, text := seed(8).send(http.DefaultClient, m, s.chat); what != "422" {
 		t.Errorf("after a crash of the master: %s %s, want 422", what, text)
 	}
 	m.mustCommand("upgrade")
-	if what, text := seed(9).send(http.DefaultClient, m); what != "422" {
+	if what, text := seed(9).send(http.DefaultClient, m, s.chat); what != "422" {
 		t.Errorf("after an upgrade: %s %s, want 422", what, text)
 	}
 	lifted := m.mustCommand("quarantine", "lift", m.quarantinedID("schema"))
@@ -263,7 +316,7 @@ func TestKilledWorkerLosesNothingUnanswered(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			m := start(t, fastapi(t, 4)).allReady()
-			load := m.innocents(40)
+			load := m.innocents(fastapiChat{}, 40)
 			for round := range 3 {
 				before := load.total()
 				m.eventually("load", func() bool { return load.total() > before+60 })

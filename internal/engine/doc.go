@@ -40,6 +40,8 @@
 //	after=N        … the above only after N tokens were generated
 //	hang           no byte for ever
 //	hang-all       the same for all requests, running ones too; /health, /metrics and /stats go on
+//	block          nothing is answered ever again, /health included, and SIGTERM is not heard:
+//	               as an event loop that is stuck
 //	cut=N          the connection breaks after N chunks
 //	clean-cut=N    the answer ends after N chunks as if it were whole, without [DONE]
 //	error=N        an error event after N chunks, and no more
@@ -50,10 +52,12 @@
 //	status=NNN     an error answer with that status
 //	garbage        bytes that are not HTTP
 //	headers=BYTES  a response header of that size (plain "headers": 1 MiB)
+//	bulk=BYTES     events that say nothing, as fast as they are taken, of that size together at least
 //
 // And as some versions of vLLM did, it exits with code 0 when a request's
 // "structured_outputs" has none of the keys that it may have.
 //
 // Flags of their own: --ignore-term, --exit-after, --spawn-daemon, --never-ready,
-// --exit-at-start.
+// --exit-at-start; --health-queued (/health waits for a place in the batch as
+// completions do), --idle-timeout (of connections; default: none).
 package engine

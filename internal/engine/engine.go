@@ -25,6 +25,9 @@ type Engine struct {
 	born   time.Time
 	frozen chan struct{} // closed by the fault hang-all
 	freeze sync.Once
+	// blocked is closed by the fault block.
+	blocked chan struct{}
+	block   sync.Once
 
 	stop context.CancelFunc
 	runs sync.WaitGroup
@@ -43,6 +46,7 @@ func New(o Options) *Engine {
 		die:     death.die,
 		born:    time.Now(),
 		frozen:  make(chan struct{}),
+		blocked: make(chan struct{}),
 		stop:    stop,
 	}
 	e.routes()
@@ -79,6 +83,10 @@ func (e *Engine) routes() {
 
 // ServeHTTP answers one request.
 func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if e.isBlocked() {
+		wait(r)
+		return
+	}
 	w.Header().Set("X-Engine", fmt.Sprintf("%s/%d", e.Name, e.pid))
 	if id := r.Header.Get("X-Request-Id"); id != "" {
 		w.Header().Set("X-Request-Id", id)
@@ -111,13 +119,17 @@ func (e *Engine) loaded(next http.HandlerFunc) http.HandlerFunc {
 		}
 		select {
 		case <-e.frozen:
-			// net/http notices a hang-up only once the body is read.
-			_, _ = io.Copy(io.Discard, r.Body)
-			<-r.Context().Done()
+			wait(r)
 		default:
 			next(w, r)
 		}
 	}
+}
+
+// wait is until the client has gone, which net/http notices only once the body is read.
+func wait(r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
 }
 
 func (e *Engine) isLoaded() bool { return !e.NeverReady && time.Since(e.born) >= e.LoadTime }
@@ -128,10 +140,26 @@ func (e *Engine) hangAll() {
 	e.batch.freeze()
 }
 
-func (e *Engine) health(w http.ResponseWriter, _ *http.Request) {
+func (e *Engine) isBlocked() bool {
+	select {
+	case <-e.blocked:
+		return true
+	default:
+		return false
+	}
+}
+
+func (e *Engine) health(w http.ResponseWriter, r *http.Request) {
 	if !e.isLoaded() {
 		sendJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "loading model"})
 		return
+	}
+	if e.HealthQueued {
+		place := e.batch.join(0, 1)
+		defer e.batch.leave(place)
+		if _, err := e.batch.await(r.Context(), place, 0); err != nil {
+			return
+		}
 	}
 	sendJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }

@@ -18,6 +18,7 @@ type fault struct {
 	after    int // tokens before death; 0: at once
 	hang     bool
 	hangAll  bool
+	block    bool
 	cut      int // chunks before it; -1: never
 	cleanCut int
 	errorAt  int // chunks before an error event
@@ -26,6 +27,7 @@ type fault struct {
 	status   int
 	garbage  bool
 	headers  int
+	bulk     int
 }
 
 // death is how a process ends itself: by a signal, else by exiting.
@@ -115,6 +117,8 @@ func (f *fault) set(name, value string) (err error) {
 		f.hang = true
 	case "hang-all":
 		f.hangAll = true
+	case "block":
+		f.block = true
 	case "cut":
 		f.cut, err = number(value, 0, maxBody)
 	case "clean-cut":
@@ -135,6 +139,8 @@ func (f *fault) set(name, value string) (err error) {
 		if f.headers = 1 << 20; value != "" {
 			f.headers, err = number(value, 1, maxBody)
 		}
+	case "bulk":
+		f.bulk, err = number(value, 1, maxBulk)
 	default:
 		err = errors.New("unknown; the engine's documentation lists them")
 	}
@@ -156,6 +162,11 @@ func (e *Engine) first(w http.ResponseWriter, r *http.Request, f fault) (answere
 		e.hangAll()
 		f.hang = true
 	}
+	if f.block {
+		e.hangAll()
+		e.block.Do(func() { close(e.blocked) })
+		f.hang = true
+	}
 	switch {
 	case f.death != nil && f.after == 0:
 		e.die(*f.death)
@@ -172,7 +183,28 @@ func (e *Engine) first(w http.ResponseWriter, r *http.Request, f fault) (answere
 	if f.headers > 0 {
 		w.Header().Set("X-Large", strings.Repeat("x", f.headers))
 	}
+	if f.bulk > 0 {
+		gush(w, f.bulk)
+		return true
+	}
 	return false
+}
+
+// maxBulk bounds what bulk may ask for, in bytes.
+const maxBulk = 1 << 30
+
+// nothing is an event that says nothing, made once: what is asked for is bytes, not work.
+var nothing = []byte("data: {\"text\":\"" + strings.Repeat("x", 32<<10) + "\"}\n\n")
+
+// gush sends events of so many bytes together at least.
+func gush(w http.ResponseWriter, size int) {
+	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+	for sent := 0; sent < size; sent += len(nothing) {
+		if _, err := w.Write(nothing); err != nil {
+			return
+		}
+	}
+	_, _ = w.Write([]byte("data: [DONE]\n\n"))
 }
 
 // garble answers with something that no HTTP client takes for an answer.

@@ -118,6 +118,60 @@ func TestHangs(t *testing.T) {
 	}
 }
 
+// TestBlocked: not even /health is answered.
+func TestBlocked(t *testing.T) {
+	_, url := start(t, Options{Faults: true})
+	unanswered := func(method, path string, fields ...string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		req, _ := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(`{"prompt":"a","max_tokens":1}`))
+		for _, fault := range fields {
+			req.Header.Set("X-Fault", fault)
+		}
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+			t.Errorf("%s: answered %s", path, resp.Status)
+		}
+	}
+	unanswered("POST", "/v1/completions", "block")
+	unanswered("GET", "/health")
+	unanswered("POST", "/v1/completions")
+}
+
+// TestQueuedHealth: /health is as slow as the batch is full.
+func TestQueuedHealth(t *testing.T) {
+	e, url := start(t, Options{Slots: 1, DecodeRate: 1000, HealthQueued: true})
+	if got := do(t, "GET", url+"/health", ""); got.StatusCode != http.StatusOK {
+		t.Errorf("at rest: %d", got.StatusCode)
+	}
+	stream, err := http.Post(url+"/v1/completions", "application/json", strings.NewReader(`{"prompt":"a","stream":true,"ignore_eos":true,"max_tokens":100000}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	eventually(t, "the batch full", func() bool { return e.Stats().Running == 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, url+"/health", http.NoBody)
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close()
+		t.Errorf("while it is full: %s", resp.Status)
+	}
+	stream.Body.Close()
+	if got := do(t, "GET", url+"/health", ""); got.StatusCode != http.StatusOK {
+		t.Errorf("when it has room: %d", got.StatusCode)
+	}
+}
+
+func TestBulk(t *testing.T) {
+	_, url := start(t, Options{Faults: true})
+	got := do(t, "POST", url+"/v1/completions", `{"prompt":"a","fault":"bulk=100000"}`)
+	if n := strings.Count(got.body, "data: {"); n != 4 || !strings.HasSuffix(got.body, "data: [DONE]\n\n") || len(got.body) < 100000 {
+		t.Errorf("%d events in %d bytes", n, len(got.body))
+	}
+}
+
 // TestDeathAfterTokens: the process outlives it here, since die is the test's.
 func TestDeathAfterTokens(t *testing.T) {
 	e, url := start(t, Options{Faults: true})

@@ -80,7 +80,7 @@ func (p process) catch() chan os.Signal {
 
 // serve answers requests until a signal, or until --exit-after is over.
 func (p process) serve(log hclog.Logger, e *Engine, ln net.Listener, signals <-chan os.Signal) int {
-	server := &http.Server{Handler: e, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: e, ReadHeaderTimeout: time.Minute, IdleTimeout: p.idleTimeout}
 	failed := make(chan error, 1)
 	var serving sync.WaitGroup
 	serving.Go(func() { failed <- server.Serve(ln) })
@@ -89,16 +89,19 @@ func (p process) serve(log hclog.Logger, e *Engine, ln net.Listener, signals <-c
 	if p.exitAfter > 0 {
 		over = time.After(p.exitAfter)
 	}
-	select {
-	case err := <-failed:
-		log.Error("stopped serving", "error", err)
-		return exitError
-	case <-over:
-		log.Warn("exiting, as told", "after", p.exitAfter)
-		return exitOK
-	case sig := <-signals:
-		now := e.Stats()
-		log.Info("stopping", "signal", sig, "in_progress", now.InProgress)
+	for asked := false; !asked; {
+		select {
+		case err := <-failed:
+			log.Error("stopped serving", "error", err)
+			return exitError
+		case <-over:
+			log.Warn("exiting, as told", "after", p.exitAfter)
+			return exitOK
+		case sig := <-signals:
+			if asked = !e.isBlocked(); asked {
+				log.Info("stopping", "signal", sig, "in_progress", e.Stats().InProgress)
+			}
+		}
 	}
 	err := p.shutdown(server, signals)
 	serving.Wait()

@@ -207,6 +207,42 @@ func TestStubbornEngines(t *testing.T) {
 		c.Process.Signal(syscall.SIGTERM)
 		c.awaitHealth(t, http.StatusOK)
 	})
+	t.Run("blocked", func(t *testing.T) {
+		t.Parallel()
+		c := spawn(t)
+		c.awaitHealth(t, http.StatusOK)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://engine/v1/completions", strings.NewReader(`{"prompt":"a"}`))
+		req.Header.Set("X-Fault", "block")
+		if resp, err := c.client.Do(req); err == nil {
+			resp.Body.Close()
+			t.Errorf("answered %s", resp.Status)
+		}
+		c.Process.Signal(syscall.SIGTERM)
+		time.Sleep(50 * time.Millisecond) // a signal that is not heard shows in nothing
+		c.Process.Kill()
+		c.wait(t)
+		if strings.Contains(c.log.String(), "stopping") {
+			t.Error("it has heard a signal")
+		}
+	})
+	t.Run("closes idle connections", func(t *testing.T) {
+		t.Parallel()
+		c := spawn(t, "--idle-timeout", "10ms")
+		c.awaitHealth(t, http.StatusOK)
+		conn, err := net.Dial("unix", c.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /health HTTP/1.1\r\nHost: engine\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Errorf("it is not closed: %v", err)
+		}
+	})
 	t.Run("socket taken", func(t *testing.T) {
 		t.Parallel()
 		c := spawn(t)

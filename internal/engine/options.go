@@ -28,6 +28,9 @@ type Options struct {
 	DecodeRate  float64
 	// Seed makes engines answer differently.
 	Seed uint64
+	// HealthQueued has /health wait for a place in the batch, as in engines whose
+	// loop answers it.
+	HealthQueued bool
 	// Faults lets requests ask for faults. Some of them end the process.
 	Faults bool
 }
@@ -51,6 +54,7 @@ type process struct {
 	listen string // as door.Listen wants it
 	grace  time.Duration
 
+	idleTimeout time.Duration // of connections; 0: none
 	ignoreTerm  bool
 	exitAfter   time.Duration
 	exitAtStart int // -1: don't
@@ -83,6 +87,8 @@ func parse(args []string, out io.Writer) (process, error) {
 	flags.DurationVar(&p.exitAfter, "exit-after", 0, "exit with code 0 after this time")
 	flags.IntVar(&p.exitAtStart, "exit-at-start", -1, "exit with `CODE` before listening")
 	flags.BoolVar(&p.NeverReady, "never-ready", false, "load for ever")
+	flags.BoolVar(&p.HealthQueued, "health-queued", false, "answer /health after a place in the batch")
+	flags.DurationVar(&p.idleTimeout, "idle-timeout", 0, "close connections that are idle for so long; 0: never")
 	flags.BoolVar(&p.spawnDaemon, "spawn-daemon", false, "leave a process in a session of its own that ignores SIGTERM")
 	if err := flags.Parse(args); err != nil {
 		return p, err
@@ -107,6 +113,8 @@ func (p process) check(rest []string, socket string, port int) error {
 		return errors.New("want one of --socket PATH and --port N")
 	case p.Slots < 1:
 		return fmt.Errorf("--slots %d: want 1 or more", p.Slots)
+	case p.idleTimeout < 0:
+		return errors.New("--idle-timeout must not be negative")
 	case p.PrefillRate < 0 || p.DecodeRate < 0:
 		return errors.New("--prefill-rate and --decode-rate must not be negative")
 	}
