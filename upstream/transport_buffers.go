@@ -106,3 +106,9 @@ func (in *input) bodyRoom() []byte {
 	}
 	return in.window
 }
+
+// got says that n bytes were read to what bodyRoom returned.
+func (in *input) got(n int) {
+	in.buf, in.start, in.end = in.window, 0, n
+	in.full = n > 0 && n == len(in.window)
+}

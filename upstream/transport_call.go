@@ -45,6 +45,9 @@ type call struct {
 	// and in.rest for a head.
 	bodyRoom, headRoom func() []byte
 	rest, restHead     func() error
+	// gotChunk relays a piece of a chunked body, and says whether that is over: by
+	// failure, if it is not nil.
+	gotChunk func(n int) bool
 }
 
 // errand is what a call has of its exchange alone.
@@ -69,12 +72,14 @@ type errand struct {
 	early    early
 	dirty    bool  // the sink may hold something back
 	sinkErr  error // of a flush
+	failure  *Failure // of a chunked body, see gotChunk
 }
 
 var calls = sync.Pool{New: func() any {
 	c := new(call)
 	c.bodyRoom, c.rest = c.in.bodyRoom, c.restNow
 	c.headRoom, c.restHead = c.in.room, c.in.rest
+	c.gotChunk = func(n int) bool { c.in.got(n); return c.chunk() }
 	return c
 }}
 

@@ -20,6 +20,8 @@ type link struct {
 	abort func()
 	// reused: an exchange has gone over it before.
 	reused bool
+	// watched: ends tells it of its end.
+	watched bool
 	// since is when it fell idle, idled how long it was when it was last taken.
 	since time.Time
 	idled time.Duration
@@ -110,6 +112,7 @@ type idleLinks struct {
 	// which is until forget.
 	sooner time.Duration
 	forget time.Time
+	ends   ends
 	// pruner runs while links is not empty. Without it, connections that the
 	// upstream has closed would keep their descriptors until the next request.
 	pruner *time.Timer
@@ -180,7 +183,7 @@ func (i *idleLinks) drop(l *link) {
 	i.mu.Lock()
 	i.release(l)
 	i.mu.Unlock()
-	_ = l.conn.Close()
+	i.ends.close(l)
 }
 
 // engage notes that l is in use. The lock is held.
@@ -223,7 +226,7 @@ func (i *idleLinks) cut(cause error) int {
 func (i *idleLinks) put(l *link) {
 	l.reused, l.since = true, time.Now()
 	if !i.push(l) {
-		_ = l.conn.Close()
+		i.ends.close(l)
 	}
 }
 
@@ -259,7 +262,7 @@ func (i *idleLinks) prune() {
 	i.armed = false
 	old := 0
 	for old < len(i.links) && time.Since(i.links[old].since) >= i.timeout {
-		_ = i.links[old].conn.Close()
+		i.ends.close(i.links[old])
 		old++
 	}
 	kept := copy(i.links, i.links[old:])
@@ -282,7 +285,7 @@ func (i *idleLinks) close() {
 		i.pruner.Stop()
 	}
 	for _, l := range i.links {
-		_ = l.conn.Close()
+		i.ends.close(l)
 	}
 	i.links = nil
 }

@@ -72,22 +72,46 @@ func (c *call) relaySized(n int64) *Failure {
 
 // relayChunks relays a chunked body, and keeps its trailers.
 func (c *call) relayChunks() *Failure {
+	if c.chunk() {
+		return c.failure
+	}
+	if conn := spliceable(c.link.conn); conn != nil {
+		return c.relayOn(conn)
+	}
 	for {
-		body, used, err := c.chunked.Decode(c.in.unread())
-		c.in.start += used
-		if failure := c.write(body); failure != nil {
-			return failure
-		}
-		if err != nil {
-			return c.fail(OpMalformed, err)
-		}
-		if c.chunked.Done() {
-			return nil
-		}
 		if err := c.read(); err != nil {
 			return c.failRead(err)
 		}
+		if c.chunk() {
+			return c.failure
+		}
 	}
+}
+
+// relayOn is the rest of relayChunks within one read.
+func (c *call) relayOn(conn *rawconn.Conn) *Failure {
+	if !c.link.watched {
+		c.t.idle.ends.add(c.link, conn)
+	}
+	if err := conn.ReadOn(c.bodyRoom, c.gotChunk, c.rest); err != nil {
+		return c.failRead(err)
+	}
+	return c.failure
+}
+
+// chunk relays what has been read of a chunked body, and says whether that was the
+// end: of the body, or by a failure.
+func (c *call) chunk() (over bool) {
+	body, used, err := c.chunked.Decode(c.in.unread())
+	c.in.start += used
+	if c.failure = c.write(body); c.failure != nil {
+		return true
+	}
+	if err != nil {
+		c.failure = c.fail(OpMalformed, err)
+		return true
+	}
+	return c.chunked.Done()
 }
 
 // relayUntilClose relays a body that ends with the connection: inside the
@@ -123,8 +147,7 @@ func (c *call) aborted() bool {
 // read reads more of the body, once. All that was read before has been relayed.
 func (c *call) read() error {
 	n, err := c.link.conn.ReadLazily(c.bodyRoom, c.rest)
-	c.in.buf, c.in.start, c.in.end = c.in.window, 0, n
-	c.in.full = n > 0 && n == len(c.in.window)
+	c.in.got(n)
 	return err
 }
 

@@ -67,6 +67,7 @@ type conn struct {
 	lost   bool // and does not read any more either
 	// watched: hungUp will be told. late: it is in front.late. used: it has had a request.
 	watched, late, used bool
+	hangupID            uint64    // with hangups; 0: none
 	since               time.Time // idle since
 	open                bool      // streams: some are open
 	// handing: on its way to the HTTP/2 server.
@@ -289,7 +290,7 @@ func (f *Front) bye(c *conn) {
 		f.count(c, -1)
 	}
 	f.endHandover(c)
-	f.hangups.forget(c)
+	f.hangups.Forget(c.hangupID)
 	f.recount(false, false) // gone it may have been before
 }
 

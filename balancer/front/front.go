@@ -40,6 +40,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"stoker/exchange"
+	"stoker/internal/rawconn"
 )
 
 const (
@@ -86,7 +87,7 @@ type Front struct {
 	// http2 serves what sessions found to be HTTP/2.
 	http2    *http.Server
 	handover *handover
-	hangups  *hangups
+	hangups  *rawconn.Watch // of clients
 
 	crew      crew
 	pool      sync.Pool // of *stream
@@ -115,7 +116,7 @@ type Front struct {
 // New returns a front that serves nothing yet. It needs a descriptor and a
 // goroutine until Close.
 func New(o Options) (*Front, error) {
-	watch, err := newHangups()
+	watch, err := rawconn.NewWatch()
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +139,6 @@ func New(o Options) (*Front, error) {
 	}
 	f.SetLimits(o.Limits)
 	f.http2 = f.newServer()
-	f.goroutine.Go(func() { f.hangups.run() })
 	f.goroutine.Go(func() { _ = f.http2.Serve(f.handover) }) // ends with the handover, and says only that
 	return f, nil
 }
@@ -272,7 +272,7 @@ func (f *Front) Close() {
 	_ = f.http2.Close()
 	f.waitGone()
 	f.crew.close()
-	f.hangups.close()
+	f.hangups.Close()
 	f.goroutine.Wait()
 }
 

@@ -28,9 +28,9 @@ import (
 // at the engine within a second.
 const doubtTime = 500 * time.Millisecond
 
-// clientLeft is told by hangups, that the client has closed its side, or, if it
+// InputEnded implements rawconn.Watched: the client has closed its side, or, if it
 // is gone, the whole connection.
-func (c *conn) clientLeft(gone bool) {
+func (c *conn) InputEnded(gone bool) {
 	c.front.mu.Lock()
 	defer c.front.mu.Unlock()
 	c.hungUp, c.lost = true, c.lost || gone

@@ -46,6 +46,11 @@ type Conn struct {
 	in  reading
 	out writing
 	ask asking
+
+	// watched: InputEnded will be called; ended: it has been.
+	watched   bool
+	ended     atomic.Bool
+	watchedAs uint64
 }
 
 // reading is the read in progress: arguments and results of the callback,
@@ -57,10 +62,11 @@ type reading struct {
 	n    int
 	err  error
 
-	// Of ReadLazily.
-	tryLazy func(fd uintptr) bool
-	room    func() []byte
-	rest    func() error
+	// Of ReadLazily and ReadOn.
+	tryLazy, tryOn func(fd uintptr) bool
+	room           func() []byte
+	rest           func() error
+	got            func(n int) bool
 
 	peek   func(fd uintptr)
 	peeked byte

@@ -20,6 +20,11 @@ type Scanner struct {
 // What that views is good until each returns.
 func (s *Scanner) Feed(p []byte, each func(Event)) {
 	for len(p) > 0 {
+		if data, n := s.plain(p); n > 0 {
+			p = p[n:]
+			each(Event{Data: data, HasData: true})
+			continue
+		}
 		n := s.split.Next(p)
 		if n < 0 {
 			s.hold(p)
@@ -44,6 +49,26 @@ func (s *Scanner) Feed(p []byte, each func(Event)) {
 		s.held, s.over = s.held[:0], false
 	}
 }
+
+// plain is the data of an event that p begins with, and how long that is, if it is
+// one line of data that ends with LF, as nearly all are that language models send:
+// that saves half of what reading it costs. Else 0.
+func (s *Scanner) plain(p []byte) (data []byte, n int) {
+	if s.split != (Splitter{}) || !s.begun || s.over || len(s.held) > 0 || !bytes.HasPrefix(p, dataPrefix) {
+		return nil, 0
+	}
+	end := bytes.IndexByte(p, '\n')
+	if end < 0 || end+1 == len(p) || p[end+1] != '\n' {
+		return nil, 0
+	}
+	data = p[len(dataPrefix):end]
+	if bytes.IndexByte(data, '\r') >= 0 {
+		return nil, 0
+	}
+	return data, end + 2
+}
+
+var dataPrefix = []byte("data: ")
 
 func (s *Scanner) hold(p []byte) {
 	if s.over || s.Limit > 0 && len(s.held)+len(p) > s.Limit {
