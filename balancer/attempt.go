@@ -215,6 +215,9 @@ func (a *attempt) Break(cause error) { a.x.Sink.Break(cause) }
 // isFault says, for the record, whether a member had something of the request
 // and failed: what it may have died of. Blame is another matter, see classify.
 func isFault(err error) bool {
+	if err == nil {
+		return false // without the allocation that asking takes
+	}
 	var failure *upstream.Failure
 	if !errors.As(err, &failure) || !failure.Sent {
 		return false

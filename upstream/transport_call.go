@@ -70,8 +70,8 @@ type errand struct {
 	heard    bool  // a byte came over link
 	writeErr error // of the request
 	early    early
-	dirty    bool  // the sink may hold something back
-	sinkErr  error // of a flush
+	dirty    bool     // the sink may hold something back
+	sinkErr  error    // of a flush
 	failure  *Failure // of a chunked body, see gotChunk
 }
 

@@ -29,6 +29,7 @@ func TestReadOnEndsWithItsPeer(t *testing.T) {
 }
 
 func endsWithPeer(t *testing.T, w *Watch, network, how string, i int) {
+	t.Helper()
 	c, peer := pair(t, network)
 	defer func() { _ = c.Close(); _ = peer.Close() }()
 	if i%2 == 0 { // else it looks after each piece

@@ -67,7 +67,7 @@ func (w *Watch) Add(c *Conn, who Watched) (id uint64, err error) {
 	w.mu.Unlock()
 	var errno error
 	err = c.raw.Control(func(fd uintptr) {
-		event := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(id), Pad: int32(id >> 32)} //nolint:gosec // G115: both halves of it
+		event := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(id), Pad: int32(id >> 32)}
 		errno = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_ADD, int(fd), &event)
 	})
 	if err == nil {
