@@ -155,7 +155,7 @@ func (m *master) restarted(before int, plans ...string) {
 	m.t.Helper()
 	ended := 0
 	for _, p := range plans {
-		if strings.HasSuffix(p, " kill") || strings.HasSuffix(p, " stop") {
+		if strings.HasSuffix(p, " kill") || strings.HasSuffix(p, " stop") || strings.HasSuffix(p, " term") {
 			ended++
 		}
 	}
@@ -195,11 +195,14 @@ func TestStreamsOutliveLlamaServer(t *testing.T) {
 		{"temperature 0,seeded", "reset", "event:9 close"},
 		{"temperature 0,seeded", "ended as if it were whole", "event:9 end"},
 		{"temperature 0,seeded", "stopped", "event:9 stop"},
+		{"temperature 0,seeded", "told to end", "event:9 term"},
 		{"temperature 0,seeded", "the second killed, too", "event:9 kill|event:30 kill"},
 		{"temperature 0,seeded", "reset twice", "event:9 close|event:20 close"},
 	}
-	for i := range 4 { // in a chunk's head, in an event, in a character
-		cases = append(cases, struct{ requests, name, plans string }{"temperature 0", fmt.Sprint("cut in byte ", 900+i*89), fmt.Sprintf("byte:%d close", 900+i*89)})
+	// In chunks' heads, in events, in characters: each as often as all others, and
+	// where cases are run many times, at as many bytes.
+	for i := range max(4, continuationRuns()) {
+		cases = append(cases, struct{ requests, name, plans string }{[]string{"temperature 0", "seeded"}[i%2], fmt.Sprint("cut in byte ", 900+i*89), fmt.Sprintf("byte:%d close", 900+i*89)})
 	}
 	runs := 0
 	for _, client := range streamers(t, m.url("/v1")) {
@@ -220,7 +223,11 @@ func TestStreamsOutliveLlamaServer(t *testing.T) {
 				names = slices.Sorted(maps.Keys(requests))
 			}
 			for _, name := range names {
-				for range continuationRuns() {
+				times := continuationRuns()
+				if strings.HasPrefix(c.name, "cut in byte") {
+					times = 1
+				}
+				for range times {
 					m.answering()
 					before, steps := m.restarts(), strings.Split(c.plans, "|")
 					plan(t, plans, steps...)
@@ -406,9 +413,9 @@ func TestStreamsBreakVisibly(t *testing.T) {
 func TestStreamsOutliveSignals(t *testing.T) {
 	command := append(llama(t), "--host", "127.0.0.1", "--port", "{port}", "-c", "8192", "-np", "2", "--threads", "1")
 	m := start(t, "[[pools]]\nname = \"p\"\nworkers = 2\nhealth.path = \"/health\"\nstop.grace = \"2s\"\nmigrate = \"replay\"\ntoken_stall_timeout = \"1s\"\ncommand = "+list(command...)+"\n").allReady()
-	ask := func(act func()) string {
+	ask := func(sampling string, act func()) string {
 		response, err := http.Post(m.url("/v1/chat/completions"), "application/json",
-			strings.NewReader(`{"messages":[{"role":"user","content":"fire"}],"temperature":0,"ignore_eos":true,"max_tokens":3000,"stream":true}`))
+			strings.NewReader(`{"messages":[{"role":"user","content":"fire"}],`+sampling+`,"ignore_eos":true,"max_tokens":3000,"stream":true}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -432,12 +439,17 @@ func TestStreamsOutliveSignals(t *testing.T) {
 		}
 		return text.String()
 	}
-	want := ask(nil)
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGSTOP} {
+	const coldest, seeded = `"temperature":0`, `"temperature":0.8,"seed":11`
+	want := map[string]string{coldest: ask(coldest, nil), seeded: ask(seeded, nil)}
+	for _, c := range []struct {
+		sampling string
+		signal   syscall.Signal
+	}{{coldest, syscall.SIGTERM}, {coldest, syscall.SIGKILL}, {coldest, syscall.SIGSTOP}, {seeded, syscall.SIGTERM}, {seeded, syscall.SIGSTOP}} {
+		sampling, signal := c.sampling, c.signal
 		m.answering()
 		moved := m.metric("stoker_streams_migrated_total")
 		sent := false
-		got := ask(func() {
+		got := ask(sampling, func() {
 			for _, w := range m.workers() {
 				if w.InFlight > 0 {
 					sent = syscall.Kill(w.PID, signal) == nil
@@ -445,8 +457,8 @@ func TestStreamsOutliveSignals(t *testing.T) {
 			}
 		})
 		// The splitting of one event may leave its text in two strings.
-		if strings.ReplaceAll(got, `""`, "") != strings.ReplaceAll(want, `""`, "") {
-			t.Errorf("%v: not the same answer", signal)
+		if strings.ReplaceAll(got, `""`, "") != strings.ReplaceAll(want[sampling], `""`, "") {
+			t.Errorf("%s, %v: not the same answer", sampling, signal)
 		}
 		if sent && m.metric("stoker_streams_migrated_total") == moved {
 			t.Logf("%v: the answer was there before the signal", signal)

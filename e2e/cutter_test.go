@@ -29,7 +29,7 @@ import (
 //	byte:N       after so many bytes       close  the connection is reset
 //	before:TEXT  before the event with it  end    the answer ends as if it were whole
 //	after:TEXT   after the event with it   stop   SIGSTOP to both
-//	                                       term   SIGTERM to the engine, and all else it says is passed on
+//	                                       term   SIGTERM to the engine, no more is heard of it, and it is killed in the end
 
 // cutter is the command line of one before an engine.
 func cutter(plans string, engine ...string) []string {
@@ -159,7 +159,8 @@ func (c *cut) answers(engine *net.TCPConn) {
 			}
 			piece := held[:size]
 			if body && c.here(piece, passed) {
-				c.do(piece)
+				_ = engine.SetReadDeadline(time.Time{})
+				c.do(piece, engine)
 				return
 			}
 			if _, err := c.client.Write(piece); err != nil {
@@ -215,7 +216,7 @@ func (c *cut) here(piece []byte, passed int) bool {
 	return bytes.Contains(piece, []byte(value))
 }
 
-func (c *cut) do(piece []byte) {
+func (c *cut) do(piece []byte, engine net.Conn) {
 	if strings.HasPrefix(c.place, "after:") {
 		_, _ = c.client.Write(piece)
 	}
@@ -229,6 +230,14 @@ func (c *cut) do(piece []byte) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "close":
 		_ = c.client.SetLinger(0)
+	case "term":
+		// It is silent until its clients have gone, for half a minute. That it is so fast
+		// as to have said all by now is not what is meant.
+		_ = c.engine.Signal(syscall.SIGTERM)
+		_ = engine.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = io.Copy(io.Discard, engine)
+		_ = c.engine.Kill()
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "end":
 		_, _ = io.WriteString(c.client, "\r\n0\r\n\r\n")
 	case "stop":
