@@ -277,7 +277,7 @@ func demoStream(m *master, n int) (text string, err error) {
 // by an order, and by a rolling restart where the pool's policy says so.
 func TestDrainMovesStreams(t *testing.T) {
 	const streams = 6
-	m := start(t, demoPool(t, 2)+"migrate = \"replay\"\ndrain = \"migrate\"\ndrain_timeout = \"2m\"\nmigration.limit = 6\n").allReady()
+	m := start(t, demoPool(t, 2)+"migrate = \"replay\"\ndrain = \"wait\"\ndrain_timeout = \"2m\"\nmigration.limit = 6\n").allReady()
 	want := make([]string, streams)
 	both := func(what string, act func()) {
 		var texts [streams]string
@@ -318,6 +318,8 @@ func TestDrainMovesStreams(t *testing.T) {
 		t.Fatal(out)
 	}
 	m.allReady()
+	m.rewrite(`drain = "wait"`, `drain = "migrate"`)
+	m.mustCommand("reload")
 	both("rolling restart", func() {
 		if out, code := m.command("restart", "p"); code != 0 {
 			t.Errorf("restart: %s", out)

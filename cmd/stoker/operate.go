@@ -22,17 +22,20 @@ type operation struct {
 	use, short, long string
 	// args is how many words follow the command.
 	args int
-	// order makes the order of these words.
-	order func(words []string) (order, error)
+	// words writes them into the order, which flags have been written into.
+	words func(words []string, o *order) error
 	flags func(cmd *cobra.Command, o *order)
 }
 
 // operations by the path that they are posted to.
 func operations() map[string]operation {
-	named := func(words []string) (order, error) { return order{Name: words[0]}, nil }
+	named := func(words []string, o *order) error {
+		o.Name = words[0]
+		return nil
+	}
 	return map[string]operation{
 		"drain": {
-			use: "drain NAME", short: "Take a worker, server or pool out of service and wait for its requests", args: 1, order: named,
+			use: "drain NAME", short: "Take a worker, server or pool out of service and wait for its requests", args: 1, words: named,
 			long: `Take a worker, a server or all of a pool out of service: no new requests; those
 there may finish for drain_timeout; then the engine is asked to end, and what is
 left of it after stop.grace is killed. It stays out until stoker resume.
@@ -42,17 +45,18 @@ A remote server is left alone otherwise: out of the pool, its requests finish.`,
 				cmd.Flags().BoolVar(&o.Migrate, "migrate", false, "let streams of tokens go on elsewhere where they can, as drain = \"migrate\" does")
 			},
 		},
-		"resume":  {use: "resume NAME", short: "Let a drained or stopped worker, server or pool serve again", args: 1, order: named},
-		"restart": {use: "restart NAME", short: "Replace a worker's engine; a pool's one by one, ready before the next", args: 1, order: named},
-		"stop":    {use: "stop NAME", short: "End a worker or all of a pool at once, without letting requests finish", args: 1, order: named},
+		"resume":  {use: "resume NAME", short: "Let a drained or stopped worker, server or pool serve again", args: 1, words: named},
+		"restart": {use: "restart NAME", short: "Replace a worker's engine; a pool's one by one, ready before the next", args: 1, words: named},
+		"stop":    {use: "stop NAME", short: "End a worker or all of a pool at once, without letting requests finish", args: 1, words: named},
 		"scale": {
 			use: "scale POOL N", short: "Give a pool another number of workers, until the next reload", args: 2,
-			order: func(words []string) (order, error) {
+			words: func(words []string, o *order) error {
 				n, err := strconv.Atoi(words[1])
 				if err != nil || n < 1 {
-					return order{}, fmt.Errorf("%q is no number of workers: write 1 or more", words[1])
+					return fmt.Errorf("%q is no number of workers: write 1 or more", words[1])
 				}
-				return order{Name: words[0], Workers: n}, nil
+				o.Name, o.Workers = words[0], n
+				return nil
 			},
 		},
 	}
@@ -80,11 +84,10 @@ func newOperationCommand(verb string, op operation) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, words []string) error {
-			o, err := op.order(words)
-			if err != nil {
+			o := given
+			if err := op.words(words, &o); err != nil {
 				return usageError(err)
 			}
-			o.Timeout = given.Timeout
 			return where.command(cmd.Context(), cmd.OutOrStdout(), verb, o, asJSON)
 		},
 	}

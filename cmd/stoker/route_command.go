@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -196,6 +197,8 @@ func (m *master) answerRoute(w http.ResponseWriter, r *http.Request) {
 // printExplanation writes one line for each route that was asked, and then what
 // becomes of the request.
 func printExplanation(w io.Writer, e *balancer.Explanation, asJSON bool) error {
+	// The one that leads to the only pool where no route is written has neither name nor number.
+	matched := slices.ContainsFunc(e.Routes, func(r balancer.Considered) bool { return r.Matches })
 	if asJSON {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
@@ -213,6 +216,9 @@ func printExplanation(w io.Writer, e *balancer.Explanation, asJSON bool) error {
 			if r.Matches {
 				why = "matches"
 			}
+			if r.Matches && e.Route == "" {
+				title, why = "no route is configured", "everything goes to the only pool"
+			}
 			fmt.Fprintf(&b, "%s: %s\n", title, why)
 		}
 		for _, line := range consequences(e) {
@@ -222,7 +228,7 @@ func printExplanation(w io.Writer, e *balancer.Explanation, asJSON bool) error {
 			return fmt.Errorf("print explanation: %w", err)
 		}
 	}
-	if e.Route == "" {
+	if !matched {
 		return errNoMatch
 	}
 	return nil
