@@ -48,9 +48,9 @@ func (p *crashPlace) store() (*crash.Store, error) {
 	return &crash.Store{Dir: config.CrashDirIn(dir)}, nil
 }
 
-// find is the id of the report that a word means.
-func (p *crashPlace) find(s *crash.Store, word string) (string, error) {
-	id, err := s.Find(word)
+// open reads the report that a word means.
+func (p *crashPlace) open(s *crash.Store, word string) (*crash.Report, error) {
+	r, err := s.Open(word)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		err = fmt.Errorf("%w; reports are for the master's user alone", err)
@@ -59,7 +59,7 @@ func (p *crashPlace) find(s *crash.Store, word string) (string, error) {
 	case errors.Is(err, crash.ErrAmbiguous):
 		err = usageError(err)
 	}
-	return id, err
+	return r, err
 }
 
 // crashQuery is what "stoker crashes" was asked for.
@@ -119,11 +119,7 @@ func (q *crashQuery) run(_ context.Context, w io.Writer) error {
 	if q.id == "" {
 		return q.list(w, store)
 	}
-	id, err := q.place.find(store, q.id)
-	if err != nil {
-		return err
-	}
-	r, err := store.Load(id)
+	r, err := q.place.open(store, q.id)
 	if err != nil {
 		return err
 	}
@@ -193,6 +189,9 @@ func (q *crashQuery) list(w io.Writer, store *crash.Store) error {
 	reports := make([]*crash.Report, 0, len(ids))
 	for _, id := range ids {
 		r, err := store.Peek(id)
+		if errors.Is(err, crash.ErrNoReport) {
+			continue // it has just made room for another
+		}
 		if err != nil {
 			r = &crash.Report{ID: id, Death: supervisor.Death{Exit: supervisor.ExitStatus{Text: err.Error()}}}
 		}

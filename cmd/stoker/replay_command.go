@@ -120,13 +120,9 @@ func (p *replay) find(ctx context.Context) (*recorder.Exchange, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := p.place.find(store, p.word)
+	r, err := p.place.open(store, p.word)
 	switch {
 	case err == nil:
-		r, err := store.Load(id)
-		if err != nil {
-			return nil, err
-		}
 		return p.choose(r)
 	case !errors.Is(err, crash.ErrNoReport):
 		return nil, err

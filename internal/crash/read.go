@@ -110,6 +110,23 @@ func (s *Store) parts(id string) []string {
 	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, id+partMark) })
 }
 
+// readTries bounds how often Open follows a word to a report that is gone then.
+const readTries = 100
+
+// Open reads the report that is meant by a word, as Find has it. In a crash loop the
+// latest may be removed in the moment between, and another be the latest.
+func (s *Store) Open(word string) (*Report, error) {
+	for try := 1; ; try++ {
+		id, err := s.Find(word)
+		if err != nil {
+			return nil, err
+		}
+		if r, err := s.Load(id); !errors.Is(err, ErrNoReport) || try == readTries {
+			return r, err
+		}
+	}
+}
+
 // Load reads a whole report, other generations' parts of it included. It is
 // ErrNoReport when there is none of that id.
 func (s *Store) Load(id string) (*Report, error) {
@@ -146,7 +163,7 @@ func (s *Store) load(name string) (*Report, error) {
 			return nil, fmt.Errorf("read crash report %s: %w", name, err)
 		}
 	}
-	if r.Death.Output, err = dir.ReadFile(outputFile); err != nil {
+	if r.Death.Output, err = readFile(dir, outputFile); err != nil {
 		return nil, fmt.Errorf("read crash report %s: %w", name, err)
 	}
 	return r, nil
@@ -167,10 +184,19 @@ func (s *Store) open(name string) (*os.Root, error) {
 	return dir, nil
 }
 
+// read is ErrNoReport where the report has been removed since it was opened.
 func read(dir *os.Root, name string, into any) error {
-	text, err := dir.ReadFile(name)
+	text, err := readFile(dir, name)
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(text, into)
+}
+
+func readFile(dir *os.Root, name string) ([]byte, error) {
+	text, err := dir.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrNoReport, err)
+	}
+	return text, err
 }

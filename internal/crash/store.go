@@ -44,7 +44,7 @@ type Store struct {
 	sizes map[string]int64
 }
 
-// Save writes a report and removes the oldest ones past the bounds.
+// Save writes a report, for which the oldest ones past the bounds make room.
 // Nothing is left of one that could not be written whole.
 func (s *Store) Save(r *Report) error {
 	if s.Keep <= 0 || s.Size <= 0 {
@@ -61,9 +61,6 @@ func (s *Store) Save(r *Report) error {
 	}
 	if err := s.write(r); err != nil {
 		return fmt.Errorf("write crash report %s: %w", r.ID, err)
-	}
-	if err := s.prune(r.name()); err != nil {
-		return fmt.Errorf("remove old crash reports: %w", err)
 	}
 	return nil
 }
@@ -105,22 +102,22 @@ func (s *Store) lock() (unlock func()) {
 	return func() { _ = f.Close() }
 }
 
-// write makes the report appear at once and whole.
+// write makes the report appear at once and whole, when those are gone that it
+// takes the place of: whoever looks at any time sees no more than are kept.
 func (s *Store) write(r *Report) error {
 	temp, err := os.MkdirTemp(s.Dir, unfinished) // 0700
 	if err != nil {
 		return err
 	}
-	if err = s.fill(temp, r); err == nil {
-		err = os.Rename(temp, filepath.Join(s.Dir, r.name()))
+	defer func() { _ = os.RemoveAll(temp) }() // where it still has that name; a disk that is full lets go of files
+	if err := s.fill(temp, r); err != nil {
+		return err
 	}
-	if err != nil {
-		_ = os.RemoveAll(temp) // a disk that is full lets go of files
-	}
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+	path := filepath.Join(s.Dir, r.name())
+	if _, err := os.Lstat(path); err == nil {
 		return nil // a master that was killed then had written it: it knew the requests
 	}
-	return err
+	return errors.Join(s.makeRoom(sizeOf(temp)), os.Rename(temp, path))
 }
 
 func (s *Store) fill(dir string, r *Report) error {
@@ -161,28 +158,34 @@ func (s *Store) fill(dir string, r *Report) error {
 // suspectFile is where a report has its suspect of that index, from 0.
 func suspectFile(i int) string { return filepath.Join(suspectsDir, fmt.Sprintf("%03d.json", i+1)) }
 
-// prune removes reports past the bounds, the one of that name never.
-func (s *Store) prune(newest string) error {
+// makeRoom removes reports past the bounds, for another one of that size.
+func (s *Store) makeRoom(size int64) error {
 	names, err := s.names()
 	if err != nil {
 		return err
 	}
-	sizes, total := s.sizesOf(names), int64(0)
+	sizes, total := s.sizesOf(names), size
 	for _, size := range sizes {
 		total += size
 	}
-	for len(names) > s.Keep || total > s.Size {
-		victim := s.victim(names, newest)
-		if victim < 0 {
-			return nil
-		}
-		if err := os.RemoveAll(filepath.Join(s.Dir, names[victim])); err != nil {
-			return err
+	for len(names) > 0 && (len(names) >= s.Keep || total > s.Size) {
+		victim := s.victim(names)
+		if err := s.remove(names[victim]); err != nil {
+			return fmt.Errorf("remove old crash reports: %w", err)
 		}
 		total -= sizes[victim]
 		names, sizes = slices.Delete(names, victim, victim+1), slices.Delete(sizes, victim, victim+1)
 	}
 	return nil
+}
+
+// remove makes a report disappear at once, so that nobody finds half of it.
+func (s *Store) remove(name string) error {
+	gone := filepath.Join(s.Dir, unfinished+name)
+	if err := os.Rename(filepath.Join(s.Dir, name), gone); err != nil {
+		return err
+	}
+	return os.RemoveAll(gone)
 }
 
 // sizesOf are the bytes that reports have, in the same order.
@@ -201,25 +204,18 @@ func (s *Store) sizesOf(names []string) []int64 {
 	return sizes
 }
 
-// victim is the index of the report that can be spared most easily; -1: none.
-func (s *Store) victim(names []string, newest string) int {
-	oldest := -1
+// victim is the index of the report that can be spared most easily.
+func (s *Store) victim(names []string) int {
 	for i, name := range names {
-		if name == newest {
-			continue
-		}
-		if oldest < 0 {
-			oldest = i
-		}
 		r, err := s.peek(name)
 		if err == nil && r.Death.Failures > 0 && len(r.Summaries) == 0 {
 			return i
 		}
 	}
-	return oldest
+	return 0 // the oldest
 }
 
-// clear removes what a master that was killed has left unfinished. The lock is
+// clear removes what a master that was killed has left unfinished, or half removed. The lock is
 // held: nobody is at it any more.
 func (s *Store) clear() error {
 	left, err := filepath.Glob(filepath.Join(s.Dir, unfinished+"*"))

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,6 +115,44 @@ func TestUnwritable(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(s.Dir); len(left) != 2 { // and the lock
 		t.Errorf("left %v", left)
+	}
+}
+
+// TestWhoReadsWhileEnginesDieInALoop sees no more reports than are kept, and always
+// the latest: each new report removed the one before, and who asked for the latest
+// was told now and then that there was none.
+func TestWhoReadsWhileEnginesDieInALoop(t *testing.T) {
+	const kept, deaths = 3, 100
+	s := &Store{Dir: filepath.Join(t.TempDir(), "crashes"), Keep: kept, Size: 1 << 20}
+	if err := s.Save(newReport(0)); err != nil {
+		t.Fatal(err)
+	}
+	var writer sync.WaitGroup
+	over := make(chan struct{})
+	writer.Go(func() {
+		defer close(over)
+		for i := range deaths {
+			r := newReport(1 + i)
+			r.Death.Failures = i // but for the first, each is the one that can be spared
+			if err := s.Save(r); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	reader := &Store{Dir: s.Dir}
+	for {
+		if ids, err := reader.IDs(); err != nil || len(ids) > kept || len(ids) == 0 {
+			t.Errorf("%d reports, %v", len(ids), err)
+		}
+		if _, err := reader.Open("latest"); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-over:
+			writer.Wait()
+			return
+		default:
+		}
 	}
 }
 
