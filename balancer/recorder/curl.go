@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -58,11 +59,22 @@ func (q *Request) Curl(base string) string {
 		fmt.Fprintf(&b, "# secret fields, to be added by hand: %s\n", strings.Join(redacted, ", "))
 	}
 	body, _ := q.Body.Bytes()
-	encoded := q.Body.Base64 || bytes.ContainsFunc(body, unprintable)
-	if encoded {
+	piped := true
+	switch {
+	case q.Body.Base64 || bytes.ContainsFunc(body, unprintable):
 		fmt.Fprintf(&b, "printf %%s %s | base64 -d | ", quote(encode(body)))
+	case len(body) > longestWord:
+		fmt.Fprintf(&b, "printf %%s %s | ", quote(string(body))) // a shell's own, which is given no words
+	default:
+		piped = false
 	}
 	b.WriteString("curl -sS -N")
+	if strings.ContainsAny(q.Target, "[]{}") {
+		b.WriteString(" -g") // or curl takes them for several targets
+	}
+	if strings.Contains(q.Target, "/.") {
+		b.WriteString(" --path-as-is") // or it goes up by itself
+	}
 	switch {
 	case q.Method == http.MethodHead:
 		b.WriteString(" -I")
@@ -72,21 +84,32 @@ func (q *Request) Curl(base string) string {
 		b.WriteString(" -X GET")
 	}
 	b.WriteString(" " + quote(base+q.Target))
-	typed := false
 	for _, f := range fields {
-		typed = typed || strings.EqualFold(f.Name, "content-type")
+		if f.Value == "" {
+			b.WriteString(" -H " + quote(f.Name+";"))
+			continue
+		}
 		b.WriteString(" -H " + quote(f.Name+": "+f.Value))
 	}
-	if len(body) > 0 && !typed {
-		b.WriteString(" -H " + quote("Content-Type:")) // or curl invents one
+	for _, invented := range []string{"Accept", "User-Agent", "Content-Type"} {
+		if !has(fields, invented) && (invented != "Content-Type" || len(body) > 0) {
+			b.WriteString(" -H " + quote(invented+":")) // or curl invents one
+		}
 	}
 	switch {
-	case encoded:
+	case piped:
 		b.WriteString(" --data-binary @-")
 	case len(body) > 0:
 		b.WriteString(" --data-raw " + quote(string(body)))
 	}
 	return b.String()
+}
+
+// longestWord is what a command can be given: Linux refuses words of 128 KiB.
+const longestWord = 96 << 10
+
+func has(fields []Field, name string) bool {
+	return slices.ContainsFunc(fields, func(f Field) bool { return strings.EqualFold(f.Name, name) })
 }
 
 // unprintable is what no shell's word can hold (NUL), or a terminal would obey.

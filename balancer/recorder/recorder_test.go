@@ -321,10 +321,10 @@ func TestCurlIsTheRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := "[-sS][-N][http://h:1/v1/completions][-H][Content-Type: application/json]"
+		want := "[-sS][-N][http://h:1/v1/completions][-H][Content-Type: application/json][-H][Accept:][-H][User-Agent:]"
 		switch {
 		case body == "":
-			want = "[-sS][-N][-X][POST][http://h:1/v1/completions][-H][Content-Type: application/json]"
+			want = "[-sS][-N][-X][POST][http://h:1/v1/completions][-H][Content-Type: application/json][-H][Accept:][-H][User-Agent:]"
 		case strings.Contains(body, "\x00"):
 			want += "[--data-binary][@-]" + body
 		default:
