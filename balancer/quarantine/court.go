@@ -16,7 +16,9 @@ import (
 const (
 	maxDeaths      = 64
 	maxSuspects    = 1024 // of one death
+	maxInAll       = 8192 // suspects of all deaths
 	maxConvictions = 4096
+	maxPath        = 256 // bytes of a path, which are for people
 )
 
 // Options are what a court is made with.
@@ -116,6 +118,7 @@ type Court struct {
 	convicted map[Print]*Conviction
 	turns     map[Print]*turn
 	waiting   map[*wait]struct{}
+	next      time.Time     // when something ends that is known now
 	moved     chan struct{} // closed, and replaced, when a trial has ended or suspicion changed
 }
 
@@ -131,7 +134,12 @@ func New(o Options) *Court {
 }
 
 // SetTTL changes how long suspicion and convictions to come last.
-func (c *Court) SetTTL(d time.Duration) { c.ttl.Store(int64(d)) }
+func (c *Court) SetTTL(d time.Duration) {
+	c.ttl.Store(int64(d))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next = time.Time{}
+}
 
 func (c *Court) life() time.Duration { return time.Duration(c.ttl.Load()) }
 
@@ -273,9 +281,7 @@ func (c *Court) Open(d Death, survivors []Prints) []Conviction {
 	if !death.Explained {
 		c.withdraw(death)
 	}
-	if surplus := len(c.deaths) - maxDeaths; surplus > 0 {
-		c.deaths = slices.Delete(c.deaths, 0, surplus)
-	}
+	c.boundDeaths()
 	c.recount()
 	c.file.change()
 	return found
@@ -296,6 +302,7 @@ func (c *Court) suspects(all []Suspect, survivors []Prints) []Suspect {
 			s.Schema = Print{}
 		}
 		if s.Prints != (Prints{}) && len(kept) < maxSuspects {
+			s.Path = s.Path[:min(len(s.Path), maxPath)]
 			kept = append(kept, s)
 		}
 	}
@@ -348,8 +355,8 @@ func (c *Court) Add(k Kind, pool, method, path string, p Prints, ttl time.Durati
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	v := c.convict(k, &Suspect{Prints: p, Method: method, Path: path}, []DeathRef{}, pool, ttl, time.Now())
-	c.recount()
+	v := c.convict(k, &Suspect{Prints: p, Method: method, Path: path[:min(len(path), maxPath)]}, []DeathRef{}, pool, ttl, time.Now())
+	c.settle()
 	c.file.change()
 	return *v, nil
 }
@@ -416,6 +423,9 @@ func (d *Death) open() bool { return !d.Explained && len(d.Suspects) > 0 }
 
 // expire forgets what is over. The lock is held.
 func (c *Court) expire(now time.Time) {
+	if now.Before(c.next) {
+		return
+	}
 	before := len(c.deaths) + len(c.convicted)
 	c.deaths = slices.DeleteFunc(c.deaths, func(d *Death) bool { return now.Sub(d.At) > c.life() })
 	for mark, v := range c.convicted {
@@ -424,8 +434,20 @@ func (c *Court) expire(now time.Time) {
 		}
 	}
 	if len(c.deaths)+len(c.convicted) != before {
-		c.recount()
 		c.file.change()
+	}
+	c.recount()
+}
+
+// boundDeaths lets the oldest go. The lock is held.
+func (c *Court) boundDeaths() {
+	suspects := 0
+	for i, d := range slices.Backward(c.deaths) {
+		suspects += len(d.Suspects)
+		if len(c.deaths)-i > maxDeaths || suspects > maxInAll {
+			c.deaths = slices.Delete(c.deaths, 0, i+1)
+			return
+		}
 	}
 }
 
@@ -442,7 +464,7 @@ func (c *Court) bound() {
 	}
 }
 
-// recount says who is suspected, and whether anything is to be judged. The lock is held.
+// recount says who is suspected, after deaths or their suspects have changed. The lock is held.
 func (c *Court) recount() {
 	c.suspected = map[Print]suspicion{}
 	for _, d := range c.deaths {
@@ -455,14 +477,28 @@ func (c *Court) recount() {
 		}
 	}
 	delete(c.suspected, Print{})
+	c.settle()
+}
+
+// settle says whether anything is to be judged, and until when that holds, and
+// wakes those who wait for a change. The lock is held.
+func (c *Court) settle() {
 	alert := len(c.suspected) > 0
 	held := map[heldLabels]int{}
+	next := time.Now().Add(c.life())
+	if len(c.deaths) > 0 {
+		next = c.deaths[0].At.Add(c.life())
+	}
 	for _, v := range c.convicted {
+		if v.Expires.Before(next) {
+			next = v.Expires
+		}
 		if !v.Lifted {
 			alert = true
 			held[heldLabels{v.Pool, v.Kind}]++
 		}
 	}
+	c.next = next
 	c.alert.Store(alert)
 	c.metrics.hold(held)
 	c.tellWaiting()

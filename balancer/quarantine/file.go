@@ -182,6 +182,7 @@ func (c *Court) merge(doc *document) {
 	}
 	slices.SortStableFunc(c.deaths, func(a, b *Death) int { return a.At.Compare(b.At) })
 	c.bound()
+	c.boundDeaths()
 }
 
 // agree keeps what another still suspects too.
@@ -238,18 +239,31 @@ func (c *Court) write() error {
 	if info, err := os.Stat(f.path); err == nil && (f.seen == nil || !os.SameFile(info, f.seen)) {
 		c.read()
 	}
-	c.mu.Lock()
-	doc := document{Version: fileVersion, Deaths: c.deaths, Convictions: make([]*Conviction, 0, len(c.convicted))}
-	for _, v := range c.convicted {
-		doc.Convictions = append(doc.Convictions, v)
-	}
-	text, err := json.MarshalIndent(doc, "", "  ")
-	c.mu.Unlock()
+	text, err := json.MarshalIndent(c.snapshot(), "", "  ")
 	if err != nil {
 		return err
 	}
 	f.seen, err = replace(f.path, text)
 	return err
+}
+
+// snapshot is what the file is to hold. It is a copy: requests are judged while it
+// is written.
+func (c *Court) snapshot() *document {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	doc := &document{Version: fileVersion, Deaths: make([]*Death, 0, len(c.deaths)), Convictions: make([]*Conviction, 0, len(c.convicted))}
+	for _, d := range c.deaths {
+		copied := *d
+		copied.Suspects = slices.Clone(d.Suspects)
+		doc.Deaths = append(doc.Deaths, &copied)
+	}
+	for _, v := range c.convicted {
+		copied := *v
+		copied.Deaths = slices.Clone(v.Deaths)
+		doc.Convictions = append(doc.Convictions, &copied)
+	}
+	return doc
 }
 
 // replace writes a file so that it is there whole, or as before.
