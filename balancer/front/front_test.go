@@ -455,6 +455,11 @@ func TestAnswerBeforeTheBodysEnd(t *testing.T) {
 			_ = x.Sink.End(nil)
 			return
 		}
+		if x.Request.Target == "/interrupted" {
+			_, _ = x.Body.Read(make([]byte, 2))
+			x.Body.(interface{ Interrupt() }).Interrupt()
+			_, _ = x.Body.Read(make([]byte, 2))
+		}
 		respond(x, 413, "early")
 	})
 	const post = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: "
@@ -473,6 +478,15 @@ func TestAnswerBeforeTheBodysEnd(t *testing.T) {
 			c.send(t, "POST /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
 			if _, body := c.answer(t, "POST"); body != "early" {
 				t.Fatalf("got %q", body)
+			}
+		}
+	})
+	t.Run("who had begun to read and was interrupted leaves the connection as it is", func(t *testing.T) {
+		c := fx.dial(t)
+		for range 3 {
+			c.send(t, strings.Replace(post, "/x", "/interrupted", 1)+"5\r\n\r\nGET /")
+			if r, body := c.answer(t, "POST"); body != "early" || r.Close {
+				t.Fatalf("got %q, close %v", body, r.Close)
 			}
 		}
 	})

@@ -244,7 +244,7 @@ func (s *session) settleBody(whole bool) bool {
 	switch {
 	case s.Body == nil, s.body.over():
 		return true
-	case !whole, s.body.failed.Load(), s.body.interrupted.Load(), s.answer.close:
+	case !whole, s.body.failed.Load(), s.answer.close:
 		return false
 	}
 	// The client has all of the answer before, but perhaps its end.

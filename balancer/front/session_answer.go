@@ -136,8 +136,9 @@ func (a *answer) Head(r *http1.Response, length int64) error {
 	a.chunked = !a.bare && length < 0 && !old
 	a.left = length
 	// A client that was not told to send its body may or may not do so.
-	// Nor may one that was told that its body is too large.
-	a.close = a.close || r.Status == http.StatusRequestEntityTooLarge && (s.Length < 0 || s.Length > restBytes) || s.conn.front.draining.Load() || s.conn.hurried.Load() || s.body.failed.Load() || a.awaited.Load() ||
+	// Nor may one that was told that its body is too large; and who is still
+	// sending much of it may find the connection closed.
+	a.close = a.close || r.Status == http.StatusRequestEntityTooLarge && (s.Length < 0 || s.Length > restBytes) || s.body.muchToCome() || s.conn.front.draining.Load() || s.conn.hurried.Load() || s.body.failed.Load() || a.awaited.Load() ||
 		!a.bare && length < 0 && old
 	var room [128]byte
 	own := a.framing(room[:0], r.Status, length)

@@ -41,6 +41,9 @@ type body struct {
 	taken   int64         // bytes read, framing included
 	until   time.Time
 	err     error
+	// here: all of a chunked one has come with the head; wrong: what did is no HTTP.
+	here  bool
+	wrong error
 
 	ended       atomic.Bool // nothing of it is left on the connection
 	failed      atomic.Bool // it broke off or is no HTTP
@@ -51,6 +54,10 @@ func (b *body) reset() {
 	b.chunked.Reset()
 	b.left, b.taken, b.err = b.session.head.Length, 0, nil
 	b.waited, b.until = 0, time.Time{}
+	b.here, b.wrong = false, nil
+	if b.session.head.Framing == http1.Chunks {
+		b.here, b.wrong = b.chunked.Check(b.session.in.unread())
+	}
 	b.ended.Store(false)
 	b.failed.Store(false)
 	b.interrupted.Store(false)
@@ -120,11 +127,8 @@ func (b *body) readChunks(p []byte) (int, error) {
 
 // Check implements exchange.Checker.
 func (b *body) Check() error {
-	if b.session.head.Framing != http1.Chunks {
-		return nil
-	}
-	if err := b.chunked.Check(b.session.in.unread()); err != nil {
-		b.err = b.explain(err)
+	if b.wrong != nil {
+		b.err = b.explain(b.wrong)
 	}
 	return b.err
 }
@@ -275,10 +279,29 @@ func (b *body) over() bool { return b.ended.Load() && !b.interrupted.Load() }
 // trailers are the fields after the body, once it has ended.
 func (b *body) trailers() http1.Fields { return b.chunked.Trailers }
 
+// muchToCome says whether more may be left of the body than is read for its
+// connection's sake. Another goroutine may be reading it.
+func (b *body) muchToCome() bool {
+	length := b.session.head.Length
+	return (length > restBytes || length < 0 && !b.here) && !b.ended.Load()
+}
+
+// resume takes an interruption back: who asked for it does not read any more.
+func (b *body) resume() {
+	if !b.interrupted.Swap(false) {
+		return
+	}
+	b.session.conn.readDeadline = time.Time{} // it was set behind its back
+	if errors.Is(b.err, errInterrupted) {
+		b.err = nil
+	}
+}
+
 // readRest reads a small rest of the body and says whether it has ended.
 func (b *body) readRest() bool {
+	b.resume()
 	if b.err != nil {
-		return false
+		return b.ended.Load()
 	}
 	b.until = time.Now().Add(restTime)
 	buf := smallInputs.Get().(*[smallInput]byte)

@@ -330,3 +330,27 @@ func TestExpectContinueThroughTheMachine(t *testing.T) {
 		t.Error("the connection is said to go on, and nobody knows whether the body comes")
 	}
 }
+
+// An engine that answers before a large body has come ends the client's
+// connection, since the rest may be sent or not; and the client is told so.
+func TestEarlyAnswersEndConnectionsOpenly(t *testing.T) {
+	m := start(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 401 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+			_, _ = io.Copy(io.Discard, c)
+		}
+	})
+	for framing, begun := range map[string]string{
+		"Content-Length: 2000000":    strings.Repeat("x", 100000),
+		"Transfer-Encoding: chunked": "1\r\nx\r\n",
+	} {
+		t.Run(framing, func(t *testing.T) {
+			c, in := m.dial(t)
+			fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n%s", framing, begun)
+			if r, _ := status(t, in, http.StatusUnauthorized); !r.Close {
+				t.Error("the client is not told that its connection ends")
+			}
+			over(t, in)
+		})
+	}
+}

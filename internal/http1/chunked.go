@@ -83,9 +83,9 @@ func (d *Chunked) Decode(p []byte) (body []byte, used int, err error) {
 	return p[:out], used, nil
 }
 
-// Check says what is wrong with p, the beginning of the stream, which it leaves
-// as it is; d must be as new, and is so afterwards.
-func (d *Chunked) Check(p []byte) (err error) {
+// Check says of p, the beginning of the stream, what is wrong with it, and
+// whether it is all of it. It leaves p as it is; d must be as new, and is so afterwards.
+func (d *Chunked) Check(p []byte) (whole bool, err error) {
 	for len(p) > 0 && err == nil && d.state != chunkDone {
 		if d.state != chunkData {
 			err, p = d.step(p[0]), p[1:]
@@ -96,8 +96,9 @@ func (d *Chunked) Check(p []byte) (err error) {
 			d.state = chunkDataCR
 		}
 	}
+	whole = d.Done()
 	d.Reset()
-	return err
+	return whole, err
 }
 
 // step takes one byte of framing.
