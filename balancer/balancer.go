@@ -20,6 +20,7 @@ package balancer
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -74,6 +75,8 @@ type Options struct {
 	Tracer *tracing.Tracer
 	// Recorder keeps what passes, for who asks later; nil: nobody does.
 	Recorder *recorder.Recorder
+	// PromptSeed is that of a balancer in whose place this one goes on; 0: there is none.
+	PromptSeed uint64
 	// Log gets what a person would act on; nil: nobody is told.
 	Log hclog.Logger
 }
@@ -94,6 +97,9 @@ type Balancer struct {
 	attempts sync.Pool // of *attempt
 	// aheadHeld is how much memory bodies take that were read ahead.
 	aheadHeld atomic.Int64
+
+	// promptSeed is that of the hashes of prompts, and does not change.
+	promptSeed uint64
 
 	court    *quarantine.Court
 	evidence evidencePools
@@ -117,9 +123,16 @@ func New(o Options) (*Balancer, error) {
 		scratch:  sync.Pool{New: func() any { return new(make([]byte, scratchSize)) }},
 		wards:    map[string]*ward{},
 	}
+	for b.promptSeed = o.PromptSeed; b.promptSeed == 0; {
+		b.promptSeed = rand.Uint64()
+	}
 	b.evidence.room.Store(o.EvidenceMemory)
 	return b, b.Update(o)
 }
+
+// PromptSeed is what another balancer needs to know prompts by the same hashes.
+// It is secret.
+func (b *Balancer) PromptSeed() uint64 { return b.promptSeed }
 
 // scratchSize is how much of a body is read at a time, where it must be read
 // before it is passed on.
@@ -263,7 +276,7 @@ func (a *attempt) begin(b *Balancer, x *exchange.Exchange, l *lane) (err error) 
 	a.cookie = cookie
 	var prefix upstream.Prefix
 	if rules.Affinity.inside() {
-		if key, prefix, err = a.look(rules.Affinity); err != nil {
+		if key, prefix, err = a.look(rules.Affinity, b.promptSeed); err != nil {
 			return err
 		}
 	}

@@ -2,8 +2,9 @@ package balancer
 
 import (
 	"errors"
-	"hash/maphash"
 	"strings"
+
+	"github.com/cespare/xxhash/v2"
 
 	"stoker/exchange"
 	"stoker/internal/http1"
@@ -34,12 +35,9 @@ var (
 	promptBodies = []string{"messages", "prompt", "input", "inputs", "text", "input_ids"}
 )
 
-// promptKey seeds the hashes: nobody outside can make two prompts look alike.
-var promptKey = maphash.MakeSeed()
-
 // look finds what the body says of the affinity that is asked for. Its error is
 // one of reading the body.
-func (a *attempt) look(f Affinity) (key uint64, prefix upstream.Prefix, err error) {
+func (a *attempt) look(f Affinity, seed uint64) (key uint64, prefix upstream.Prefix, err error) {
 	doc, err := a.peek()
 	if err != nil || doc == nil {
 		return 0, nil, err
@@ -47,7 +45,7 @@ func (a *attempt) look(f Affinity) (key uint64, prefix upstream.Prefix, err erro
 	if f.kind == affineField {
 		return upstream.AffinityKey(fieldOf(doc, f.name)), nil, nil
 	}
-	a.prefix = appendPrefix(a.prefix[:0], doc)
+	a.prefix = appendPrefix(a.prefix[:0], doc, seed)
 	return 0, a.prefix, nil
 }
 
@@ -105,8 +103,9 @@ func fieldOf(doc []byte, name string) string {
 }
 
 // appendPrefix makes the prefix of the prompt that a document holds, none if it
-// holds none.
-func appendPrefix(p upstream.Prefix, doc []byte) upstream.Prefix {
+// holds none. By the seed nobody outside knows what it is, and a process that
+// goes on in the place of another finds what that one has.
+func appendPrefix(p upstream.Prefix, doc []byte, seed uint64) upstream.Prefix {
 	var seeds [16][]byte
 	var heads [4][]byte
 	var body []byte
@@ -121,7 +120,7 @@ func appendPrefix(p upstream.Prefix, doc []byte) upstream.Prefix {
 	}) != nil || body == nil {
 		return p
 	}
-	var last uint64
+	last := seed
 	for i, value := range seeds {
 		if value != nil {
 			last = link(last+uint64(i), value)
@@ -147,9 +146,10 @@ func appendPrefix(p upstream.Prefix, doc []byte) upstream.Prefix {
 
 // link goes one chunk on: what comes out stands for that and all before it.
 func link(before uint64, chunk []byte) uint64 {
-	x := before*0x9e3779b97f4a7c15 + maphash.Bytes(promptKey, chunk)
-	x = (x ^ x>>32) * 0xd6e8feb86659fd93
-	return x ^ x>>32
+	var d xxhash.Digest
+	d.ResetWithSeed(before)
+	_, _ = d.Write(chunk) // cannot fail
+	return d.Sum64()
 }
 
 // giveUp lets what was read go before what was not.

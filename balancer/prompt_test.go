@@ -39,7 +39,7 @@ func common(a, b upstream.Prefix) int {
 
 func TestPrefixesOfPrompts(t *testing.T) {
 	turn := chat("m", "", 1000, 3000)
-	first := appendPrefix(nil, turn)
+	first := appendPrefix(nil, turn, 1)
 	if n := len(turn) / promptChunk; len(first) < n-1 || len(first) > n {
 		t.Fatalf("%d entries of %d bytes", len(first), len(turn))
 	}
@@ -63,18 +63,18 @@ func TestPrefixesOfPrompts(t *testing.T) {
 		{"no JSON", turn[:len(turn)-1], 0},
 		{"nothing", nil, 0},
 	} {
-		got := common(first, appendPrefix(nil, tc.doc))
+		got := common(first, appendPrefix(nil, tc.doc, 1))
 		if tc.shared >= 0 && got != tc.shared || tc.shared < 0 && got < len(first)-1 {
 			t.Errorf("%s: %d of %d entries are the same", tc.name, got, len(first))
 		}
 	}
 	tools := func(n int) upstream.Prefix {
-		return appendPrefix(nil, chat("m", fmt.Sprintf(`"tools":[%q],`, strings.Repeat("t", 1000)), n))
+		return appendPrefix(nil, chat("m", fmt.Sprintf(`"tools":[%q],`, strings.Repeat("t", 1000)), n), 1)
 	}
 	if got := common(tools(1000), tools(1001)); got != 4 {
 		t.Errorf("tools alone: %d entries are the same", got)
 	}
-	if got := len(appendPrefix(nil, chat("m", "", 2<<20))); got != upstream.MaxPrefix {
+	if got := len(appendPrefix(nil, chat("m", "", 2<<20), 1)); got != upstream.MaxPrefix {
 		t.Errorf("%d entries of a very long prompt", got)
 	}
 }
@@ -144,7 +144,7 @@ func BenchmarkPrefix(b *testing.B) {
 			b.ReportAllocs()
 			p := make(upstream.Prefix, 0, upstream.MaxPrefix)
 			for b.Loop() {
-				p = appendPrefix(p[:0], doc)
+				p = appendPrefix(p[:0], doc, 1)
 			}
 		})
 	}
@@ -156,15 +156,15 @@ func FuzzPrefix(f *testing.F) {
 	f.Add(chat("m", `"tools":[1],`, 300, 300), []byte(`{"role":"user"}`))
 	f.Add([]byte(`{"prompt":[1,2,3],"prompt":"x","\u006dodel":7}`), []byte("1"))
 	f.Fuzz(func(t *testing.T, doc, more []byte) {
-		p := appendPrefix(nil, doc)
+		p := appendPrefix(nil, doc, 1)
 		if len(p) > upstream.MaxPrefix || len(p) > len(doc)/promptChunk+len(promptHeads) {
 			t.Fatalf("%d entries of %d bytes", len(p), len(doc))
 		}
 		if !json.Valid(doc) || !json.Valid(more) {
 			return
 		}
-		short := appendPrefix(nil, fmt.Appendf(nil, `{"messages":[%s]}`, doc))
-		longer := appendPrefix(nil, fmt.Appendf(nil, `{"messages":[%s,%s]}`, doc, more))
+		short := appendPrefix(nil, fmt.Appendf(nil, `{"messages":[%s]}`, doc), 1)
+		longer := appendPrefix(nil, fmt.Appendf(nil, `{"messages":[%s,%s]}`, doc, more), 1)
 		if n := common(short, longer); n < len(short)-1 {
 			t.Fatalf("%d of %d entries are the same when a message is added", n, len(short))
 		}

@@ -54,6 +54,44 @@ func TestPrefixesFindTheirCache(t *testing.T) {
 	}
 }
 
+// TestPrefixesOutliveAnUpgrade: conversations go on where they were when another
+// generation serves them, but for those whose engine is another by then.
+func TestPrefixesOutliveAnUpgrade(t *testing.T) {
+	t.Parallel()
+	u := startUpgradable(t, "")
+	u.editConfig("health.interval", "affinity.by = \"prefix\"\naffinity.load_percent = 1000\nhealth.interval")
+	u.mustCommand("reload")
+	const conversations = 24
+	turn := func(n int) (hits float64) {
+		before := u.metric("stoker_affinity_requests_total", `result="hit"`)
+		for i := range conversations {
+			said := strings.Repeat(fmt.Sprintf("Conversation %d goes on. ", i), 50) + strings.Repeat(fmt.Sprintf("Turn %d. ", n), 10)
+			body, _ := json.Marshal(map[string]any{"messages": []map[string]string{{"role": "user", "content": said}}})
+			response, err := http.Post(u.url("/work"), "application/json", bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			response.Body.Close()
+		}
+		return u.metric("stoker_affinity_requests_total", `result="hit"`) - before
+	}
+	turn(0)
+	if hits := turn(1); hits != conversations {
+		t.Fatalf("%v of %d second turns found their beginning", hits, conversations)
+	}
+	u.installVersion(1)
+	u.mustUpgrade()
+	u.eventually("the generation before has told all and left", func() bool {
+		_, body, err := u.admin("/status")
+		return err == nil && !strings.Contains(body, `"older"`)
+	})
+	if hits := turn(2); hits != conversations {
+		t.Errorf("%v of %d turns found their beginning after an upgrade", hits, conversations)
+	}
+	u.endAll()
+}
+
 // talk is several conversations at a time, one request after the other.
 type talk struct {
 	m              *master

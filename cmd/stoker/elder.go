@@ -100,6 +100,8 @@ func (e *elder) hear(m message) {
 	case m.Metrics != nil:
 		e.m.carried.carry(m.Metrics)
 		e.countedOnce.Do(func() { close(e.counted) })
+	case m.Prompts != nil:
+		e.hearPrompts(m.Prompts)
 	case m.Recorded != nil:
 		for _, t := range m.Recorded.Exchanges {
 			e.heir.Take(t)

@@ -16,6 +16,7 @@ import (
 	"stoker/balancer/recorder"
 	"stoker/internal/certs"
 	"stoker/supervisor"
+	"stoker/upstream"
 )
 
 // A link joins two generations for as long as both live: a pair of connected
@@ -31,6 +32,8 @@ import (
 //	metrics: my counters, last of all
 //	before the admin listener is left to
 //	the newer one, then on change
+//	prompts: who was given which, bit by
+//	bit, where affinity goes by that
 //	recorded: what the flight recorder
 //	holds, bit by bit, then on change
 //	end: the service shall end, you too
@@ -46,6 +49,8 @@ type message struct {
 	InFlight *inFlightMessage `json:"in_flight,omitempty"`
 	// Metrics are encoded families; see carried.
 	Metrics [][]byte `json:"metrics,omitempty"`
+	// Prompts are some of a pool's, told after serving and before Recorded.
+	Prompts *promptsMessage `json:"prompts,omitempty"`
 	// Recorded is some of what the flight recorder holds.
 	Recorded *recordedMessage `json:"recorded,omitempty"`
 	Bye      bool             `json:"bye,omitempty"`
@@ -65,6 +70,8 @@ type helloMessage struct {
 	// Tickets are the keys of session tickets. They are secret: the link is two
 	// processes' memory, and they go nowhere else.
 	Tickets *certs.Tickets `json:"tickets,omitempty"`
+	// PromptSeed is that of the hashes of prompts, as secret.
+	PromptSeed uint64 `json:"prompt_seed,omitempty"`
 }
 
 // preparedMessage is what the newer one found.
@@ -95,6 +102,12 @@ type recordedMessage struct {
 	Exchanges []recorder.Told `json:"exchanges,omitempty"`
 	// All: all that it held has been told; more will be told when it is news.
 	All bool `json:"all,omitempty"`
+}
+
+// promptsMessage is some of what a pool knows of who was given which prompts.
+type promptsMessage struct {
+	Pool string `json:"pool"`
+	upstream.Prompts
 }
 
 // maxMessage bounds a line: the metrics of hundreds of workers are some 100 KiB.

@@ -205,7 +205,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 	carry := balancerOptions(cfg, inOrder, m.log)
 	m.tokens = tokens.NewMetrics(registry)
 	m.tokens.Configure(modelsOf(cfg))
-	carry.Tokens = m.tokens
+	carry.Tokens, carry.PromptSeed = m.tokens, inherit.hello.PromptSeed
 	carry.Recorder, carry.Court = m.recorder, newCourt(cfg, m.log, registry)
 	m.court = carry.Court
 	carry.EvidenceLimit, carry.EvidenceMemory = int64(cfg.Quarantine.BodyKiB)<<10, int64(cfg.Quarantine.MemoryMiB)<<20

@@ -181,11 +181,12 @@ type reports struct {
 	records     chan struct{}
 	recordsOnce sync.Once
 	recorded    *recorder.Handover
+	prompts     promptsHandover
 	allTold     bool
 }
 
 func (m *master) beginReports(l *link) *reports {
-	r := &reports{m: m, link: l, stop: make(chan struct{}), done: make(chan struct{}), counters: make(chan chan struct{}), records: make(chan struct{}), recorded: m.recorder.Handover()}
+	r := &reports{m: m, link: l, stop: make(chan struct{}), done: make(chan struct{}), counters: make(chan chan struct{}), records: make(chan struct{}), recorded: m.recorder.Handover(), prompts: promptsHandover{pools: m.pools.all()}}
 	go r.run()
 	return r
 }
@@ -212,7 +213,7 @@ func (r *reports) run() {
 		if counting && tick%countersEvery == 0 {
 			r.sendCounters()
 		}
-		if recording {
+		if recording && !r.sendPrompts() {
 			r.sendRecords(recordsPatience)
 		}
 		select {
@@ -277,6 +278,8 @@ func (r *reports) sendAllRecords() {
 	case <-r.records:
 	default:
 		return
+	}
+	for r.sendPrompts() { // as fast as it is read: some megabytes
 	}
 	for limit := time.Now().Add(recordsLimit); r.sendRecords(recordsPatience); {
 		if time.Now().After(limit) {

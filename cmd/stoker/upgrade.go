@@ -286,7 +286,7 @@ func (u *upgrades) close() *attempt {
 
 // hello is what the next generation hears of this one.
 func (m *master) hello() *helloMessage {
-	h := &helloMessage{Generation: m.inherit.generation(), PID: os.Getpid(), Version: version, Serving: map[string]int{}, Records: m.recorder != nil, Tickets: m.tickets()}
+	h := &helloMessage{Generation: m.inherit.generation(), PID: os.Getpid(), Version: version, Serving: map[string]int{}, Records: m.recorder != nil, Tickets: m.tickets(), PromptSeed: m.balancer.PromptSeed()}
 	for _, pool := range m.sup.Status() {
 		for _, w := range pool.Workers {
 			if w.State == supervisor.Ready {
