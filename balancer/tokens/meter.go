@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"bytes"
-	"encoding/json"
 	"time"
 
 	"stoker/internal/jsonfield"
@@ -203,16 +202,21 @@ func (m *Meter) End() (Count, bool) {
 	return c, c.Told
 }
 
-// fromLast is what stands in a document's end from where usage, or timings, begin.
+// fromLast is what stands in a document's end from where usage, or timings, begin:
+// an object of its own, made in place.
 func fromLast(tail []byte) []byte {
 	at := lastIndex(tail, usageKey)
 	if timings := lastIndex(tail, timingsKey); at < 0 || timings >= 0 && timings < at {
 		at = timings
 	}
-	if at < 0 {
+	switch {
+	case at < 0:
 		return nil
+	case at == 0:
+		return append([]byte("{"), tail...)
 	}
-	return append([]byte("{"), tail[at:]...)
+	tail[at-1] = '{'
+	return tail[at-1:]
 }
 
 // lastIndex is bytes.LastIndex, which looks at each byte by itself: it took a tenth
@@ -225,47 +229,4 @@ func lastIndex(p, key []byte) int {
 		}
 		at += 1 + next
 	}
-}
-
-// told takes over what the engine says.
-func (c *Count) told(text []byte) {
-	if len(text) == 0 {
-		return
-	}
-	var said struct {
-		Usage   *usage   `json:"usage"`
-		Timings *timings `json:"timings"`
-	}
-	// What follows the document that text begins with is left alone.
-	if json.NewDecoder(bytes.NewReader(text)).Decode(&said) != nil {
-		return
-	}
-	switch {
-	case said.Usage != nil && (said.Usage.Prompt > 0 || said.Usage.Completion > 0):
-		c.Prompt, c.Completion, c.Told = said.Usage.Prompt, said.Usage.Completion, true
-		if details := said.Usage.Details; details != nil && details.Cached != nil {
-			c.Cached = *details.Cached
-		}
-	case said.Timings != nil:
-		c.Prompt, c.Completion, c.Told = said.Timings.Cached+said.Timings.Prompt, said.Timings.Predicted, true
-		c.Cached = said.Timings.Cached
-	}
-	c.Prompt, c.Completion = max(c.Prompt, 0), max(c.Completion, 0)
-	c.Cached = min(c.Cached, c.Prompt)
-}
-
-// usage as OpenAI's API has it.
-type usage struct {
-	Prompt     int `json:"prompt_tokens"`
-	Completion int `json:"completion_tokens"`
-	Details    *struct {
-		Cached *int `json:"cached_tokens"`
-	} `json:"prompt_tokens_details"`
-}
-
-// timings of llama-server.
-type timings struct {
-	Cached    int `json:"cache_n"`
-	Prompt    int `json:"prompt_n"`
-	Predicted int `json:"predicted_n"`
 }

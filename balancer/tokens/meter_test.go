@@ -146,6 +146,20 @@ func BenchmarkMeter(b *testing.B) {
 	}
 }
 
+// BenchmarkDocument is a small answer that tells its usage.
+func BenchmarkDocument(b *testing.B) {
+	p := []byte(`{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"llama","choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":34,"total_tokens":46,"prompt_tokens_details":{"cached_tokens":8}}}`)
+	var m Meter
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Begin(false)
+		m.Write(p)
+		if c, ok := m.End(); !ok || c.Completion != 34 {
+			b.Fatal(c)
+		}
+	}
+}
+
 // FuzzMeter: whatever an engine sends, in whatever pieces, is counted the same,
 // and no count is absurd.
 func FuzzMeter(f *testing.F) {
