@@ -180,12 +180,15 @@ func (l *logs) reopen() error {
 	return errors.Join(errs...)
 }
 
+// gathered is how long a line may wait for others when they come faster than that.
+const gathered = 2 * time.Millisecond
+
 // lineOptions keep a JSON log JSON where lines had to be dropped.
 func lineOptions(cfg *config.Config) linewriter.Options {
 	if cfg.LogFormat != "json" {
-		return linewriter.Options{}
+		return linewriter.Options{Gather: gathered}
 	}
-	return linewriter.Options{Note: func(dst []byte, lines uint64) []byte {
+	return linewriter.Options{Gather: gathered, Note: func(dst []byte, lines uint64) []byte {
 		return fmt.Appendf(dst, `{"@level":"warn","@message":"log lines dropped here: the reader of the log was too slow or gone","lines":%d}`+"\n", lines)
 	}}
 }

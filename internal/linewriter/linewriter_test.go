@@ -173,6 +173,51 @@ func TestSinkThatFails(t *testing.T) {
 	}
 }
 
+func TestLinesGather(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s counting
+		w := New(&s, Options{Gather: 2 * time.Millisecond})
+		start := time.Now()
+		write := func(n int) {
+			for range n {
+				if _, err := w.Write([]byte("line\n")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+		write(1)
+		synctest.Wait()
+		if s.writes != 1 {
+			t.Fatalf("the first line waits: %d writes", s.writes)
+		}
+		write(999) // in 100 ms
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if s.bytes != 5000 || s.writes > 52 {
+			t.Errorf("%d bytes in %d writes", s.bytes, s.writes)
+		}
+		write(2) // the second of them waits
+		before := time.Now()
+		if err := w.Flush(time.Second); err != nil || s.bytes != 5010 || time.Since(before) > 0 {
+			t.Errorf("flush: %v, %d bytes, after %s", err, s.bytes, time.Since(before))
+		}
+		write(2)
+		before = time.Now()
+		if err := w.Close(time.Second); err != nil || s.bytes != 5020 || time.Since(before) > 0 {
+			t.Errorf("close: %v, %d bytes, after %s of %s", err, s.bytes, time.Since(before), time.Since(start))
+		}
+	})
+}
+
+type counting struct{ writes, bytes int }
+
+func (c *counting) Write(p []byte) (int, error) {
+	c.writes++
+	c.bytes += len(p)
+	return len(p), nil
+}
+
 func TestShortWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{most: 3}

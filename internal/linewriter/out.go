@@ -22,6 +22,21 @@ func (w *Writer) run() {
 		if !w.put(batch) {
 			return
 		}
+		w.pause()
+	}
+}
+
+// pause lets those lines gather that follow a write at once, unless somebody waits
+// for them.
+func (w *Writer) pause() {
+	if w.gather <= 0 || w.isAwaited() {
+		return
+	}
+	timer := time.NewTimer(w.gather)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.urgent:
 	}
 }
 
@@ -53,6 +68,18 @@ func (w *Writer) tellFlushed() {
 		close(w.flushing)
 		w.flushing = nil
 	}
+}
+
+// isAwaited tells those who waited for the batch that it is out, and says whether
+// somebody waits for what comes after it.
+func (w *Writer) isAwaited() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.flushing != nil {
+		close(w.flushing)
+		w.flushing = nil
+	}
+	return w.closed || w.asked != nil
 }
 
 func (w *Writer) isClosed() bool {
