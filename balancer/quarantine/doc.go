@@ -31,7 +31,8 @@
 // next comes beside one that is past: that has got further than it was at the death
 // before. A death that those who are past share with one that is not speaks against
 // none of them, and is not held against those who are past; they are tried again
-// first, and the other waits (Court.Yield), since their answers decide.
+// first, and the other waits (Court.Yield), since their answers decide. Who has
+// been on several that died is tried with nobody beside it (Standing.Strictly).
 //
 // One death convicts nobody, since engines also die by themselves or by an
 // operator's hand. Nor do two deaths at once: what came to the second engine
