@@ -103,3 +103,20 @@ func TestGoOnByTokens(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkStreamByIDs is what an event costs whose tokens, and usage so far, are
+// taken off.
+func BenchmarkStreamByIDs(b *testing.B) {
+	raw := []byte("data: " + strings.ReplaceAll(completion(" word", "null", "[1234]", 7), "ID", "1700000000") + "\n\n")
+	r := Parse("/v1/completions", []byte(`{"stream":true,"prompt":"x","stream_options":{"include_usage":true}}`))
+	s := NewStream(r, vLLM, 1<<20, nil)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if i%1000 == 0 {
+			s = NewStream(r, vLLM, 1<<20, nil)
+		}
+		if pass, err := s.Take(raw); err != nil || pass != Changed {
+			b.Fatal(pass, err)
+		}
+	}
+}
