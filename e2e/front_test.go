@@ -367,25 +367,33 @@ func TestIdleConnectionsThatTheEngineCloses(t *testing.T) {
 }
 
 // TestIdleConnectionsThatServersClose is the same with real servers, which close
-// after a second, and clients that come back after a second.
+// after a second, and clients that all come back after a second, so that each uses
+// a connection which is being closed.
 func TestIdleConnectionsThatServersClose(t *testing.T) {
 	t.Parallel()
+	const clients, rounds = 16, 6
 	for _, s := range subjects() {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			m := start(t, s.idle(t, time.Second)).allReady()
-			ended, until := newTally(), time.Now().Add(6*time.Second)
-			crowd(16, func(client, turn int) bool {
-				if r := s.ask(m, client*1000+turn, false); r.err == nil && r.status == 200 && s.exact(r.body, r.n, false) {
-					ended.add("right", "")
-				} else {
-					ended.add("wrong", r.String())
+			ended := newTally()
+			for round := range rounds {
+				var all sync.WaitGroup
+				for client := range clients {
+					all.Go(func() {
+						time.Sleep(time.Duration(rand.IntN(20000)) * time.Microsecond)
+						if r := s.ask(m, client*100+round, false); r.err == nil && r.status == 200 && s.exact(r.body, r.n, false) {
+							ended.add("right", "")
+						} else {
+							ended.add("wrong", r.String())
+						}
+					})
 				}
-				time.Sleep(895*time.Millisecond + time.Duration(rand.IntN(10000))*time.Microsecond) // and a tenth that the answer took
-				return time.Now().Before(until)
-			}).Wait()
+				all.Wait()
+				time.Sleep(980 * time.Millisecond)
+			}
 			if wrong := ended.except("right"); wrong != "" {
-				t.Errorf("of %d: %s", ended.count("right"), wrong)
+				t.Errorf("of %d: %s", clients*rounds, wrong)
 			}
 			m.stop()
 		})
