@@ -3,6 +3,7 @@ package front
 import (
 	"errors"
 	"os"
+	"strings"
 	"time"
 
 	"stoker/exchange"
@@ -225,15 +226,17 @@ func (s *session) shed() {
 	for _, k := range kept {
 		length += len(*k)
 	}
-	text := make([]byte, 0, length)
+	var text strings.Builder
+	text.Grow(length)
 	for _, k := range kept {
-		text = append(text, *k...)
+		text.WriteString(*k)
 	}
-	rest := string(text)
+	rest := text.String()
 	for _, k := range kept {
 		*k, rest = rest[:len(*k)], rest[len(*k):]
 	}
-	s.Request.Fields, s.head.Fields = nil, nil
+	s.Request.Fields = nil
+	s.head.Request = http1.Request{} // a view of the buffer, too, and as good as holding it
 	s.in.free()
 }
 
