@@ -3,6 +3,7 @@ package continuation
 import (
 	"bytes"
 
+	"stoker/internal/jsonfield"
 	"stoker/internal/sse"
 )
 
@@ -53,7 +54,11 @@ const maxFirst = 64 << 10
 // Write takes the next piece of it.
 func (e *Ending) Write(p []byte) {
 	if e.form == unheard {
-		e.begin.Feed(p, e.first)
+		e.begin.Feed(p, func(event sse.Event) {
+			if event.HasData && e.form == unheard {
+				e.first(event.Data)
+			}
+		})
 	}
 	at := int(e.seen % tailSize)
 	e.seen += int64(len(p))
@@ -66,16 +71,27 @@ func (e *Ending) Write(p []byte) {
 	}
 }
 
-// first is told of events until one has said something.
-func (e *Ending) first(event sse.Event) {
-	if !event.HasData || e.form != unheard {
-		return
-	}
+// first is told of the first event that says something.
+func (e *Ending) first(data []byte) {
 	e.form = foreign
-	var d document
-	if isDone(event.Data) || d.parse(event.Data, 1) && (d.is(d.get(0, "choices"), array) || !d.is(d.get(0, "error"), null)) {
+	if isDone(data) || isOpenAIs(data) {
 		e.form = openAI
 	}
+}
+
+// isOpenAIs says whether an event has choices, or an error. No document is made of it:
+// that took so much of the stack that each stream's had to grow.
+func isOpenAIs(data []byte) bool {
+	choices, failed := false, false
+	err := jsonfield.Walk(data, func(key jsonfield.Key, value []byte) {
+		switch {
+		case key.Is("choices"):
+			choices = value[0] == '['
+		case key.Is("error"):
+			failed = string(value) != "null"
+		}
+	})
+	return err == nil && (choices || failed)
 }
 
 func isDone(data []byte) bool { return string(bytes.TrimSpace(data)) == "[DONE]" }

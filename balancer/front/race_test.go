@@ -1,0 +1,6 @@
+//go:build race
+
+package front_test
+
+// raceEnabled: frames are larger, and sync.Pool drops things at random.
+const raceEnabled = true
