@@ -65,7 +65,7 @@ func weigh() (stack, heap int64) {
 	}
 	samples := []metrics.Sample{{Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/gc/heap/live:bytes"}}
 	metrics.Read(samples)
-	return int64(samples[0].Value.Uint64()), int64(samples[1].Value.Uint64()) //nolint:gosec // G115: bytes of memory
+	return int64(samples[0].Value.Uint64()), int64(samples[1].Value.Uint64())
 }
 
 const firstEvent = `data: {"id":"a","object":"text_completion","model":"tiny","choices":[{"index":0,"text":" one"}]}` + "\n\n"
@@ -73,6 +73,7 @@ const firstEvent = `data: {"id":"a","object":"text_completion","model":"tiny","c
 // startStreaming serves, with all that is on by default, streams that have begun
 // and go on for ever. It returns where.
 func startStreaming(t *testing.T) string {
+	t.Helper()
 	engine := listen(t)
 	var serving sync.WaitGroup
 	serving.Go(func() { beginStreams(t, engine) })
@@ -126,6 +127,7 @@ func (d *deep) Serve(ctx context.Context, x *exchange.Exchange) {
 // beginStreams answers one request of each connection, in one goroutine, until l
 // is closed: goroutines of its own would be measured, too.
 func beginStreams(t *testing.T, l net.Listener) {
+	t.Helper()
 	buf := make([]byte, 4<<10)
 	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nServer: uvicorn\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(firstEvent), firstEvent)
 	var conns []net.Conn

@@ -119,8 +119,10 @@ type weight struct{ lives, automatic, goroutines uint64 }
 
 func weigh() weight {
 	samples := []metrics.Sample{
-		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"},
-		{Name: "/gc/cycles/automatic:gc-cycles"}, {Name: "/sched/goroutines:goroutines"},
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/stacks:bytes"},
+		{Name: "/gc/cycles/automatic:gc-cycles"},
+		{Name: "/sched/goroutines:goroutines"},
 	}
 	metrics.Read(samples)
 	return weight{samples[0].Value.Uint64() + samples[1].Value.Uint64(), samples[2].Value.Uint64(), samples[3].Value.Uint64()}
