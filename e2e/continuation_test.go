@@ -276,6 +276,7 @@ func demoStream(m *master, n int) (text string, err error) {
 // TestDrainMovesStreams: a worker leaves without waiting for its longest answer,
 // by an order, and by a rolling restart where the pool's policy says so.
 func TestDrainMovesStreams(t *testing.T) {
+	t.Parallel()
 	const streams = 6
 	m := start(t, demoPool(t, 2)+"migrate = \"replay\"\ndrain = \"wait\"\ndrain_timeout = \"2m\"\nmigration.limit = 6\n").allReady()
 	want := make([]string, streams)

@@ -270,6 +270,7 @@ func TestEveryExampleRuns(t *testing.T) {
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(file))
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			run, known := exampleRuns[name]
 			if !known {
 				t.Fatal("no test runs it")

@@ -56,6 +56,7 @@ func (m *master) growOld(w workerStatus, old string) {
 // adopted, survives an upgrade, and keeps out a binary that could not speak with
 // its keeper any more; one that was restarted keeps out nobody.
 func TestKeeperOfVersionOne(t *testing.T) {
+	t.Parallel()
 	old := keeperV1(t)
 	u := startUpgradable(t, "")
 	aged := u.workers()[0]

@@ -154,6 +154,7 @@ func TestNothingIsRecordedWhereItIsOff(t *testing.T) {
 // has recorded, in every form, and what that still carries when it has ended; who
 // follows sees each once; and a third generation has it from the second.
 func TestUpgradeKeepsWhatWasRecorded(t *testing.T) {
+	t.Parallel()
 	const finished, stream = 20, "/drip?ms=6000"
 	u := startUpgradable(t, "")
 	follow := exec.Command(u.path, "requests", "--follow", "--run-dir", u.runDir)

@@ -13,11 +13,11 @@ import (
 	"testing"
 )
 
-// TestUnderSystemdKilled kills a generation, or both, around each point of no
+// systemdKilled kills a generation, or both, around each point of no
 // return of an upgrade. Whoever is the master afterwards is the service's main
 // process, so that systemd looks after it: its own death is mended, and a stop
 // ends it. Engines live through all of it.
-func TestUnderSystemdKilled(t *testing.T) {
+func systemdKilled(t *testing.T) {
 	underSystemd(t, true, func(u *unit) {
 		// Time to call off the points before the next master comes to them.
 		u.install(fakeUnit("300ms"), "RestartSec=500ms")

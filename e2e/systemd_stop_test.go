@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// TestUnderSystemdStop stops the service where a stop is hardest: nothing may be
+// systemdStop stops the service where a stop is hardest: nothing may be
 // left of it, whatever was going on.
-func TestUnderSystemdStop(t *testing.T) {
+func systemdStop(t *testing.T) {
 	underSystemd(t, true, func(u *unit) {
 		const slow = "TimeoutStopSec=2\nTimeoutAbortSec=1\nRestartSec=500ms"
 		u.install(fakeUnit("100ms"), slow)

@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// TestUnderSystemdStory is the life of a service as its operators know it: start,
+// systemdStory is the life of a service as its operators know it: start,
 // models load, five upgrades between two versions under load, a crash, a
 // reload, the stop. Engines are the same processes until the stop.
-func TestUnderSystemdStory(t *testing.T) {
+func systemdStory(t *testing.T) {
 	underSystemd(t, true, func(u *unit) {
 		u.install(fakeUnit("1s"))
 		u.run(step{"the story", (*unit).story})

@@ -15,9 +15,19 @@ import (
 	"time"
 )
 
-// TestUnderSystemd runs the unit that "stoker systemd" prints, from its first
-// start to socket activation.
+// TestUnderSystemd runs the unit that "stoker systemd" prints, beside other tests. One
+// after another: all that are booted have the same control groups.
 func TestUnderSystemd(t *testing.T) {
+	t.Parallel()
+	t.Run("Life", systemdLife)
+	t.Run("Story", systemdStory)
+	t.Run("Reload", systemdReload)
+	t.Run("Stop", systemdStop)
+	t.Run("Killed", systemdKilled)
+}
+
+// systemdLife goes from the unit's first start to socket activation.
+func systemdLife(t *testing.T) {
 	underSystemd(t, false, func(u *unit) {
 		u.install(fakeUnit("300ms"))
 		u.run(

@@ -54,7 +54,7 @@ func underSystemd(t *testing.T, failpoints bool, inside func(u *unit)) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	args := append(slices.Clone(sandbox[1:]), dir, "--", sandboxDir+"/e2e.test", "-test.run", "^"+t.Name()+"$", "-test.v")
+	args := append(slices.Clone(sandbox[1:]), dir, "--", sandboxDir+"/e2e.test", "-test.run", "^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, sandbox[0], args...)

@@ -69,6 +69,7 @@ func (u *upgradable) replacedOnce(generation int) {
 // TestUpgradeWaitsForOrders: an upgrade in the middle of a rolling reload or a
 // drain lets it come about first, and neither fails.
 func TestUpgradeWaitsForOrders(t *testing.T) {
+	t.Parallel()
 	t.Run("reload", func(t *testing.T) {
 		u := startUpgradable(t, "")
 		u.slower()
@@ -117,6 +118,7 @@ func TestUpgradeWaitsForOrders(t *testing.T) {
 // TestOrdersWaitForUpgrade: an order that comes in the middle of an upgrade is
 // carried out by whoever is the master afterwards.
 func TestOrdersWaitForUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name       string
 		points     []string
@@ -151,6 +153,7 @@ func TestOrdersWaitForUpgrade(t *testing.T) {
 // TestEndInTheMiddleOfAnUpgrade: who asks the old master to end, when the next
 // one has the engines already, ends both, and gracefully.
 func TestEndInTheMiddleOfAnUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		end  func(u *upgradable)

@@ -207,6 +207,7 @@ func streamTime(t *testing.T) time.Duration {
 // streams: no request may fail, no stream be cut, no connection be refused or
 // reset, no counter go back, no engine be touched.
 func TestUpgradeUnderLoad(t *testing.T) {
+	t.Parallel()
 	u := startUpgradable(t, "shutdown.idle_grace = \"1s\"\n")
 	stream := streamTime(t)
 	seen := newTally()
