@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -9,14 +8,8 @@ import (
 	"time"
 
 	"stoker/exchange"
-	"stoker/internal/http1"
 	"stoker/internal/rawconn"
 	"stoker/internal/websocket"
-)
-
-const (
-	errNotAsked = http1.SyntaxError("101 (Switching Protocols) to something else than a WebSocket")
-	errAccept   = http1.SyntaxError("101 (Switching Protocols) with a Sec-WebSocket-Accept that does not answer the key")
 )
 
 const (
@@ -64,149 +57,11 @@ type tunnel struct {
 	clientIs error                 // how; to be read after done
 }
 
-// relayRoom is where bytes are read to: none while nothing comes.
-type relayRoom struct {
-	small *[smallBuffer]byte
-	large *[largeBuffer]byte
-	full  bool // the last read filled it
-	get   func() []byte
-	free  func() error
-}
-
-func (r *relayRoom) init() {
-	r.get, r.free = r.take, func() error { r.give(); return nil }
-}
-
-// take returns a small buffer, or a large one when that was too small.
-func (r *relayRoom) take() []byte {
-	switch {
-	case r.large != nil:
-		return r.large[:]
-	case r.full:
-		r.large = largeBuffers.Get().(*[largeBuffer]byte)
-		return r.large[:]
-	case r.small == nil:
-		r.small = smallBuffers.Get().(*[smallBuffer]byte)
-	}
-	return r.small[:]
-}
-
-// got returns the n bytes that were read.
-func (r *relayRoom) got(n int) []byte {
-	if r.large != nil {
-		return r.large[:n]
-	}
-	r.full = n == smallBuffer
-	return r.small[:n]
-}
-
-func (r *relayRoom) give() {
-	if r.small != nil {
-		smallBuffers.Put(r.small)
-	}
-	if r.large != nil {
-		largeBuffers.Put(r.large)
-	}
-	r.small, r.large, r.full = nil, nil, false
-}
-
-// dig makes a tunnel of the exchange whose answer is 101, and carries it to its end.
-func (c *call) dig() *Failure {
-	if !c.x.WebSocket {
-		return c.fail(OpMalformed, errSwitch)
-	}
-	if !c.head.WebSocket {
-		return c.fail(OpMalformed, errNotAsked)
-	}
-	if !websocket.Accepts(c.x.Request.Fields, c.head.Fields) {
-		return c.fail(OpMalformed, errAccept)
-	}
-	sink, able := c.sink.(exchange.Upgrader)
-	if !able {
-		return c.fail(OpMalformed, errSwitch)
-	}
-	c.headCame()
-	c.request.free() // from here on no second attempt is possible
-	c.request = nil
-	t := newTunnel(c.link.conn)
-	if failure := c.hand(t); failure != nil {
-		return failure
-	}
-	c.begun = true
-	var err error
-	t.client, err = sink.Upgrade(&c.head.Response)
-	clear(c.head.Fields)
-	c.head.Fields, c.head.Reason = c.head.Fields[:0], ""
-	if err != nil {
-		return c.fail(OpClientWrite, err)
-	}
-	return c.through(t)
-}
-
 func newTunnel(engine wire) *tunnel {
 	t := &tunnel{engine: engine, last: time.Now(), done: make(chan struct{})}
 	t.lastUp.Store(t.last.UnixNano())
 	t.room.init()
 	return t
-}
-
-// hand has t told of what ends the exchange, or is to, in place of the link. This
-// comes before the client can know that there is a tunnel: one that says Close and
-// leaves as soon as it does would else find its link cut, and its Close lost.
-func (c *call) hand(t *tunnel) *Failure {
-	if c.disarm != nil && !c.disarm() {
-		return c.fail(OpCanceled, nil) // the link is cut
-	}
-	ctx := c.ctx // it may be told of the end when the call is another's
-	c.disarm = onEnd(ctx, func() { t.endWith(context.Cause(ctx)) })
-	c.t.open(c.link, t)
-	return nil
-}
-
-// through carries the tunnel, and says how it ended.
-func (c *call) through(t *tunnel) *Failure {
-	go t.upload()
-	err := t.relay(c.in.unread())
-	c.in.free()
-	err = t.finish(err, c.endedBy())
-	t.engine.Abort()
-	t.client.Interrupt()
-	<-t.done
-	t.room.give()
-	switch {
-	case t.why != nil:
-		return &Failure{Op: OpCanceled, Sent: true, Begun: true, Err: t.why} // and not what has followed, as fail would
-	case t.frames.Closed(), t.goodbye.Load():
-		c.settle(false)
-		if err := c.sink.End(nil); err != nil {
-			return c.fail(OpClientWrite, err)
-		}
-		return nil
-	}
-	return c.failTunnel(t, err)
-}
-
-// endedBy is why somebody here has ended the exchange, nil if nobody but its client has.
-func (c *call) endedBy() error {
-	if cause := context.Cause(c.ctx); cause != nil && !errors.Is(cause, exchange.ErrClientGone) {
-		return cause
-	}
-	return c.cutBy()
-}
-
-// failTunnel says who has ended it without a word.
-func (c *call) failTunnel(t *tunnel, err error) *Failure {
-	var client *clientError
-	var source *rawconn.SourceError
-	switch {
-	case errors.As(err, &client):
-		return c.fail(OpClientWrite, client.error)
-	case t.parted:
-		return c.fail(OpCanceled, exchange.ErrClientGone)
-	case errors.As(err, &source):
-		err = source.Err
-	}
-	return c.fail(OpRead, noEOF(err))
 }
 
 // clientError is one of writing to the client.
@@ -470,52 +325,4 @@ func (t *tunnel) endWith(cause error) {
 		t.cut.Store(true)
 	}
 	t.wake()
-}
-
-// open notes that l carries a tunnel.
-func (t *Transport) open(l *link, tunnel *tunnel) {
-	t.idle.mu.Lock()
-	defer t.idle.mu.Unlock()
-	l.tunnel = tunnel
-	if t.idle.leaving != nil {
-		tunnel.askToLeave(t.idle.leaving)
-	}
-}
-
-// Dismiss asks the clients of all tunnels to go, by a Close frame of status 1001
-// between two frames, and those of later ones as soon as they come, until Welcome.
-// Their Do fails with OpCanceled and cause, when they have gone, or been cut
-// since they did not. It returns how many there were.
-func (t *Transport) Dismiss(cause error) int {
-	t.idle.mu.Lock()
-	defer t.idle.mu.Unlock()
-	t.idle.leaving = cause
-	n := 0
-	for l := t.idle.busy; l != nil; l = l.next {
-		if l.tunnel != nil {
-			l.tunnel.askToLeave(cause)
-			n++
-		}
-	}
-	return n
-}
-
-// Welcome lets tunnels stay again.
-func (t *Transport) Welcome() {
-	t.idle.mu.Lock()
-	defer t.idle.mu.Unlock()
-	t.idle.leaving = nil
-}
-
-// Tunnels is how many there are.
-func (t *Transport) Tunnels() int {
-	t.idle.mu.Lock()
-	defer t.idle.mu.Unlock()
-	n := 0
-	for l := t.idle.busy; l != nil; l = l.next {
-		if l.tunnel != nil {
-			n++
-		}
-	}
-	return n
 }
