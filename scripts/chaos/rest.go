@@ -132,10 +132,15 @@ func (s *stack) settled() string {
 	if s.first == nil || s.last {
 		time.Sleep(idle)
 	}
+	// A keeper that the master has started, and not found, is a child that it has a
+	// descriptor of.
+	kinds := kindsOf(master)
+	children := kinds["anon_inode:[pidfd]"] + kinds["pidfd"] // as older and newer kernels call it
 	now := figures{
-		descriptors: descriptors(master), goroutines: int(metrics["go_goroutines"]), memoryKiB: residentKiB(master),
+		descriptors: descriptors(master) - children, goroutines: int(metrics["go_goroutines"]), memoryKiB: residentKiB(master),
 	}
-	for _, k := range s.states() {
+	states := s.states()
+	for _, k := range states {
 		now.keepers += descriptors(k.KeeperPID)
 	}
 	if s.first == nil {
@@ -149,6 +154,8 @@ func (s *stack) settled() string {
 	switch {
 	case now.descriptors > s.first.descriptors+more:
 		return fmt.Sprintf("%d descriptors, at first %d: %v", now.descriptors, s.first.descriptors, kindsOf(master))
+	case children > len(states):
+		return fmt.Sprintf("%d descriptors of children, and %d keepers", children, len(states))
 	case now.goroutines > s.first.goroutines+moreGoroutines:
 		return fmt.Sprintf("%d goroutines, at first %d", now.goroutines, s.first.goroutines)
 	case now.keepers > s.first.keepers+moreDescriptors:
@@ -245,8 +252,10 @@ func kindsOf(pid int) map[string]int {
 	kinds := map[string]int{}
 	for _, link := range links {
 		target, _ := os.Readlink(link)
-		kind, _, _ := strings.Cut(target, ":[")
-		kinds[kind]++
+		if kind, _, numbered := strings.Cut(target, ":["); numbered && kind != "anon_inode" {
+			target = kind
+		}
+		kinds[target]++
 	}
 	return kinds
 }
