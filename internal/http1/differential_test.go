@@ -24,6 +24,7 @@ const differentials = 60_000
 // them in another way, and where two readers differ, one client's bytes become
 // another's request.
 var stricterRequests = map[error]string{
+	errLength:        "net/http reads more digits than any length has",
 	errBareLF:        "a reader that wants CRLF goes on reading the line",
 	errFold:          "some join the line with the one before, some make it a field",
 	errLine:          "net/http splits at any space: what is target and what version is then a guess",
@@ -56,7 +57,7 @@ var stricterAnswers = map[error]string{
 	errStatus:        "statuses beyond 599, and text before the space",
 	errReason:        "controls in a reason go into the next reader's line",
 	errFieldName:     stricterRequests[errFieldName],
-	errLength:        "net/http reads more digits than any length has",
+	errLength:        stricterRequests[errLength],
 	errLengthCoding:  stricterRequests[errLengthCoding],
 	errCoding:        stricterRequests[errCoding],
 	errCodingOld:     stricterRequests[errCodingOld],
