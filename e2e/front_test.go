@@ -240,7 +240,7 @@ func (m *master) slowHead(i int, open *atomic.Int64) {
 				if _, err := io.WriteString(c, "x"); err != nil {
 					return
 				}
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond) // a byte at a time, without end
 			}
 		}()
 	}

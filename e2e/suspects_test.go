@@ -66,7 +66,7 @@ func TestTheOnlyEngineDiesBusy(t *testing.T) {
 	m.eventually("the death known", func() bool { return m.worker(victim.Name).PID != victim.PID })
 	for n := range later {
 		clients.Go(func() { ask(after, busy+n) })
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // they come one by one, as the engine loads
 	}
 	clients.Wait()
 	if wrong := after.except("right"); wrong != "" {

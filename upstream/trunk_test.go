@@ -320,7 +320,7 @@ func TestHTTP2ResponseTimeout(t *testing.T) {
 		io.Copy(io.Discard, r.Body)
 		if r.URL.Path == "/stream" {
 			w.(http.Flusher).Flush()
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond) // longer than the limit, which has been kept by then
 			return
 		}
 		<-r.Context().Done()

@@ -59,7 +59,7 @@ func TestPacer(t *testing.T) {
 			var reading sync.WaitGroup
 			got := make([]byte, 1+len(content))
 			reading.Go(func() {
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(50 * time.Millisecond) // so that the writer finds no room first
 				if _, err := io.ReadFull(peer, got); err != nil {
 					t.Error(err)
 				}
