@@ -192,6 +192,9 @@ func (b *Balancer) Update(o Options) error {
 // Serve carries x from its head to the end of its answer, or breaks it.
 func (b *Balancer) Serve(ctx context.Context, x *exchange.Exchange) {
 	trace := b.identify(x)
+	if err := checkBody(x); err != nil { // before a recorder stands before the body
+		x.Wrong = err
+	}
 	a := b.newAttempt(x)
 	a.trace = trace
 	defer b.free(a)
@@ -235,9 +238,6 @@ func (b *Balancer) lead(ctx context.Context, x *exchange.Exchange, a *attempt) (
 		return nil, classify(err)
 	}
 	if err := checkWebSocket(x); err != nil {
-		return nil, classify(err)
-	}
-	if err := checkBody(x); err != nil {
 		return nil, classify(err)
 	}
 	now := b.table.Load()

@@ -7,6 +7,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/upstream"
 )
 
 // requestError is a request that goes nowhere; the text is for its client.
@@ -43,8 +44,8 @@ func check(r *http1.Request) error {
 
 // checkWrong refuses what the front has found wrong and could not refuse.
 func checkWrong(x *exchange.Exchange) error {
-	if x.Wrong == nil {
-		return nil
+	if failure, is := errors.AsType[*upstream.Failure](x.Wrong); x.Wrong == nil || is && failure.Op == upstream.OpClientBody {
+		return x.Wrong
 	}
 	status := http.StatusBadRequest
 	if syntax, is := errors.AsType[http1.SyntaxError](x.Wrong); is {

@@ -200,7 +200,7 @@ func (s *session) begin() {
 	s.Request = s.head.Request
 	s.Request.Scheme = c.scheme()
 	s.Length = s.head.Length
-	s.WebSocket = s.head.WebSocket
+	s.WebSocket, s.Wrong = s.head.WebSocket, nil
 	s.Body, s.Trailers = nil, nil
 	s.body.reset()
 	if s.Length != 0 {

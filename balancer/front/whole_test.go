@@ -16,6 +16,7 @@ import (
 
 	"stoker/balancer"
 	"stoker/balancer/front"
+	"stoker/balancer/recorder"
 	"stoker/exchange"
 	"stoker/internal/steady"
 	"stoker/upstream"
@@ -41,6 +42,25 @@ type machine struct {
 // start runs a machine over engine, which serves each of its connections.
 func start(tb testing.TB, engine func(net.Conn)) *machine {
 	tb.Helper()
+	return startWith(tb, engine, nil)
+}
+
+// startRecorded makes a machine that keeps what passes, as the product does.
+func startRecorded(tb testing.TB, engine func(net.Conn)) *machine {
+	tb.Helper()
+	redactor, err := recorder.NewRedactor(nil, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r, err := recorder.New(recorder.Options{Keep: 20, BodyLimit: 64 << 10, Memory: 8 << 20, Redactor: redactor})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return startWith(tb, engine, r)
+}
+
+func startWith(tb testing.TB, engine func(net.Conn), r *recorder.Recorder) *machine {
+	tb.Helper()
 	l := listen(tb)
 	var conns sync.WaitGroup
 	accepted := make(chan struct{})
@@ -62,7 +82,7 @@ func start(tb testing.TB, engine func(net.Conn)) *machine {
 	m.member = m.pool.Add("m", 1)
 	m.member.Reset(l.Addr().String())
 	m.member.SetReady(true)
-	b, err := balancer.New(balancer.Options{Pools: []balancer.Pool{balancer.Over(m.pool)}})
+	b, err := balancer.New(balancer.Options{Pools: []balancer.Pool{balancer.Over(m.pool)}, Recorder: r})
 	if err != nil {
 		tb.Fatal(err)
 	}

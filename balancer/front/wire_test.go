@@ -162,7 +162,7 @@ func status(t *testing.T, in *bufio.Reader, want int) (reply, string) {
 // the mistake comes together with the head, nothing at all.
 func TestNoBodyReachesTheEngineWhole(t *testing.T) {
 	var engine listener
-	m := start(t, engine.serve)
+	m := startRecorded(t, engine.serve)
 	const head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 	for name, body := range map[string]string{
 		"no number":                  "xyz\r\nabc\r\n0\r\n\r\n",
