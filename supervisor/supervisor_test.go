@@ -272,6 +272,7 @@ func TestStatusDocument(t *testing.T) {
 	c.Pools = append(c.Pools, remote)
 	m := startMaster(t, c)
 	m.allReady()
+	m.eventually("its health is watched", func() bool { return m.worker("e-0").Health != nil })
 	w := m.worker("e-0")
 	w.Since = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	text, err := json.Marshal([]any{w, m.Status()[1]})
