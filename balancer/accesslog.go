@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"stoker/exchange"
@@ -177,16 +178,55 @@ func (f *form) appendInt(b []byte, key string, n int64) []byte {
 }
 
 func (f *form) appendSeconds(b []byte, key string, d time.Duration) []byte {
-	return strconv.AppendFloat(f.appendKey(b, key), max(d, 0).Seconds(), 'f', 6, 64)
+	return appendMicros(f.appendKey(b, key), d)
+}
+
+// appendMicros writes seconds with six decimals, as strconv.AppendFloat would in four
+// times the time.
+func appendMicros(b []byte, d time.Duration) []byte {
+	micros := (max(d, 0) + time.Microsecond/2) / time.Microsecond
+	b = strconv.AppendInt(b, int64(micros/1e6), 10)
+	b = append(b, '.')
+	return appendPadded(b, int(micros%1e6), 6)
+}
+
+// appendPadded writes n with so many digits.
+func appendPadded(b []byte, n, digits int) []byte {
+	at := len(b)
+	b = append(b, "000000"[:digits]...)
+	for i := at + digits - 1; n > 0; i-- {
+		b[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return b
 }
 
 // appendTime quotes where the form quotes; the time itself needs no escapes.
 func (f *form) appendTime(b []byte, t time.Time) []byte {
-	const layout = "2006-01-02T15:04:05.000Z07:00"
 	if f.open == "" {
-		return t.UTC().AppendFormat(b, layout)
+		return appendMillis(b, t)
 	}
 	b = append(b, '"')
-	b = t.UTC().AppendFormat(b, layout)
+	b = appendMillis(b, t)
 	return append(b, '"')
+}
+
+// writtenSecond is one second as it is written.
+type writtenSecond struct {
+	unix int64
+	text []byte
+}
+
+var lastSecond atomic.Pointer[writtenSecond]
+
+// appendMillis writes t in UTC with three decimals. All but these is made once a second.
+func appendMillis(b []byte, t time.Time) []byte {
+	s := lastSecond.Load()
+	if s == nil || s.unix != t.Unix() {
+		s = &writtenSecond{t.Unix(), t.UTC().AppendFormat(nil, "2006-01-02T15:04:05.")}
+		lastSecond.Store(s)
+	}
+	b = append(b, s.text...)
+	b = appendPadded(b, t.Nanosecond()/1e6, 3)
+	return append(b, 'Z')
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -216,5 +218,25 @@ func TestObservingAllocatesNothing(t *testing.T) {
 		object.Observe(x)
 	}); n > 0.5 && !raceEnabled {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestTimesAreWrittenAsTheLibraryWould: by hand, for speed.
+func TestTimesAreWrittenAsTheLibraryWould(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 10000 {
+		at := time.Unix(r.Int64N(4e9), r.Int64N(1e9)).In(time.FixedZone("", 3600*(r.IntN(25)-12)))
+		if got, want := string(appendMillis(nil, at)), at.UTC().Format("2006-01-02T15:04:05.000Z07:00"); got != want {
+			t.Fatalf("%s, want %s", got, want)
+		}
+		d := time.Duration(r.Int64N(int64(r.Int64N(1e13) + 1)))
+		if got, want := string(appendMicros(nil, d)), strconv.FormatFloat(d.Seconds(), 'f', 6, 64); got != want && d%1000 != 500 {
+			t.Fatalf("%s, want %s", got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{-1: "0.000000", 0: "0.000000", 499: "0.000000", 999_999_500: "1.000000", time.Hour + 7: "3600.000000"} {
+		if got := string(appendMicros(nil, d)); got != want {
+			t.Errorf("%d ns: %s, want %s", int64(d), got, want)
+		}
 	}
 }
