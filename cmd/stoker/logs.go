@@ -181,7 +181,9 @@ func (l *logs) reopen() error {
 }
 
 // gathered is how long a line may wait for others when they come faster than that.
-const gathered = 2 * time.Millisecond
+// It is more than the writes alone ask for: each that finds the process idle wakes the
+// runtime's monitor, which then looks around every 20 µs for a millisecond.
+const gathered = 10 * time.Millisecond
 
 // lineOptions keep a JSON log JSON where lines had to be dropped.
 func lineOptions(cfg *config.Config) linewriter.Options {
