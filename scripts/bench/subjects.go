@@ -129,7 +129,8 @@ func stokerBoth(more, pool string) func(setup) (text string, args []string) {
 }
 
 func nginxConfig(o setup) (text string, args []string) {
-	text = "daemon off;\nworker_processes 1;\nerror_log stderr error;\npid " + filepath.Join(o.dir, "nginx.pid") + ";\nevents { worker_connections 19900; }\n" +
+	// As root it would go on as another user, who may not connect to the engines' sockets.
+	text = "daemon off;\nuser root;\nworker_processes 1;\nerror_log stderr error;\npid " + filepath.Join(o.dir, "nginx.pid") + ";\nevents { worker_connections 19900; }\n" +
 		"http {\n  access_log off;\n  client_max_body_size 0;\n  keepalive_requests 100000000;\n  upstream engines {\n    least_conn;\n    keepalive 512;\n    keepalive_requests 100000000;\n"
 	for _, u := range o.upstreams {
 		if isUnix(u) {
