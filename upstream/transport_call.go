@@ -306,10 +306,19 @@ type early struct {
 // stale ends the use of a link that is not good any more. Nothing was written.
 func (c *call) stale(err error) *Failure {
 	if closedByPeer(err) {
-		c.t.idle.learn(c.link.idled)
+		c.learn()
 	}
 	c.sentBefore = c.sent
 	return c.fail(OpStale, noEOF(err))
+}
+
+// learn notes that the upstream has closed a connection that was idle. Our own
+// cutting of one looks the same: a client that hung up once made that nobody's
+// connection was used again for ten seconds.
+func (c *call) learn() {
+	if c.ctx.Err() == nil && c.cutBy() == nil {
+		c.t.idle.learn(c.link.idled)
+	}
 }
 
 // wrote notes how a write of the request went.
@@ -397,8 +406,8 @@ func (c *call) readHead() *Failure {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return c.fail(OpTimeout, err)
 	case c.link.reused && !c.heard && closedByPeer(err):
-		c.t.idle.learn(c.link.idled)
-		if c.unread(err) {
+		if c.unread(err) { // else it may as well have died of it
+			c.learn()
 			c.sent = c.sentBefore
 		}
 		return c.fail(OpStale, noEOF(err))

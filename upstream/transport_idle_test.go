@@ -1,9 +1,12 @@
 package upstream
 
 import (
+	"context"
 	"io"
 	"net"
+	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,5 +107,54 @@ func TestIdleTimeOfUpstreamIsLearnt(t *testing.T) {
 	i.forget = time.Now().Add(-time.Second)
 	if got := i.patience(); got != 4*time.Second {
 		t.Errorf("long after: %v", got)
+	}
+}
+
+// TestHangUpIsNoIdleTimeOfTheUpstream: after a client that hung up, or a worker that is
+// to leave at once, connections are used again as before.
+func TestHangUpIsNoIdleTimeOfTheUpstream(t *testing.T) {
+	for _, network := range transports {
+		for _, how := range []string{"client", "cut"} {
+			t.Run(network+" "+how, func(t *testing.T) {
+				asked := make(chan struct{}, 1)
+				var silent atomic.Bool
+				s := serve(t, network, func(c net.Conn) {
+					answering(func(*http.Request, []byte) []byte {
+						if silent.Load() {
+							asked <- struct{}{}
+							_, _ = io.Copy(io.Discard, c) // until it is over
+							return nil
+						}
+						return []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					})(c)
+				})
+				tr := s.transport(t, TransportOptions{})
+				do := func(ctx context.Context) error { return tr.Do(ctx, get(), newNotes(t)) }
+				if err := do(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				silent.Store(true)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- do(ctx) }()
+				<-asked
+				silent.Store(false)
+				if how == "client" {
+					cancel(exchange.ErrClientGone)
+				} else {
+					tr.Cut(exchange.ErrDrained)
+				}
+				asFailure(t, <-ended, OpCanceled)
+				cancel(nil)
+				for range 4 {
+					if err := do(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if n := s.accepted.Load(); n != 2 {
+					t.Errorf("%d connections for six requests, of which one was cut", n)
+				}
+			})
+		}
 	}
 }
