@@ -229,14 +229,17 @@ func TestTimesAreWrittenAsTheLibraryWould(t *testing.T) {
 		if got, want := string(appendMillis(nil, at)), at.UTC().Format("2006-01-02T15:04:05.000Z07:00"); got != want {
 			t.Fatalf("%s, want %s", got, want)
 		}
-		d := time.Duration(r.Int64N(int64(r.Int64N(1e13) + 1)))
+		d := time.Duration(r.Int64N(r.Int64N(1e13) + 1))
 		if got, want := string(appendMicros(nil, d)), strconv.FormatFloat(d.Seconds(), 'f', 6, 64); got != want && d%1000 != 500 {
 			t.Fatalf("%s, want %s", got, want)
 		}
 	}
-	for d, want := range map[time.Duration]string{-1: "0.000000", 0: "0.000000", 499: "0.000000", 999_999_500: "1.000000", time.Hour + 7: "3600.000000"} {
-		if got := string(appendMicros(nil, d)); got != want {
-			t.Errorf("%d ns: %s, want %s", int64(d), got, want)
+	for _, tc := range []struct {
+		d    time.Duration
+		want string
+	}{{-1, "0.000000"}, {0, "0.000000"}, {499, "0.000000"}, {999_999_500, "1.000000"}, {time.Hour + 7, "3600.000000"}} {
+		if got := string(appendMicros(nil, tc.d)); got != tc.want {
+			t.Errorf("%d ns: %s, want %s", int64(tc.d), got, tc.want)
 		}
 	}
 }
