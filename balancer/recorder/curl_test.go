@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -18,6 +19,9 @@ import (
 // what a server gets of it.
 func TestCurlAsItIsPasted(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
+		if os.Getenv("STOKER_E2E_REQUIRE") != "" {
+			t.Fatal("no curl, and it is required: apt-get install curl")
+		}
 		t.Skip("SKIPPED: no curl: apt-get install curl")
 	}
 	type got struct {

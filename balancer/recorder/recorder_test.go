@@ -2,16 +2,13 @@ package recorder
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"stoker/exchange"
@@ -304,87 +301,6 @@ func TestReadersAndWriters(t *testing.T) {
 	readers.Wait()
 }
 
-// TestCurlIsTheRequest runs the command in a shell in which curl prints its words.
-func TestCurlIsTheRequest(t *testing.T) {
-	r := newRecorder(t, Options{Keep: 20})
-	for _, body := range []string{"", `{"a":"it's $HOME \ "}`, "\xff\x00binary", "text with \x00 and \x1b[2J"} {
-		x := newExchange("c", body, http1.Field{Name: "Content-Type", Value: "application/json"}, http1.Field{Name: "Authorization", Value: "Bearer hidden"},
-			http1.Field{Name: "X-Request-Id", Value: "c"})
-		pass(t, r, x, "w", "", nil)
-		all := r.Exchanges(Filter{Bodies: true})
-		q := all[len(all)-1].Request
-		command := q.Curl("http://h:1")
-		if strings.Contains(command, "hidden") || !strings.Contains(command, "# secret fields") {
-			t.Error(command)
-		}
-		out, err := exec.Command("sh", "-c", "curl() { printf '[%s]' \"$@\"; case \"$*\" in *@-*) cat;; esac; }\n"+command).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := "[-sS][-N][http://h:1/v1/completions][-H][Content-Type: application/json][-H][Accept:][-H][User-Agent:]"
-		switch {
-		case body == "":
-			want = "[-sS][-N][-X][POST][http://h:1/v1/completions][-H][Content-Type: application/json][-H][Accept:][-H][User-Agent:]"
-		case strings.Contains(body, "\x00"):
-			want += "[--data-binary][@-]" + body
-		default:
-			want += "[--data-raw][" + body + "]"
-		}
-		if string(out) != want {
-			t.Errorf("%s\n got %q\nwant %q", command, out, want)
-		}
-	}
-}
-
-func TestLacks(t *testing.T) {
-	for _, c := range []struct {
-		q    Request
-		want string
-	}{
-		{Request{}, ""},
-		{Request{Body: Body{Size: 9, Omitted: 3}}, "3 of its body's 9 bytes"},
-		{Request{Unfinished: true}, "client had not sent"},
-		{Request{Target: "/?key=" + Redacted}, "target held a secret"},
-	} {
-		if got := c.q.Lacks(); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
-			t.Errorf("%+v: %q", c.q, got)
-		}
-	}
-}
-
-func TestHAR(t *testing.T) {
-	r := newRecorder(t, Options{Keep: 20})
-	pass(t, r, newExchange("h", `{"a":1}`), "w", "answer", nil)
-	r.Begin(newExchange("flying", ""))
-	text, err := json.Marshal(HAR("1", r.Exchanges(Filter{Bodies: true})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var doc struct {
-		Log struct {
-			Version string
-			Entries []struct {
-				StartedDateTime time.Time
-				Request         struct {
-					URL      string
-					PostData struct{ Text string }
-				}
-				Response struct {
-					Status  int
-					Content struct{ Text string }
-				}
-			}
-		}
-	}
-	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&doc); err != nil {
-		t.Fatal(err)
-	}
-	if e := doc.Log.Entries; doc.Log.Version != "1.2" || len(e) != 2 || e[0].Request.URL != "http://a.test/v1/completions" || e[0].Request.PostData.Text != `{"a":1}` ||
-		e[0].Response.Status != 200 || e[0].Response.Content.Text != "answer" || e[1].Response.Status != 0 {
-		t.Errorf("%s", text)
-	}
-}
-
 func BenchmarkExchange(b *testing.B) {
 	chunk := []byte("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}]}\n\n")
 	answer := []byte(strings.Repeat("answer ", 150))
@@ -423,68 +339,6 @@ func benchmarkExchange(b *testing.B, r *Recorder, chunks int, chunk []byte) {
 		rec.Tried(nil, false)
 		rec.End(x)
 	}
-}
-
-// TestFailuresAreKeptLonger: for a death that may ask for them, but not without bound.
-func TestFailuresAreKeptLonger(t *testing.T) {
-	r := newRecorder(t, Options{Keep: 2, Memory: 64 << 20})
-	for i := range pinMost + 10 {
-		pass(t, r, newExchange(fmt.Sprint(i), ""), "w", "", errors.New("reset"))
-	}
-	if n := r.rings["w"].failed.length; n != pinMost+2 {
-		t.Errorf("%d are kept", n)
-	}
-}
-
-// TestAFailureKeepsNothingElse: what went well after it is let go as ever.
-func TestAFailureKeepsNothingElse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRecorder(t, Options{Keep: 2, Memory: 64 << 20})
-		fail := func(n int) {
-			for i := range n {
-				pass(t, r, newExchange(fmt.Sprint("bad ", i), ""), "w", "", errors.New("reset"))
-			}
-		}
-		fail(5)
-		for i := range 50 {
-			pass(t, r, newExchange(fmt.Sprint(i), ""), "w", "fine", nil)
-		}
-		if well, failed := r.rings["w"].well.length, r.rings["w"].failed.length; well != 2 || failed != 5 {
-			t.Errorf("%d that went well and %d that failed are kept", well, failed)
-		}
-		time.Sleep(pinTime + time.Second)
-		pass(t, r, newExchange("last", ""), "w", "fine", nil)
-		if n := r.rings["w"].failed.length; n != 2 {
-			t.Errorf("%d that failed long ago are kept", n)
-		}
-	})
-}
-
-// TestADeathHasAskedForThem: then they need not be kept for it much longer.
-func TestADeathHasAskedForThem(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRecorder(t, Options{Keep: 2})
-		for i := range 5 {
-			pass(t, r, newExchange(fmt.Sprint(i), ""), "w", "", errors.New("reset"))
-		}
-		kept := func(want int, when string) {
-			t.Helper()
-			pass(t, r, newExchange("fine", ""), "w", "", nil)
-			if n := r.rings["w"].failed.length; n != want {
-				t.Errorf("%d that failed are kept %s", n, when)
-			}
-		}
-		time.Sleep(3 * time.Second)
-		kept(5, "before")
-		for range 2 { // whoever else asks
-			if n := len(r.Suspects("w", time.Now())); n != 5 {
-				t.Errorf("%d suspects", n)
-			}
-			kept(5, "at the death")
-			time.Sleep(askedTime / 2)
-		}
-		kept(2, "afterwards")
-	})
 }
 
 // TestMemoryIsUsedAgain: what is resident is what was kept at one time, however

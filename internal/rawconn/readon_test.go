@@ -9,17 +9,24 @@ import (
 	"time"
 )
 
+// watch is one that ends with the test.
+func watch(t *testing.T) *Watch {
+	t.Helper()
+	w, err := NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
 // TestReadOnEndsWithItsPeer: an end that comes with the last bytes, or right behind
 // them, wakes who has taken those bytes and waits for more.
 func TestReadOnEndsWithItsPeer(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		for _, how := range []string{"close", "half", "reset"} {
 			t.Run(network+" "+how, func(t *testing.T) {
-				w, err := NewWatch()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer w.Close()
+				w := watch(t)
 				for i := range 300 {
 					endsWithPeer(t, w, network, how, i)
 				}
@@ -80,10 +87,7 @@ func endsWithPeer(t *testing.T, w *Watch, network, how string, i int) {
 func TestReadOn(t *testing.T) {
 	for _, watched := range []bool{true, false} {
 		c, peer := pair(t, "tcp")
-		w, err := NewWatch()
-		if err != nil {
-			t.Fatal(err)
-		}
+		w := watch(t)
 		if watched {
 			if err := c.WatchEnd(w); err != nil {
 				t.Fatal(err)
@@ -98,7 +102,7 @@ func TestReadOn(t *testing.T) {
 			}
 		}
 		write("abcdefgh") // fills the room twice
-		err = c.ReadOn(func() []byte { return room }, func(n int) bool {
+		err := c.ReadOn(func() []byte { return room }, func(n int) bool {
 			got = append(got, room[:n]...)
 			return len(got) == 11
 		}, func() error {
@@ -115,18 +119,13 @@ func TestReadOn(t *testing.T) {
 		}
 		_ = c.Close()
 		_ = peer.Close()
-		w.Close()
 	}
 }
 
 // TestWatchTells: of who has closed already, also before what it sent is read, and of
 // nobody that was forgotten.
 func TestWatchTells(t *testing.T) {
-	w, err := NewWatch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watch(t)
 	c, peer := pair(t, "tcp")
 	defer func() { _ = c.Close() }()
 	_, _ = peer.Write([]byte("unread"))
@@ -156,11 +155,7 @@ func (c teller) InputEnded(bool) { c <- struct{}{} }
 // TestReadOnLooksAgain: who is told of the end while it is busy with a piece takes the
 // next, which came before the end, and does not wait then.
 func TestReadOnLooksAgain(t *testing.T) {
-	w, err := NewWatch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := watch(t)
 	c, peer := pair(t, "tcp")
 	defer func() { _ = c.Close() }()
 	if err := c.WatchEnd(w); err != nil {
@@ -170,7 +165,7 @@ func TestReadOnLooksAgain(t *testing.T) {
 	_, _ = peer.Write([]byte("a"))
 	room := make([]byte, 64)
 	var got []byte
-	err = c.ReadOn(func() []byte { return room }, func(n int) bool {
+	err := c.ReadOn(func() []byte { return room }, func(n int) bool {
 		if got = append(got, room[:n]...); len(got) > 1 {
 			return false
 		}
