@@ -49,8 +49,9 @@ type Options struct {
 	// log's own format, newline included; nil: a plain sentence.
 	Note func(dst []byte, lines uint64) []byte
 	// Gather is for how long lines gather after a write before the next, where they
-	// come faster than that: a write for each, and a thread woken for it, took a tenth
-	// of all that a small request costs. 0: each is written as soon as may be.
+	// come faster than that: with a write for each, and a thread woken for it, an access
+	// log took 12 to 17 % of the throughput of small requests. 0: each is written as
+	// soon as may be.
 	Gather time.Duration
 }
 
