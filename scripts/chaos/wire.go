@@ -121,7 +121,9 @@ func (w *wire) exchange(s *spec) (r result, keep bool) {
 		return result{outcome: left}, false
 	}
 	r, keep = w.receive(s)
-	if s.manner == pipelined && keep && r.outcome == right {
+	// Whatever the first answer was, the second follows: left unread, it would be
+	// taken for that to the next request on this connection.
+	if s.manner == pipelined && keep && r.outcome != wrong {
 		second := s.sibling()
 		r, keep = w.receive(&second)
 	}
