@@ -47,6 +47,7 @@ type Meter struct {
 	tail   []byte
 	usage  []byte // the last event that has one
 	events int
+	named  string // the model of the last document, which is most often the next one's
 }
 
 // Begin gets ready for an answer: a stream of events, or a document.
@@ -85,6 +86,7 @@ var (
 	doneData   = []byte("[DONE]")
 	usageKey   = []byte(`"usage":`)
 	timingsKey = []byte(`"timings":`)
+	modelKey   = []byte(`"model":`)
 )
 
 // event counts one, by its data.
@@ -156,7 +158,7 @@ func hasObject(data, key []byte) bool {
 // keep holds the last bytes of a document.
 func (m *Meter) keep(p []byte) {
 	if len(m.tail) == 0 && m.count.Model == "" {
-		m.count.Model = modelIn(p)
+		m.count.Model = m.modelIn(p)
 	}
 	if len(p) >= tailSize {
 		m.tail = append(m.tail[:0], p[len(p)-tailSize:]...)
@@ -169,9 +171,12 @@ func (m *Meter) keep(p []byte) {
 }
 
 // modelIn finds the name in the beginning of a document, where engines write it.
-func modelIn(p []byte) string {
-	_, rest, _ := bytes.Cut(p, []byte(`"model":`))
-	rest = bytes.TrimLeft(rest, " ")
+func (m *Meter) modelIn(p []byte) string {
+	at := find(p, modelKey, 'm')
+	if at < 0 {
+		return ""
+	}
+	rest := bytes.TrimLeft(p[at+len(modelKey):], " ")
 	if len(rest) == 0 || rest[0] != '"' {
 		return ""
 	}
@@ -179,7 +184,27 @@ func modelIn(p []byte) string {
 	if end < 0 || bytes.IndexByte(rest[1:end+1], '\\') >= 0 {
 		return ""
 	}
-	return string(rest[1 : end+1])
+	if string(rest[1:end+1]) != m.named {
+		m.named = string(rest[1 : end+1])
+	}
+	return m.named
+}
+
+// find is bytes.Index of a key that has a rare byte in it, once: that one is looked
+// for. Index goes by the first, and a quote is in every tenth place of JSON.
+func find(p, key []byte, rare byte) int {
+	before := bytes.IndexByte(key, rare)
+	for from := before; from < len(p); {
+		hit := bytes.IndexByte(p[from:], rare)
+		if hit < 0 {
+			return -1
+		}
+		from += hit + 1
+		if at := from - 1 - before; bytes.HasPrefix(p[at:], key) {
+			return at
+		}
+	}
+	return -1
 }
 
 // End returns what was counted, and false where there is nothing to count: the
@@ -205,8 +230,8 @@ func (m *Meter) End() (Count, bool) {
 // fromLast is what stands in a document's end from where usage, or timings, begin:
 // an object of its own, made in place.
 func fromLast(tail []byte) []byte {
-	at := lastIndex(tail, usageKey)
-	if timings := lastIndex(tail, timingsKey); at < 0 || timings >= 0 && timings < at {
+	at, timings := lastOf(tail)
+	if at < 0 || timings >= 0 && timings < at {
 		at = timings
 	}
 	switch {
@@ -219,14 +244,23 @@ func fromLast(tail []byte) []byte {
 	return tail[at-1:]
 }
 
-// lastIndex is bytes.LastIndex, which looks at each byte by itself: it took a tenth
-// of all that a small answer cost.
-func lastIndex(p, key []byte) int {
-	for at := -1; ; {
-		next := bytes.Index(p[at+1:], key)
-		if next < 0 {
-			return at
+// lastOf is where usageKey and timingsKey stand last. Both have one g, which is rare:
+// to look at every quote, or at each byte, took a tenth of all that a small answer cost.
+func lastOf(p []byte) (usage, timings int) {
+	const inUsage, inTimings = len(`"usa`), len(`"timin`)
+	usage, timings = -1, -1
+	for from := 0; ; {
+		hit := bytes.IndexByte(p[from:], 'g')
+		if hit < 0 {
+			return usage, timings
 		}
-		at += 1 + next
+		from += hit
+		switch {
+		case from >= inUsage && bytes.HasPrefix(p[from-inUsage:], usageKey):
+			usage = from - inUsage
+		case from >= inTimings && bytes.HasPrefix(p[from-inTimings:], timingsKey):
+			timings = from - inTimings
+		}
+		from++
 	}
 }

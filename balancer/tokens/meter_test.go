@@ -195,12 +195,22 @@ func FuzzMeter(f *testing.F) {
 	})
 }
 
-func TestLastIndex(t *testing.T) {
-	for _, text := range []string{"", "a", "ab", "xabxab", "abab", "aab", "abaaba"} {
-		for _, key := range []string{"ab", "aba", "x"} {
-			if got, want := lastIndex([]byte(text), []byte(key)), strings.LastIndex(text, key); got != want {
-				t.Errorf("%q in %q: %d, want %d", key, text, got, want)
-			}
+// TestKeysAreFound compares with what package strings finds, in texts made of what
+// looks like the keys.
+func TestKeysAreFound(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	parts := []string{`"usage":`, `"timings":`, `"model":`, `usage":`, `"usa`, `ge":`, `"timing`, "g", "m", `"`, "{", "x"}
+	for range 20_000 {
+		var text string
+		for range r.IntN(6) {
+			text += parts[r.IntN(len(parts))]
+		}
+		usage, timings := lastOf([]byte(text))
+		if wantUsage, wantTimings := strings.LastIndex(text, `"usage":`), strings.LastIndex(text, `"timings":`); usage != wantUsage || timings != wantTimings {
+			t.Fatalf("%q: %d and %d, want %d and %d", text, usage, timings, wantUsage, wantTimings)
+		}
+		if got, want := find([]byte(text), modelKey, 'm'), strings.Index(text, `"model":`); got != want {
+			t.Fatalf("%q: %d, want %d", text, got, want)
 		}
 	}
 }
