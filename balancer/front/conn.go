@@ -128,6 +128,12 @@ func (c *conn) readUntil(t time.Time, slack time.Duration) {
 	_ = c.SetReadDeadline(t) // fails on a closed connection only, as the read will
 }
 
+// awaitNext bounds the wait for a request.
+func (c *conn) awaitNext() {
+	limit := c.front.limits.Load().Idle
+	c.readUntil(c.since.Add(limit), limit/16)
+}
+
 // resetOnClose lets Close reset the connection. A unix socket knows no reset;
 // there is no other way to tell.
 func (c *conn) resetOnClose() {

@@ -99,8 +99,13 @@ func (f *Front) closeQuiet(c *conn) {
 		return
 	}
 	f.moveLocked(c, gone)
-	// It cannot fail in a way that leaves the connection open.
-	_ = c.Close()
+	if c.tls == nil {
+		// Close would wait for who reads, who may just have read a request, and be about
+		// to wait for the lock; the session closes it.
+		c.Abort()
+		return
+	}
+	_ = c.Close() // it cannot fail in a way that leaves the connection open
 }
 
 // waiting says whether bytes wait to be read on c.

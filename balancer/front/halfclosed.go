@@ -31,11 +31,21 @@ const doubtTime = 500 * time.Millisecond
 // InputEnded implements rawconn.Watched: the client has closed its side, or, if it
 // is gone, the whole connection.
 func (c *conn) InputEnded(gone bool) {
-	c.front.mu.Lock()
-	defer c.front.mu.Unlock()
+	c.front.endOf(c, gone)
+	if c.tls == nil {
+		c.raw.InputEnded(gone) // who has read the last bytes may not have seen it
+	}
+}
+
+func (f *Front) endOf(c *conn, gone bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.hungUp && (c.lost || !gone) {
+		return // no news: that of our own shutdown
+	}
 	c.hungUp, c.lost = true, c.lost || gone
 	if c.now != nil {
-		c.front.doubt(c.now)
+		f.doubt(c.now)
 	}
 }
 

@@ -21,9 +21,9 @@ type latecomers struct {
 // watchLate has c watched, at its first request only if that takes long. f.mu is held.
 func (f *Front) watchLate(c *conn) {
 	switch {
-	case c.watched || c.late:
+	case c.watched:
 		return
-	case c.used:
+	case c.used: // also if it is late: see watchSlow
 		f.watch(c)
 		return
 	}
@@ -39,6 +39,9 @@ func (f *Front) watch(c *conn) {
 	var err error
 	c.hangupID, err = f.hangups.Add(c.raw, c)
 	c.watched = err == nil
+	if c.watched && c.tls == nil {
+		c.raw.EndIsTold()
+	}
 }
 
 func (l *latecomers) arm(after time.Duration, look func()) {
@@ -64,7 +67,7 @@ func (f *Front) watchSlow() {
 	var young []*conn
 	for _, c := range some {
 		switch {
-		case c.now == nil:
+		case c.now == nil, c.watched:
 			c.late = false // also if it is gone: it must not be watched then
 		case now.Sub(c.now.Record.Start) < watchAfter:
 			young = append(young, c)

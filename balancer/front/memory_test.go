@@ -29,6 +29,14 @@ func TestOpenStreamsAreSmall(t *testing.T) {
 	if raceEnabled {
 		t.Skip("frames are larger with the race detector; go test without it measures them")
 	}
+	t.Run("the first request", func(t *testing.T) { openStreamsAreSmall(t, false) })
+	t.Run("later ones", func(t *testing.T) { openStreamsAreSmall(t, true) })
+}
+
+// openStreamsAreSmall opens some, on connections that have had other requests before if
+// they are used.
+func openStreamsAreSmall(t *testing.T, used bool) {
+	t.Helper()
 	const (
 		streams   = 400
 		mostStack = 5 << 10
@@ -42,8 +50,25 @@ func TestOpenStreamsAreSmall(t *testing.T) {
 		}
 	})
 	open := func(n int) {
+		var opened []net.Conn
 		for range n {
-			conns = append(conns, openStream(t, addr))
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			opened = append(opened, c)
+		}
+		conns = append(conns, opened...)
+		for range 4 { // the connection is watched only when its first request is some milliseconds old
+			for _, c := range opened {
+				if used {
+					refused(t, c)
+				}
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		for _, c := range opened {
+			openStream(t, c)
 		}
 	}
 	open(20) // what is there once for all
@@ -117,7 +142,7 @@ func startStreaming(t *testing.T) string {
 type deep struct{ next front.Handler }
 
 func (d *deep) Serve(ctx context.Context, x *exchange.Exchange) {
-	var room [256]byte
+	var room [64]byte
 	at := len(x.Request.Target) % len(room)
 	room[at] = 1
 	d.next.Serve(ctx, x)
@@ -155,13 +180,20 @@ func beginStreams(t *testing.T, l net.Listener) {
 
 const streamBody = `{"model":"tiny","prompt":"Once upon a time there was","stream":true}`
 
-// openStream returns once the first event has come.
-func openStream(t *testing.T, addr string) net.Conn {
+// refused makes a request that no engine gets, and after which the connection goes on.
+func refused(t *testing.T, c net.Conn) {
 	t.Helper()
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
+	if _, err := c.Write([]byte("TRACE / HTTP/1.1\r\nHost: example\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
+	if err := readUntil(c, make([]byte, 4<<10), []byte("CONNECT and TRACE are not supported")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openStream returns once the first event has come.
+func openStream(t *testing.T, c net.Conn) {
+	t.Helper()
 	request := fmt.Sprintf("POST /v1/completions HTTP/1.1\r\nHost: example\r\nUser-Agent: OpenAI/Python 1.0\r\nAccept: application/json\r\n"+
 		"Authorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", strings.Repeat("x", 40), len(streamBody), streamBody)
 	if _, err := c.Write([]byte(request)); err != nil {
@@ -170,7 +202,6 @@ func openStream(t *testing.T, addr string) net.Conn {
 	if err := readUntil(c, make([]byte, 4<<10), []byte(firstEvent)); err != nil {
 		t.Fatal(err)
 	}
-	return c
 }
 
 // readUntil reads into buf until end has come.

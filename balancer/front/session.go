@@ -25,6 +25,11 @@ type session struct {
 	// roomOf and freeIn are in's, bound once: while nothing comes there is no buffer.
 	roomOf func() []byte
 	freeIn func() error
+	// serve and pause are those of serveOn, bound once.
+	serve func(n int) bool
+	pause func() error
+	// parsed: the head of what comes next has been parsed. over: nothing does.
+	parsed, over bool
 
 	begun  bool      // a head was complete: this is no HTTP/2
 	headBy time.Time // when a head that has begun must have ended
@@ -45,6 +50,7 @@ func newSession(c *conn) *session {
 	s.trailersOf = s.body.trailers
 	s.roomOf = s.in.room
 	s.freeIn = func() error { s.in.free(); return nil }
+	s.serve, s.pause = s.serveRead, s.beforeWait
 	s.head.Fields = make(http1.Fields, 0, usualFields)
 	s.next = make(chan *conn, 1)
 	return s
@@ -58,9 +64,9 @@ func (s *session) reset(c *conn) {
 		fields = make(http1.Fields, 0, usualFields)
 	}
 	clear(fields[:cap(fields)])
-	trailersOf, roomOf, freeIn, next := s.trailersOf, s.roomOf, s.freeIn, s.next
+	trailersOf, roomOf, freeIn, serve, pause, next := s.trailersOf, s.roomOf, s.freeIn, s.serve, s.pause, s.next
 	*s = session{} // in place: of a literal with what stays there would be another session on the stack
-	s.conn, s.trailersOf, s.roomOf, s.freeIn, s.next = c, trailersOf, roomOf, freeIn, next
+	s.conn, s.trailersOf, s.roomOf, s.freeIn, s.serve, s.pause, s.next = c, trailersOf, roomOf, freeIn, serve, pause, next
 	s.body.session, s.answer.session, s.reply = s, s, &s.answer
 	s.head.Fields = fields[:0]
 }
@@ -73,7 +79,7 @@ func (s *session) run() {
 	case s.conn.refused != nil:
 		s.turnAway()
 	default:
-		for s.await() && s.exchange() {
+		for s.await() && s.exchange() && s.serveOn() {
 		}
 	}
 	s.answer.free()
@@ -90,6 +96,10 @@ func (s *session) run() {
 
 // await reads up to the end of the next head. It is false when there will be none.
 func (s *session) await() bool {
+	if s.parsed {
+		s.parsed = false
+		return true
+	}
 	s.headBy = time.Time{}
 	blank := false
 	for seen := 0; ; {
@@ -132,15 +142,14 @@ func (s *session) await() bool {
 // receive reads more of a head, once; begun says whether there is some already.
 func (s *session) receive(begun bool) bool {
 	c := s.conn
-	limits := c.front.limits.Load()
 	switch {
 	case !begun:
-		c.readUntil(c.since.Add(limits.Idle), limits.Idle/16)
+		c.awaitNext()
 	case s.headBy.IsZero():
 		if !c.front.move(c, reading) {
 			return false // CloseIdle has decided a moment ago that the connection ends
 		}
-		s.headBy = time.Now().Add(limits.Head)
+		s.headBy = time.Now().Add(c.front.limits.Load().Head)
 		c.readUntil(s.headBy, 0)
 	}
 	var n int

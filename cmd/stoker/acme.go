@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"stoker/balancer/front"
 	"stoker/config"
 	"stoker/exchange"
 	"stoker/internal/acme"
@@ -118,17 +117,11 @@ func (m *master) adoptObtained(manager *acme.Manager) {
 
 // witness answers the authority's question whether a domain is ours, ahead of
 // routes, keys and redirects: it has no key, and speaks plain HTTP.
-type witness struct {
-	m    *master
-	next front.Handler
-}
+type witness struct{ m *master }
 
-// Serve implements front.Handler.
-func (w *witness) Serve(ctx context.Context, x *exchange.Exchange) {
-	if manager := w.m.obtained.manager.Load(); manager != nil && acme.IsQuestion(x.Request.Method, x.Request.Target) && testify(manager, x) {
-		return
-	}
-	w.next.Serve(ctx, x) // an engine may have an authority of its own
+func (w witness) answers(x *exchange.Exchange) bool {
+	manager := w.m.obtained.manager.Load()
+	return manager != nil && acme.IsQuestion(x.Request.Method, x.Request.Target) && testify(manager, x) // an engine may have an authority of its own
 }
 
 // testify answers x if it is manager's to answer.

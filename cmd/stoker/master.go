@@ -230,7 +230,7 @@ func newMaster(ctx context.Context, cfg *config.Config, logs *logs, handed *hand
 		return nil, err
 	}
 	if m.front, err = front.New(front.Options{
-		Handler: &witness{m, &porter{m, &redirector{m, m.balancer}}}, Observers: observers, Limits: frontLimits(cfg), Shaken: m.tlsMetrics.shaken, Log: m.log.Named("front"),
+		Handler: newHall(m), Observers: observers, Limits: frontLimits(cfg), Shaken: m.tlsMetrics.shaken, Log: m.log.Named("front"),
 	}); err != nil {
 		return nil, err
 	}

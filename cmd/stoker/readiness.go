@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
 
-	"stoker/balancer/front"
 	"stoker/exchange"
 	"stoker/internal/http1"
 )
@@ -69,21 +67,17 @@ func (m *master) answerReady(w http.ResponseWriter, _ *http.Request) {
 
 // porter stands before the balancer and answers who only asks how things are:
 // no pool sees that, so it is answered while all of them are full.
-type porter struct {
-	m    *master
-	next front.Handler
-}
+type porter struct{ m *master }
 
-// Serve implements front.Handler.
-func (p *porter) Serve(ctx context.Context, x *exchange.Exchange) {
+func (p porter) answers(x *exchange.Exchange) bool {
 	if path := p.m.current.Load().ReadinessPath; path == "" || !asks(x.Request.Target, path) {
-		p.next.Serve(ctx, x)
-		return
+		return false
 	}
 	x.Record.Own = true
 	if err := p.answer(x); err != nil {
 		x.Sink.Break(err)
 	}
+	return true
 }
 
 // asks says whether a target is the path, with a query or without.
@@ -92,7 +86,7 @@ func asks(target, path string) bool {
 	return here && (rest == "" || rest[0] == '?')
 }
 
-func (p *porter) answer(x *exchange.Exchange) error {
+func (p porter) answer(x *exchange.Exchange) error {
 	fields := http1.Fields{{Name: "Content-Type", Value: "application/json"}, {Name: "Cache-Control", Value: "no-store"}}
 	method := x.Request.Method
 	if method != http.MethodGet && method != http.MethodHead {

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"context"
 	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
 
-	"stoker/balancer/front"
 	"stoker/config"
 	"stoker/exchange"
 	"stoker/internal/http1"
@@ -16,18 +14,15 @@ import (
 // redirector sends clients of plain HTTP to the TLS listeners, where the
 // configuration wants that. It is asked behind the porter: outside balancers ask
 // for readiness as they always did.
-type redirector struct {
-	m    *master
-	next front.Handler
-}
+type redirector struct{ m *master }
 
-// Serve implements front.Handler.
-func (r *redirector) Serve(ctx context.Context, x *exchange.Exchange) {
-	if cfg := r.m.current.Load(); cfg.TLS.RedirectHTTPS && !isSecure(cfg, x) {
-		sendAway(cfg, x)
-		return
+func (r redirector) answers(x *exchange.Exchange) bool {
+	cfg := r.m.current.Load()
+	if !cfg.TLS.RedirectHTTPS || isSecure(cfg, x) {
+		return false
 	}
-	r.next.Serve(ctx, x)
+	sendAway(cfg, x)
+	return true
 }
 
 // sendAway names the same target by https.

@@ -74,32 +74,46 @@ func (c *Conn) ReadOn(room func() []byte, got func(n int) (enough bool), rest fu
 	return err
 }
 
+// tryReadOn is small: who gets the pieces may be in got for as long as a stream is open.
 func (c *Conn) tryReadOn(fd uintptr) bool {
 	for {
-		p := c.in.room()
+		n, full := c.take(fd)
+		switch {
+		case c.in.err != nil:
+			return true
+		case n == 0:
+		case c.in.got(n):
+			return true
+		case full || !c.watched || c.ended.Load():
+			continue
+		}
+		c.in.err = c.in.rest()
+		return c.in.err != nil
+	}
+}
+
+// take reads what is there, nothing if n is 0, and says whether it filled the room.
+//
+//go:noinline
+func (c *Conn) take(fd uintptr) (got int, full bool) {
+	p := c.in.room()
+	for {
 		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd,
 			uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0) //nolint:gosec // G103: the kernel wants an address
 		switch {
 		case errno == unix.EINTR:
 			continue
 		case errno == unix.EAGAIN:
+			return 0, false
 		case errno != 0:
 			c.in.err = os.NewSyscallError("recvfrom", errno)
-			return true
+			return 0, false
 		case n == 0:
 			c.in.err = io.EOF
-			return true
-		default:
-			c.count(int(n))
-			if c.in.got(int(n)) {
-				return true
-			}
-			if int(n) == len(p) || !c.watched || c.ended.Load() {
-				continue
-			}
+			return 0, false
 		}
-		c.in.err = c.in.rest()
-		return c.in.err != nil
+		c.count(int(n))
+		return int(n), int(n) == len(p)
 	}
 }
 
@@ -114,6 +128,13 @@ func (c *Conn) WatchEnd(w *Watch) error {
 	c.watchedAs, c.watched = id, true
 	return nil
 }
+
+// EndIsTold says that another calls InputEnded, as WatchEnd's watch would: from then
+// on ReadOn waits without looking.
+func (c *Conn) EndIsTold() { c.watched = true }
+
+// Watched says whether ReadOn waits without looking.
+func (c *Conn) Watched() bool { return c.watched }
 
 // UnwatchEnd takes c off w.
 func (c *Conn) UnwatchEnd(w *Watch) { w.Forget(c.watchedAs) }
