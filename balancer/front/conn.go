@@ -86,8 +86,7 @@ func newConn(f *Front, nc net.Conn, m Manner) (*conn, error) {
 	if m.TLS != nil {
 		c.secure(m.TLS)
 	}
-	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		at := tcp.AddrPort()
+	if at := raw.Peer(); at.IsValid() {
 		c.client = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	}
 	c.pace.conn = c

@@ -4,8 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -109,12 +107,7 @@ func (f *Front) closeQuiet(c *conn) {
 }
 
 // waiting says whether bytes wait to be read on c.
-func (c *conn) waiting() bool {
-	n := 0
-	// An error says that the connection is closed already.
-	_ = c.control(func(fd int) { n, _ = unix.IoctlGetInt(fd, unix.TIOCINQ) })
-	return n > 0
-}
+func (c *conn) waiting() bool { return c.raw.Waiting() }
 
 // sleep waits until wait is over (0: for ever), changed is closed, or ctx ends,
 // which is the only error.

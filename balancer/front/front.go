@@ -88,6 +88,7 @@ type Front struct {
 	http2    *http.Server
 	handover *handover
 	hangups  *rawconn.Watch // of clients
+	closer   *rawconn.Closer
 
 	crew      crew
 	pool      sync.Pool // of *stream
@@ -113,11 +114,16 @@ type Front struct {
 	changed chan struct{}
 }
 
-// New returns a front that serves nothing yet. It needs a descriptor and a
-// goroutine until Close.
+// New returns a front that serves nothing yet. It needs two descriptors and
+// goroutines until Close.
 func New(o Options) (*Front, error) {
 	watch, err := rawconn.NewWatch()
 	if err != nil {
+		return nil, err
+	}
+	closer, err := rawconn.NewCloser()
+	if err != nil {
+		watch.Close()
 		return nil, err
 	}
 	if o.Log == nil {
@@ -130,6 +136,7 @@ func New(o Options) (*Front, error) {
 		log:       o.Log,
 		handover:  newHandover(),
 		hangups:   watch,
+		closer:    closer,
 		conns:     make(map[*conn]struct{}),
 		peers:     make(map[netip.Addr]int),
 		pool:      sync.Pool{New: func() any { return new(stream) }},
@@ -274,6 +281,7 @@ func (f *Front) Close() {
 	f.crew.close()
 	f.hangups.Close()
 	f.goroutine.Wait()
+	f.closer.End()
 }
 
 // abort ends every session's connection; the sessions close them.

@@ -16,6 +16,7 @@ import (
 
 	"stoker/exchange"
 	"stoker/internal/http1"
+	"stoker/internal/rawconn"
 	"stoker/internal/steady"
 )
 
@@ -53,10 +54,7 @@ func startAs(tb testing.TB, serve handlerFunc, change func(f *Front)) *fixture {
 	}
 	change(f)
 	fx.Front = f
-	fx.listen, err = net.Listen("tcp", steady.Reserve(tb, "127.0.0.1")) // where nobody else is met when it is closed
-	if err != nil {
-		tb.Fatal(err)
-	}
+	fx.listen = listenOn(tb, "tcp", steady.Reserve(tb, "127.0.0.1")) // where nobody else is met when it is closed
 	fx.addr = fx.listen.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- f.Serve(fx.listen) }()
@@ -68,6 +66,20 @@ func startAs(tb testing.TB, serve handlerFunc, change func(f *Front)) *fixture {
 		}
 	})
 	return fx
+}
+
+// listenOn returns a listener as a door makes it.
+func listenOn(tb testing.TB, network, address string) net.Listener {
+	tb.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	a, err := rawconn.NewAcceptor(l)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
 }
 
 // client is a raw connection.
@@ -393,10 +405,7 @@ func TestPanicEndsOneRequestAndIsReportedOnce(t *testing.T) {
 
 func TestUnixSocket(t *testing.T) {
 	fx := start(t, echo)
-	l, err := net.Listen("unix", t.TempDir()+"/s")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenOn(t, "unix", t.TempDir()+"/s")
 	served := make(chan error, 1)
 	go func() { served <- fx.Serve(l) }()
 	nc, err := net.Dial("unix", l.Addr().String())

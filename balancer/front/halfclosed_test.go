@@ -98,10 +98,7 @@ func TestHalfClosedClientIsAnswered(t *testing.T) {
 func TestHalfClosedUnixSocket(t *testing.T) {
 	late, given := make(chan error, 10), make(chan error, 10)
 	fx := start(t, answersLate(late, given))
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenOn(t, "unix", filepath.Join(t.TempDir(), "s"))
 	served := make(chan error, 1)
 	go func() { served <- fx.Serve(l) }()
 	t.Cleanup(func() {

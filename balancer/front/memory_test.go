@@ -127,7 +127,7 @@ func startStreaming(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	door := listen(t)
+	door := openDoor(t)
 	serving.Go(func() { _ = f.Serve(door) })
 	t.Cleanup(func() {
 		_ = door.Close()

@@ -46,11 +46,7 @@ func (fx *fixture) listenAs(t *testing.T, l net.Listener, m Manner) string {
 
 func listenTCP(t *testing.T) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return listenOn(t, "tcp", "127.0.0.1:0")
 }
 
 // binaryHeader is version 2's, of TCP over IPv4.
@@ -227,10 +223,7 @@ func TestStrangersNameNobody(t *testing.T) {
 		}
 	}
 	// Over a unix socket comes who may open it.
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenOn(t, "unix", filepath.Join(t.TempDir(), "s"))
 	fx.listenAs(t, l, Manner{Proxies: &Proxies{Only: true}})
 	nc, err := net.Dial("unix", l.Addr().String())
 	if err != nil {

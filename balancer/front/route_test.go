@@ -65,7 +65,7 @@ func startHouses(tb testing.TB, pools []string, o balancer.Options) *houses {
 		tb.Fatal(err)
 	}
 	h.front = f
-	door := listen(tb)
+	door := openDoor(tb)
 	h.addr = door.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- f.Serve(door) }()

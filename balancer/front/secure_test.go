@@ -54,10 +54,7 @@ func startTLS(t *testing.T, serve handlerFunc, change func(f *Front)) *securely 
 		f.shaken = func(h Handshake) { s.shaken <- h }
 		change(f)
 	})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listenOn(t, "tcp", "127.0.0.1:0")
 	s.addr = l.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- s.ServeAs(l, func() Manner { return Manner{TLS: certified()} }) }()

@@ -90,7 +90,7 @@ func (s *session) run() {
 	if s.unwanted && !s.answer.reset && !s.conn.front.closed.Load() && !s.conn.is(gone) {
 		s.conn.linger()
 	}
-	_ = s.conn.Close() // nothing more can be done about it
+	s.conn.closeBy(s.conn.front.closer)
 	s.conn.front.bye(s.conn)
 }
 

@@ -18,6 +18,7 @@ import (
 	"stoker/balancer/front"
 	"stoker/balancer/recorder"
 	"stoker/exchange"
+	"stoker/internal/rawconn"
 	"stoker/internal/steady"
 	"stoker/upstream"
 )
@@ -91,7 +92,7 @@ func startWith(tb testing.TB, engine func(net.Conn), r *recorder.Recorder) *mach
 	if err != nil {
 		tb.Fatal(err)
 	}
-	door := listen(tb)
+	door := openDoor(tb)
 	m.addr = door.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- m.front.Serve(door) }()
@@ -116,6 +117,16 @@ func listen(tb testing.TB) net.Listener {
 		tb.Fatal(err)
 	}
 	return l
+}
+
+// openDoor listens as a door does.
+func openDoor(tb testing.TB) net.Listener {
+	tb.Helper()
+	a, err := rawconn.NewAcceptor(listen(tb))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
 }
 
 func (m *machine) dial(tb testing.TB) (net.Conn, *bufio.Reader) {

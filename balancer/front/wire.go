@@ -139,6 +139,16 @@ func (w *wire) Close() error {
 	return w.tls.Close()
 }
 
+// closeBy is Close for who is the last to use it. A handshake costs so much that
+// with TLS there is nothing to gain.
+func (w *wire) closeBy(k *rawconn.Closer) {
+	if w.tls == nil {
+		k.Close(w.raw)
+		return
+	}
+	_ = w.Close() // nothing more can be done about it
+}
+
 // Abort ends the connection in both directions at once; see rawconn's.
 func (w *wire) Abort() {
 	w.torn.Store(true)

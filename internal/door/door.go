@@ -79,9 +79,9 @@ func New(log hclog.Logger) *Door {
 	return &Door{log: log, done: make(chan struct{})}
 }
 
-// Add makes ln part of the door. From now on Close ends it for everybody, and
-// callers accept from what Add returns, never from ln. For a unix socket the
-// door takes over the removal of its path.
+// Add makes ln part of the door, which takes over its socket: ln itself is closed.
+// From now on Close ends it for everybody, and callers accept from what Add
+// returns. For a unix socket the door takes over the removal of its path.
 func (d *Door) Add(ln net.Listener) *Listener { return d.add(ln, false) }
 
 // AddShared is Add for a socket that another process goes on listening on when

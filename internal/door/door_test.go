@@ -237,7 +237,7 @@ func TestQueuedConnectionsAreServed(t *testing.T) {
 				want := complete
 				if plain {
 					want = reset
-					ln.Close()
+					front.Close()
 				} else {
 					front.served.Store(true) // a front that is between two Accepts
 					closed := make(chan error, 1)

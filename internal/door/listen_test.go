@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,10 +112,23 @@ func TestUnixModeHoldsAgainstAnyUmask(t *testing.T) {
 	}
 }
 
-// TestSocketOptions: what accepted connections inherit, and that the socket is
-// plain TCP, since multipath TCP takes no filter.
+// TestSocketOptions: what accepted connections inherit, also of a socket that was
+// handed in, and that the socket is plain TCP, since multipath TCP takes no filter.
 func TestSocketOptions(t *testing.T) {
-	ln := listen(t, "127.0.0.1:0")
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false)
+	handed, err := plain.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ln := range []net.Listener{listen(t, "127.0.0.1:0"), handed} {
+		checkOptions(t, New(hclog.NewNullLogger()).Add(ln))
+	}
+}
+
+func checkOptions(t *testing.T, ln net.Listener) {
+	t.Helper()
+	t.Cleanup(func() { ln.Close() })
 	client, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +139,7 @@ func TestSocketOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	raw, err := conn.(*net.TCPConn).SyscallConn()
+	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,8 +21,8 @@ const (
 	shortageEach = 30 * time.Second
 )
 
-// Listener is one socket of a door. The connections that it accepts are plain
-// *net.TCPConn and *net.UnixConn.
+// Listener is one socket of a door. The connections that it accepts are
+// *rawconn.Conn.
 type Listener struct {
 	net.Listener
 	log    hclog.Logger
@@ -47,9 +47,11 @@ type Listener struct {
 }
 
 func newListener(log hclog.Logger, ln net.Listener, shared bool) *Listener {
+	log = log.With("listen", ln.Addr().String())
+	ln = takeOver(log, ln)
 	return &Listener{
 		Listener: ln,
-		log:      log.With("listen", ln.Addr().String()),
+		log:      log,
 		shared:   shared,
 		socket:   socketOf(ln),
 		limit:    emptying,

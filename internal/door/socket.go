@@ -9,7 +9,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
+
+	"stoker/internal/rawconn"
 )
 
 // socket is what the end of a door asks of the kernel.
@@ -29,21 +32,43 @@ type socket interface {
 	shut() error
 }
 
+// takeOver makes an acceptor of ln, if that is a socket. What accepted connections
+// inherit is set on sockets that were handed in, too: who shares one has it set on
+// each of its connections, if not by the socket.
+func takeOver(log hclog.Logger, ln net.Listener) net.Listener {
+	if _, ok := ln.(syscall.Conn); !ok {
+		return ln
+	}
+	a, err := rawconn.NewAcceptor(ln)
+	if err != nil {
+		log.Warn("cannot take over the listening socket; clients may see resets at the end", "error", err)
+		return ln
+	}
+	raw, err := a.SyscallConn()
+	if _, ok := a.Addr().(*net.TCPAddr); ok && err == nil {
+		err = control(raw, inheritable)
+	}
+	if err != nil {
+		log.Warn("cannot set what connections inherit", "error", err)
+	}
+	return a
+}
+
 func socketOf(ln net.Listener) socket {
-	switch ln := ln.(type) {
-	case *net.TCPListener:
-		if raw, err := ln.SyscallConn(); err == nil {
-			return &tcpSocket{raw: raw, port: ln.Addr().(*net.TCPAddr).Port}
-		}
-	case *net.UnixListener:
-		if raw, err := ln.SyscallConn(); err == nil {
-			// Go would unlink whatever is at the path by then, a successor's
-			// socket too.
-			ln.SetUnlinkOnClose(false)
-			path := ln.Addr().String()
-			id, _ := inode(path)
-			return &unixSocket{ln: ln, raw: raw, path: path, id: id}
-		}
+	a, ok := ln.(*rawconn.Acceptor)
+	if !ok {
+		return opaque{}
+	}
+	raw, err := a.SyscallConn()
+	if err != nil {
+		return opaque{}
+	}
+	switch at := a.Addr().(type) {
+	case *net.TCPAddr:
+		return &tcpSocket{raw: raw, port: at.Port}
+	case *net.UnixAddr:
+		id, _ := inode(at.Name)
+		return &unixSocket{ln: a, raw: raw, path: at.Name, id: id}
 	}
 	return opaque{}
 }
@@ -108,7 +133,7 @@ func (s *tcpSocket) shut() error {
 func (s *tcpSocket) control(do func(fd int) error) error { return control(s.raw, do) }
 
 type unixSocket struct {
-	ln   *net.UnixListener
+	ln   *rawconn.Acceptor
 	raw  syscall.RawConn
 	path string
 	id   fileID // of the path when it was ours
@@ -137,19 +162,7 @@ func (s *unixSocket) unlink() {
 	}
 }
 
-func (s *unixSocket) acceptQueued() (net.Conn, error) {
-	conn := -1
-	err := control(s.raw, func(fd int) (err error) {
-		conn, _, err = unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	file := os.NewFile(uintptr(conn), s.path)
-	defer func() { _ = file.Close() }() // FileConn has a duplicate
-	return net.FileConn(file)
-}
+func (s *unixSocket) acceptQueued() (net.Conn, error) { return s.ln.AcceptQueued() }
 
 func (s *unixSocket) queued() int   { return 0 }
 func (s *unixSocket) halfOpen() int { return 0 } // connect is one step

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -36,7 +37,7 @@ var ErrUnsolicited = errors.New("unsolicited data on an idle connection")
 // moment at most one goroutine may read and at most one may write. Close,
 // Abort and the deadlines may be used by anybody at any time.
 type Conn struct {
-	conn net.Conn
+	conn owner
 	raw  syscall.RawConn
 
 	// received counts the bytes read for whoever set it.
@@ -107,7 +108,10 @@ var (
 // Wrap makes a Conn of c, a *net.TCPConn or a *net.UnixConn of type "unix".
 // From then on c must be used through the Conn alone.
 func Wrap(c net.Conn) (*Conn, error) {
-	var sc syscall.Conn
+	var sc interface {
+		owner
+		syscall.Conn
+	}
 	switch v := c.(type) {
 	case *Conn:
 		return v, nil
@@ -125,7 +129,7 @@ func Wrap(c net.Conn) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wrap connection: %w", err)
 	}
-	return &Conn{conn: c, raw: raw}, nil
+	return &Conn{conn: sc, raw: raw}, nil
 }
 
 // CountReceived adds the number of every byte read from now on to n.
@@ -270,6 +274,16 @@ func (c *Conn) isSilent(fd uintptr) bool {
 	}
 }
 
+// Waiting says, without waiting, whether bytes wait to be read.
+func (c *Conn) Waiting() bool {
+	n := int32(0)
+	// Who cannot be asked has been closed.
+	_ = c.raw.Control(func(fd uintptr) {
+		_, _, _ = syscall.RawSyscall(unix.SYS_IOCTL, fd, unix.SIOCINQ, uintptr(unsafe.Pointer(&n))) //nolint:gosec // G103: the kernel wants an address
+	})
+	return n > 0
+}
+
 // Abort ends the connection in both directions at once, for the peer and for
 // whoever is reading or writing here. It frees nothing: its owner still calls
 // Close. Close alone does not do, since it waits for the reader to let go, and
@@ -281,10 +295,7 @@ func (c *Conn) Abort() {
 }
 
 // CloseWrite ends the outgoing direction; the peer reads EOF.
-func (c *Conn) CloseWrite() error {
-	type closeWriter interface{ CloseWrite() error }
-	return c.conn.(closeWriter).CloseWrite() // both kinds that Wrap accepts have it
-}
+func (c *Conn) CloseWrite() error { return c.conn.CloseWrite() }
 
 // Close closes the socket. A read or write in progress returns net.ErrClosed.
 func (c *Conn) Close() error { return c.conn.Close() }
@@ -294,6 +305,17 @@ func (c *Conn) LocalAddr() net.Addr { return c.conn.LocalAddr() }
 
 // RemoteAddr is the address of the other end.
 func (c *Conn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
+
+// Peer is RemoteAddr for who needs no more; not valid: it is a unix socket's.
+func (c *Conn) Peer() netip.AddrPort {
+	if s, ok := c.conn.(*socket); ok {
+		return s.peer
+	}
+	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
+}
 
 // SetDeadline sets both deadlines, as net.Conn says.
 func (c *Conn) SetDeadline(t time.Time) error { return c.conn.SetDeadline(t) }

@@ -8,26 +8,25 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// kinds are the sockets that a Conn may wrap.
-var kinds = []string{"tcp", "unix"}
+// kinds are the sockets that a Conn may be of.
+var kinds = []string{"tcp", "unix", "accepted tcp", "accepted unix"}
 
-// pair connects two sockets: ours, wrapped, and the peer's, plain.
+// pair connects two sockets: ours, wrapped or by an Acceptor, and the peer's, plain.
 func pair(tb testing.TB, kind string) (*Conn, net.Conn) {
 	tb.Helper()
-	address := "127.0.0.1:0"
-	if kind == "unix" {
-		address = filepath.Join(tb.TempDir(), "s")
+	if network, accepted := strings.CutPrefix(kind, "accepted "); accepted {
+		a := acceptor(tb, network)
+		defer a.Close()
+		return acceptedPair(tb, a)
 	}
-	l, err := net.Listen(kind, address)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	l := listen(tb, kind)
 	defer l.Close()
 	accepted := make(chan net.Conn, 1)
 	go func() {
@@ -48,6 +47,19 @@ func pair(tb testing.TB, kind string) (*Conn, net.Conn) {
 	}
 	tb.Cleanup(func() { c.Close(); peer.Close() })
 	return c, peer
+}
+
+func listen(tb testing.TB, network string) net.Listener {
+	tb.Helper()
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(tb.TempDir(), "s")
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return l
 }
 
 func randomBytes(n int) []byte {
