@@ -22,6 +22,7 @@ func (s *session) serveOn() bool {
 		return true
 	}
 	s.over = false
+	c.awaitNext() // the poller does not begin with a deadline that is over, as after a long answer
 	err := c.raw.ReadOn(s.roomOf, s.serve, s.pause)
 	return err == nil && !s.over
 }
