@@ -1,7 +1,7 @@
 package balancer
 
 import (
-	"encoding/hex"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -57,8 +57,8 @@ func (b *Balancer) identify(x *exchange.Exchange) *tracing.Request {
 	peer := x.Client.Addr()
 	trusted := !peer.IsValid() || now.trusted.contain(peer)
 	fields, said := separate(http1.StripHopByHop(x.Request.Fields), trusted)
-	address := "" // of the peer
-	if peer.IsValid() {
+	address := x.ClientText // of the peer
+	if address == "" && peer.IsValid() {
 		address = peer.String()
 	}
 	x.Record.ID = said.id
@@ -173,30 +173,20 @@ func plain(id string) bool {
 // random bits make it unique. It is a name and no secret, so a generator
 // without system calls will do.
 func newID(now time.Time) string {
+	const digits = "0123456789abcdef"
 	var u [16]byte
-	ms, r1, r2 := uint64(now.UnixMilli()), rand.Uint64(), rand.Uint64()
-	for i := range 6 {
-		u[i] = byte(ms >> (40 - 8*i))
-	}
-	for i := range 2 {
-		u[6+i] = byte(r1 >> (8 * i))
-	}
-	for i := range 8 {
-		u[8+i] = byte(r2 >> (8 * i))
-	}
-	u[6] = u[6]&0x0f | 0x70
-	u[8] = u[8]&0x3f | 0x80
+	binary.BigEndian.PutUint64(u[:8], uint64(now.UnixMilli())<<16|0x7000|rand.Uint64()&0x0fff)
+	binary.BigEndian.PutUint64(u[8:], 1<<63|rand.Uint64()>>2)
 	var text [36]byte
-	at := 0
-	for _, part := range [][2]int{{0, 4}, {4, 6}, {6, 8}, {8, 10}, {10, 16}} {
-		if at > 0 {
-			text[at] = '-'
-			at++
-		}
-		at += hex.Encode(text[at:], u[part[0]:part[1]])
+	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
+	for i, at := range &idPlaces {
+		text[at], text[at+1] = digits[u[i]>>4], digits[u[i]&0x0f]
 	}
 	return string(text[:])
 }
+
+// idPlaces are where an id's bytes stand in its text.
+var idPlaces = [16]uint8{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34}
 
 // clientBehind is the right-most address of an X-Forwarded-For that is not one
 // of ours to trust: each proxy appends whom it has seen, so everything left of

@@ -59,6 +59,8 @@ type Exchange struct {
 	// Client is the peer of the connection, not what any header claims.
 	// It is the zero value for a unix socket.
 	Client netip.AddrPort
+	// ClientText is Client's address as text, where the front has it at hand; else "".
+	ClientText string
 	// Sink takes the answer.
 	Sink Sink
 	// Record collects the facts that the front logs and counts once at the end.

@@ -59,8 +59,8 @@ type errand struct {
 
 	request *requestBuffer // nil once the answer has begun
 	link    *link
-	disarm  func() bool // takes the context's end off the link
-	upload  *upload     // nil without a large body
+	alarm   alarm   // of the context's end, for the link
+	upload  *upload // nil without a large body
 
 	sent bool // see Failure
 	// sentBefore is sent without what was written to this link.
@@ -182,7 +182,7 @@ func (c *call) compose() *Failure {
 // carry runs the exchange over l and decides what becomes of l.
 func (c *call) carry(l *link) *Failure {
 	c.link, c.heard, c.writeErr, c.early = l, false, nil, early{}
-	c.disarm = onEnd(c.ctx, l.abort)
+	c.alarm = onEnd(c.ctx, l.abort)
 	failure := c.talk()
 	if c.link != nil {
 		c.settle(false)
@@ -197,31 +197,13 @@ func (c *call) carry(l *link) *Failure {
 	return failure
 }
 
-// onEnd is context.AfterFunc. A context that has an AfterFunc of its own, as a
-// front's has, is asked directly: package context would make another context
-// around it, for every request.
-func onEnd(ctx context.Context, f func()) (stop func() bool) {
-	if own, ok := ctx.(interface {
-		AfterFunc(f func()) (stop func() bool)
-	}); ok {
-		return own.AfterFunc(f)
-	}
-	if ctx.Done() == nil {
-		return nil
-	}
-	return context.AfterFunc(ctx, f)
-}
-
 // settle ends the use of the link: it goes back to the idle ones, or is closed.
 // A context that ends just now must not hit the link's next exchange: if its
 // function cannot be taken off any more, the link is lost.
 func (c *call) settle(reuse bool) {
 	l := c.link
 	c.link = nil
-	if c.disarm != nil {
-		reuse = c.disarm() && reuse
-		c.disarm = nil
-	}
+	reuse = c.alarm.stop() && reuse
 	if reuse {
 		c.t.idle.put(l)
 		return

@@ -54,11 +54,11 @@ func (c *call) dig() *Failure {
 // comes before the client can know that there is a tunnel: one that says Close and
 // leaves as soon as it does would else find its link cut, and its Close lost.
 func (c *call) hand(t *tunnel) *Failure {
-	if c.disarm != nil && !c.disarm() {
+	if !c.alarm.stop() {
 		return c.fail(OpCanceled, nil) // the link is cut
 	}
 	ctx := c.ctx // it may be told of the end when the call is another's
-	c.disarm = onEnd(ctx, func() { t.endWith(context.Cause(ctx)) })
+	c.alarm = onEnd(ctx, func() { t.endWith(context.Cause(ctx)) })
 	c.t.open(c.link, t)
 	return nil
 }

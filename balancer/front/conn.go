@@ -38,6 +38,8 @@ type conn struct {
 	wire
 	front  *Front
 	client netip.AddrPort
+	// clientText is client's address as text, made by the first request.
+	clientText string
 
 	// replay is what a session had read of an HTTP/2 connection.
 	replay []byte
@@ -92,6 +94,14 @@ func newConn(f *Front, nc net.Conn, m Manner) (*conn, error) {
 	c.pace.conn = c
 	raw.SetPacer(&c.pace)
 	return c, nil
+}
+
+// address is the client's as text; "" where it has none.
+func (c *conn) address() string {
+	if c.clientText == "" && c.client.IsValid() {
+		c.clientText = c.client.Addr().String()
+	}
+	return c.clientText
 }
 
 func (c *conn) is(p phase) bool { return phase(c.phase.Load()) == p }

@@ -97,19 +97,26 @@ func (l *life) Value(any) any { return nil }
 // before; stop says whether it was. Package context uses it for contexts
 // derived from l.
 func (l *life) AfterFunc(f func()) (stop func() bool) {
+	id := l.Arm(f)
+	return func() bool { return l.Disarm(id) }
+}
+
+// Arm is AfterFunc with a number to stop f by, which takes no memory.
+func (l *life) Arm(f func()) (id int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
 		go f()
-		return func() bool { return false }
+		return -1
 	}
-	id := l.next
+	id = l.next
 	l.next++
 	l.hooks = append(l.hooks, hook{id, f})
-	return func() bool { return l.drop(id) }
+	return id
 }
 
-func (l *life) drop(id int) bool {
+// Disarm is what AfterFunc's stop does.
+func (l *life) Disarm(id int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.hooks {

@@ -217,7 +217,7 @@ func (s *session) begin() {
 	}
 	s.answer.start()
 	s.Sink = &s.answer
-	s.Client = c.client
+	s.Client, s.ClientText = c.client, c.address() // nobody is introduced any more
 	s.Record = exchange.Record{Start: time.Now()}
 	s.life = newLife()
 }

@@ -1,6 +1,9 @@
 package http1
 
-import "unsafe"
+import (
+	"encoding/binary"
+	"unsafe"
+)
 
 // What a byte may be part of.
 const (
@@ -44,6 +47,20 @@ func IsToken(s string) bool { return s != "" && all(s, isToken) }
 // IsValue says whether s may be a field's value: no control characters but
 // HTAB, and so no line breaks. Surrounding white space is allowed.
 func IsValue(s string) bool { return all(s, isValue) }
+
+// isValueBytes is all of isValue, eight bytes at a time.
+func isValueBytes(p []byte) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for ; len(p) >= 8; p = p[8:] {
+		x := binary.LittleEndian.Uint64(p)
+		del := x ^ 0x7f*ones
+		// A byte below a space, or DEL. A tab is one, too, and is allowed.
+		if (x-' '*ones)&^x&tops|(del-ones)&^del&tops != 0 && !all(p[:8], isValue) {
+			return false
+		}
+	}
+	return all(p, isValue)
+}
 
 // view is p as a string, without a copy: it changes when p does.
 func view(p []byte) string {

@@ -179,36 +179,37 @@ func parseFields(f Fields, section []byte, limit int) (Fields, error) {
 		if count == limit {
 			return f, ErrTooManyFields
 		}
-		end := bytes.IndexByte(section, '\n')
-		if end < 1 || section[end-1] != '\r' {
+		name := 0
+		for name < len(section) && bytesAre[section[name]]&isToken != 0 {
+			name++
+		}
+		end := name + bytes.IndexByte(section[name:], '\n') // below name: there is none
+		if end <= name || section[end-1] != '\r' {
 			return f, errBareLF
 		}
-		field, err := parseField(section[:end-1])
-		if err != nil {
-			return f, err
+		if name == 0 || section[name] != ':' {
+			return f, misfit(section[:end-1])
 		}
-		f, section = append(f, field), section[end+1:]
+		value := trim(section[name+1 : end-1])
+		if !isValueBytes(value) {
+			return f, errFieldValue
+		}
+		f = append(f, Field{view(section[:name]), view(value)})
+		section = section[end+1:]
 	}
 	return f, nil
 }
 
-// parseField parses one line, without its CRLF.
-func parseField(line []byte) (Field, error) {
-	if len(line) > 0 && (line[0] == ' ' || line[0] == '\t') {
-		return Field{}, errFold
+// misfit says what is wrong with a line, without its CRLF, that does not begin with
+// a token and a colon.
+func misfit(line []byte) error {
+	switch {
+	case len(line) > 0 && (line[0] == ' ' || line[0] == '\t'):
+		return errFold
+	case bytes.IndexByte(line, ':') < 0:
+		return errNoColon
 	}
-	name, value, found := bytes.Cut(line, []byte{':'})
-	if !found {
-		return Field{}, errNoColon
-	}
-	value = trim(value)
-	if len(name) == 0 || !all(name, isToken) { // a space before the colon is no token either
-		return Field{}, errFieldName
-	}
-	if !all(value, isValue) {
-		return Field{}, errFieldValue
-	}
-	return Field{view(name), view(value)}, nil
+	return errFieldName // a space before the colon is no token either
 }
 
 // appendFields writes fields as lines.

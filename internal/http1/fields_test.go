@@ -100,3 +100,18 @@ func TestIsTokenAndIsValue(t *testing.T) {
 		}
 	}
 }
+
+// TestValuesEightAtATime: every byte in every place is judged as by itself.
+func TestValuesEightAtATime(t *testing.T) {
+	for length := 1; length < 20; length++ {
+		for at := range length {
+			for c := range 256 {
+				p := []byte("a value with\tsome\x80\xff~ !")[:length]
+				p[at] = byte(c)
+				if got, want := isValueBytes(p), IsValue(string(p)); got != want {
+					t.Fatalf("%q: %t, want %t", p, got, want)
+				}
+			}
+		}
+	}
+}
