@@ -84,7 +84,8 @@ func (v verdict) isWell() bool { return v.ending == endedWell }
 //	too large a body   413                         client_error     nobody
 //	dial               502, retried                -                the member
 //	stale connection   502, retried if unsent      -                nobody: most often it crossed with our request
-//	write, read, HTTP  502                         upstream_broke   the member
+//	write              502, retried if unsent      -                the member
+//	read, HTTP         502                         upstream_broke   the member
 //	a death            502, or tried apart         upstream_broke   the member; see journey.second
 //	no head in time    504                         -                the member
 func classify(err error) verdict {
@@ -190,6 +191,7 @@ func judgeFailure(f *upstream.Failure) verdict {
 		v = broken(http.StatusBadGateway, typeUpstreamError, "malformed_answer", "the worker's answer is not valid HTTP")
 	case upstream.OpWrite, upstream.OpRead:
 		v = broken(http.StatusBadGateway, typeUpstreamError, "connection_lost", "the worker closed the connection before it answered")
+		v.retry = nothingSent(f) // it ended between the connection's beginning and the first byte
 	default:
 		v = broken(http.StatusBadGateway, typeUpstreamError, "upstream_failed", "the request could not be passed on")
 	}

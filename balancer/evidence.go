@@ -29,6 +29,8 @@ type evidence struct {
 	worker     string
 	began      time.Time
 	trial      *trial // the present one
+	parted     bool   // the present attempt's connection has broken
+	unread     bool   // and the engine had not read the request
 
 	mu sync.Mutex
 	// text is method, NUL, target, NUL and the body.
@@ -41,6 +43,8 @@ type evidence struct {
 	known quarantine.Prints // once made
 	made  bool
 	died  bool // an engine has died with it on it
+	// spared: one has that had not read it, which is not held against it.
+	spared bool
 }
 
 // Buffers come in two sizes, so that a small request does not hold a large one
@@ -219,6 +223,7 @@ type copied struct {
 	whole        bool
 	began, ended time.Time
 	past         bool               // it had passed, see trial
+	unread       bool               // the engine had not read it
 	known        *quarantine.Prints // already made
 }
 
@@ -226,7 +231,7 @@ type copied struct {
 func (e *evidence) copy(now time.Time) copied {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c := copied{method: e.method, body: e.body, whole: e.whole && !e.lost, began: e.began, ended: now, past: e.trial.isPast()}
+	c := copied{method: e.method, body: e.body, whole: e.whole && !e.lost, began: e.began, ended: now, past: e.trial.isPast(), unread: e.unread}
 	if !c.whole {
 		c.text = bytes.Clone(e.text[:e.body])
 	} else {
@@ -238,7 +243,7 @@ func (e *evidence) copy(now time.Time) copied {
 // suspect is what the court is told of it.
 func (c *copied) suspect(pool string) quarantine.Suspect {
 	path, _, _ := strings.Cut(string(c.text[c.method:c.body-1]), "?")
-	s := quarantine.Suspect{Method: string(c.text[:c.method-1]), Path: path[:min(len(path), maxLogged)], Began: c.began, Ended: c.ended, Past: c.past}
+	s := quarantine.Suspect{Method: string(c.text[:c.method-1]), Path: path[:min(len(path), maxLogged)], Began: c.began, Ended: c.ended, Past: c.past, Unread: c.unread}
 	switch {
 	case c.known != nil:
 		s.Prints = *c.known

@@ -33,6 +33,9 @@ type world struct {
 	running sync.WaitGroup
 	over    chan struct{}
 	tasks   bool // requests are of type task
+	// linger is for how long at most an engine that is killed keeps its connections,
+	// and is given more, before the kernel closes them.
+	linger time.Duration
 }
 
 // simEngine is one behind a member, and those after it.
@@ -41,6 +44,7 @@ type simEngine struct {
 	member *upstream.Member
 	dead   chan struct{} // of the present one
 	alive  bool
+	dying  bool // killed, and its connections are not closed yet
 }
 
 func newWorld(t *testing.T, seed uint64, workers int, change func(r *Rules)) *world {
@@ -99,10 +103,20 @@ func (e *simEngine) kill(by string) {
 		return
 	}
 	e.alive = false
-	close(e.dead)
 	e.w.deaths[by]++
+	dead := e.dead
+	if e.dying = e.w.linger > 0; !e.dying {
+		close(dead)
+	}
 	e.w.mu.Unlock()
 	e.w.running.Go(func() {
+		if e.w.linger > 0 {
+			time.Sleep(time.Duration(e.w.draw(int(e.w.linger))))
+			e.w.mu.Lock()
+			e.dying = false
+			e.w.mu.Unlock()
+			close(dead)
+		}
 		time.Sleep(time.Duration(1+e.w.draw(40)) * time.Millisecond)
 		e.member.SetExpected(true)
 		e.member.SetReady(false)
@@ -124,8 +138,13 @@ func (w *world) killAny() {
 // do answers, unless the engine dies first.
 func (e *simEngine) do(x *exchange.Exchange, sink exchange.Sink) error {
 	e.w.mu.Lock()
-	dead, alive := e.dead, e.alive
+	dead, alive, dying := e.dead, e.alive, e.dying
 	e.w.mu.Unlock()
+	if dying {
+		_, _ = io.Copy(io.Discard, x.Body)
+		<-dead
+		return &upstream.Failure{Op: upstream.OpRead, Sent: true, Unread: true, Replayable: true, Err: syscall.ECONNRESET}
+	}
 	if !alive {
 		return &upstream.Failure{Op: upstream.OpDial, Err: syscall.ECONNREFUSED, Replayable: true}
 	}
@@ -149,19 +168,28 @@ func (e *simEngine) do(x *exchange.Exchange, sink exchange.Sink) error {
 		return died
 	case <-time.After(half):
 	}
-	if strings.Contains(string(text), "poison") {
+	if e.lives() && strings.Contains(string(text), "poison") {
 		e.kill("poison")
-		return died
 	}
 	select {
 	case <-dead:
 		return died
 	case <-time.After(half):
 	}
+	if !e.lives() {
+		<-dead
+		return died
+	}
 	if !stream {
 		_ = sink.Head(&http1.Response{Status: 200}, 0)
 	}
 	return sink.End(nil)
+}
+
+func (e *simEngine) lives() bool {
+	e.w.mu.Lock()
+	defer e.w.mu.Unlock()
+	return e.alive
 }
 
 // simPool gives places on them.

@@ -120,7 +120,7 @@ func (j *journey) admitAs(wait context.Context) (Lease, error) {
 		defer done()
 		wait = limited
 		j.want.Alone, j.want.Patience = true, emptying
-		if j.e.died && j.l.ward.requestsAt(j.x.Record.Worker) <= 1 {
+		if (j.e.died || j.e.spared) && j.l.ward.requestsAt(j.x.Record.Worker) <= 1 {
 			j.want.Shared, j.want.Patience = true, 0 // most likely somebody just killed the worker
 		}
 	}
@@ -252,7 +252,10 @@ func (j *journey) learn(ctx context.Context, life *upstream.Life, v verdict) ver
 	if j.e == nil {
 		return v
 	}
-	v.died = broke(v.err) && j.isOver(ctx, life)
+	if broke(v.err) {
+		j.l.ward.parted(j.e, unread(v.err))
+		v.died = j.isOver(ctx, life)
+	}
 	j.l.ward.tried(j.e, !well && !v.died && j.x.Record.Attempts > 0 && sent(v) && !errors.Is(v.err, errMoved))
 	if well && j.b.court.Alert() {
 		j.b.court.Survived(j.e.prints())
@@ -280,10 +283,12 @@ func (j *journey) isOver(ctx context.Context, life *upstream.Life) bool {
 
 // second decides whether a suspect is tried once more. Whose second engine has died
 // after it had passed, and others been let beside it, is most likely one of those
-// for whom the next death is not meant, and is tried again.
+// for whom the next death is not meant, and is tried again; and so is, once, whom its
+// engine had not read.
 func (j *journey) second(v *verdict) {
-	first := !j.e.died || j.trial.hasYielded()
-	j.e.died = true
+	spared := unread(v.err) && !j.e.spared // as the court has it
+	first := !j.e.died || j.trial.hasYielded() || spared
+	j.e.died, j.e.spared = j.e.died || !spared, j.e.spared || spared
 	j.again = first && j.l.rules.OnDeath == OnDeathIsolate && j.e.prints() != quarantine.Prints{}
 	v.retry = j.again && !j.a.begun
 	if v.retry {
@@ -300,13 +305,23 @@ func sent(v verdict) bool {
 	return v.err == nil
 }
 
-// broke says whether the connection to a member broke after something was sent.
+// broke says whether the connection to a member broke after something was sent. One
+// that was idle may have broken for another reason, unless nobody listens there any more.
 func broke(err error) bool {
 	failure, ok := errors.AsType[*upstream.Failure](err)
-	if !ok || !failure.Sent {
+	if !ok {
 		return false
 	}
-	return failure.Op == upstream.OpRead || failure.Op == upstream.OpWrite || failure.Op == upstream.OpStale
+	if failure.Op == upstream.OpDial {
+		return failure.Unread
+	}
+	return failure.Sent && (failure.Op == upstream.OpRead || failure.Op == upstream.OpWrite || failure.Op == upstream.OpStale)
+}
+
+// unread says whether it is known that a member has not read the request to its end.
+func unread(err error) bool {
+	failure, ok := errors.AsType[*upstream.Failure](err)
+	return ok && failure.Unread
 }
 
 // died waits for the news of an engine's death, for as long as that may take.

@@ -285,6 +285,7 @@ func TestSuspectsThatWaitAreBounded(t *testing.T) {
 		if status, _, _ := ask(); status != http.StatusBadGateway {
 			t.Fatalf("the first is answered %d", status)
 		}
+		time.Sleep(time.Second) // the pool has settled: the next is tried at once
 		var mu sync.Mutex
 		atOnce := 0
 		var all sync.WaitGroup

@@ -31,6 +31,7 @@ type ward struct {
 	good     [goodEnds]*evidence
 	nextGood int
 	deaths   map[string]lastDeath // by worker
+	news     chan struct{}        // closed when an attempt has ended; nil: nobody waits for that
 }
 
 // badEnd is what is left of a request that ended badly.
@@ -80,12 +81,29 @@ func (w *ward) try(e *evidence, worker string, t *trial) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e.worker, e.began, e.linked, e.trial = worker, now, true, t
+	e.worker, e.began, e.linked, e.trial, e.parted, e.unread = worker, now, true, t, false, false
 	e.prev, e.next = nil, w.inFlight
 	if e.next != nil {
 		e.next.prev = e
 	}
 	w.inFlight = e
+}
+
+// parted says that e's connection to its worker has broken, and whether that is
+// known not to have read it. What the worker has died of is found out meanwhile.
+func (w *ward) parted(e *evidence, unread bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e.parted, e.unread = true, unread
+	w.tell()
+}
+
+// tell wakes who waits for an attempt's end. The lock is held.
+func (w *ward) tell() {
+	if w.news != nil {
+		close(w.news)
+		w.news = nil
+	}
 }
 
 // tried says how that went: well, badly, or neither.
@@ -121,6 +139,7 @@ func (w *ward) unlink(e *evidence) {
 		e.next.prev = e.prev
 	}
 	e.prev, e.next, e.linked = nil, nil, false
+	w.tell()
 }
 
 // end lets go of e, which ends well or not.
@@ -145,8 +164,50 @@ func (w *ward) end(e *evidence, well bool) {
 	}
 }
 
-// died takes in that a worker's engine has died, and tells the court.
+// factsWait is how long a death waits for what the connections of those in flight
+// say. They have broken before an engine is known to be dead, unless another
+// process of its tree holds them, too.
+const factsWait = 100 * time.Millisecond
+
+// hear waits until all in flight on a worker that has died have parted from it: then
+// it is known which of them it had read.
+func (w *ward) hear(worker string) {
+	limit := time.NewTimer(factsWait)
+	defer limit.Stop()
+	for {
+		news := w.missing(worker)
+		if news == nil {
+			return
+		}
+		select {
+		case <-news:
+		case <-limit.C:
+			return
+		}
+	}
+}
+
+// missing is closed when there is news, nil if all have parted.
+func (w *ward) missing(worker string) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for e := w.inFlight; e != nil; e = e.next {
+		if e.worker == worker && !e.parted && e.began.After(w.deaths[worker].at) {
+			if w.news == nil {
+				w.news = make(chan struct{})
+			}
+			return w.news
+		}
+	}
+	return nil
+}
+
+// died takes in that a worker's engine has died, and tells the court. One that hangs
+// is told of before it is killed: nobody has parted from that.
 func (w *ward) died(worker string, since time.Time) {
+	if time.Since(since) < lastGasp {
+		w.hear(worker)
+	}
 	now := time.Now()
 	suspects, survivors := w.gather(worker, since, now)
 	d := quarantine.Death{Pool: w.pool, Worker: worker, At: now}

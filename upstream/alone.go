@@ -10,6 +10,9 @@ import (
 // gets nothing else meanwhile. Who waits for one is not in the queue, and is
 // served before it.
 //
+//	not before            settling has passed since a member last left the pool: what takes
+//	                      several engines down at once is to have done so, or the request
+//	                      would share their deaths
 //	who goes first        the youngest, as it was when its engine died, since most that
 //	                      kill do so at their beginning: when it is found out, the
 //	                      others are free, and no death beside it has put them in doubt
@@ -258,7 +261,7 @@ func (p *Pool) grantAlone() {
 		return
 	}
 	p.yield()
-	for i := 0; i < len(p.lonely); {
+	for i := 0; i < len(p.lonely) && p.unsettled() <= 0; {
 		if p.place(p.lonely[i]) {
 			p.lonely = slices.Delete(p.lonely, i, i+1)
 			continue

@@ -176,6 +176,7 @@ func TestAloneIfShared(t *testing.T) {
 		s := newStage(t, PoolOptions{}, "a", "b")
 		s.members["b"].SetReady(false)
 		s.members["b"].SetExpected(true)
+		time.Sleep(settling)
 		s.busy("a", 2)
 		if name := on(s.alone(WantAlone{Shared: true})); name != "a" {
 			t.Errorf("on %q", name)
@@ -250,12 +251,38 @@ func TestWhoIsWaitedForMayDie(t *testing.T) {
 		s.members["a"].SetReady(false)
 		s.members["b"].Release()
 		s.members["b"].Release()
+		time.Sleep(settling)
 		if name := on(got); name != "b" {
 			t.Errorf("on %q", name)
 		}
 		s.members["a"].SetReady(true)
 		if picks := s.picks(1); picks["a"] != 1 {
 			t.Errorf("who came back is still kept: %v", picks)
+		}
+	})
+}
+
+// TestAloneWaitsForOthersThatDie: engines that are killed one after the other, each
+// within moments of the one before, leave the pool before any of them gets who was
+// on the first; nobody else is kept waiting.
+func TestAloneWaitsForOthersThatDie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, PoolOptions{}, "a", "b", "c", "d")
+		s.members["a"].SetReady(false)
+		began := time.Now()
+		got := s.alone(WantAlone{Shared: true})
+		for _, name := range []string{"b", "c"} {
+			time.Sleep(settling - time.Millisecond)
+			if name := on(got); name != "" {
+				t.Fatalf("on %s, %v after the last has left", name, settling-time.Millisecond)
+			}
+			if picks := s.picks(1); picks["d"]+picks["c"]+picks["b"] != 1 {
+				t.Errorf("who may be on any is on %v", picks)
+			}
+			s.members[name].SetReady(false)
+		}
+		if name := (<-got).Name(); name != "d" || time.Since(began) != 3*settling-2*time.Millisecond {
+			t.Errorf("on %s after %v", name, time.Since(began))
 		}
 	})
 }

@@ -85,7 +85,8 @@ func (p *Pool) acquit(a *Alone) {
 	}
 }
 
-// pace comes back when the next of those who have passed is to yield. The lock is held.
+// pace comes back when the next of those who have passed is to yield, or when the
+// pool has settled. The lock is held.
 func (p *Pool) pace() {
 	if p.pacer != nil {
 		p.pacer.Stop()
@@ -95,6 +96,9 @@ func (p *Pool) pace() {
 		return
 	}
 	margin, next := p.margin(), time.Duration(-1)
+	if wait := p.unsettled(); wait > 0 {
+		next = wait
+	}
 	for _, m := range p.members {
 		if a := m.alone.trial; a != nil && !a.passed.IsZero() {
 			wait := max(0, margin-time.Since(a.passed))

@@ -5,6 +5,14 @@ import (
 	"time"
 )
 
+// settling is how long after a member has left the pool nobody gets one alone. The
+// engines that somebody kills in one go, or the kernel for want of memory, end within
+// some ten milliseconds of each other, and the news of it comes as fast.
+const settling = 250 * time.Millisecond
+
+// unsettled is for how much longer. The lock is held.
+func (p *Pool) unsettled() time.Duration { return time.Until(p.left.Add(settling)) }
+
 // Life is that of one engine behind a member.
 type Life struct {
 	once sync.Once

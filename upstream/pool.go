@@ -48,7 +48,8 @@ type Pool struct {
 
 	// lonely are those who wait for a member of their own, in order; died is told of deaths.
 	lonely []*loner
-	pacer  *time.Timer // see pace; nil: nobody is to yield
+	pacer  *time.Timer // see pace; nil: nobody is to yield, and nothing to settle
+	left   time.Time   // when a member has last left the pool, see settling
 	died   func(member string, since time.Time)
 
 	affinity affinity
@@ -344,6 +345,7 @@ func (p *Pool) setReady(m *Member, ready bool) {
 		return
 	}
 	p.ready--
+	p.left = time.Now()
 	p.freeAlone(m)
 	if p.ready == 0 {
 		p.noneSince = time.Now()

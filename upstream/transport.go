@@ -88,6 +88,9 @@ type Failure struct { //nolint:errname // read for what it says by the balancer,
 	Sent bool
 	// Begun: the sink has had a Head.
 	Begun bool
+	// Unread: what was sent, the upstream has not read to its end, as the kernel
+	// says that closed its connection. Not all that was not read is known.
+	Unread bool
 	// Replayable: Exchange.Body reads the whole body once more, because none of
 	// it was read or because it was small and has been put back.
 	Replayable bool

@@ -68,6 +68,7 @@ type errand struct {
 
 	begun    bool  // see Failure
 	heard    bool  // a byte came over link
+	unread   bool  // see Failure
 	writeErr error // of the request
 	early    early
 	dirty    bool     // the sink may hold something back
@@ -131,7 +132,7 @@ func (c *call) fail(op Op, err error) *Failure {
 	} else if cause := c.cutBy(); cause != nil && op != OpClientWrite && op != OpClientBody {
 		op, err = OpCanceled, cause
 	}
-	f := &Failure{Op: op, Sent: c.sent, Begun: c.begun, Err: err}
+	f := &Failure{Op: op, Sent: c.sent, Begun: c.begun, Unread: c.unread && op != OpCanceled, Err: err}
 	switch {
 	case c.x.Length == 0:
 		f.Replayable = true
@@ -181,7 +182,7 @@ func (c *call) compose() *Failure {
 
 // carry runs the exchange over l and decides what becomes of l.
 func (c *call) carry(l *link) *Failure {
-	c.link, c.heard, c.writeErr, c.early = l, false, nil, early{}
+	c.link, c.heard, c.unread, c.writeErr, c.early = l, false, false, nil, early{}
 	c.alarm = onEnd(c.ctx, l.abort)
 	failure := c.talk()
 	if c.link != nil {
@@ -191,6 +192,9 @@ func (c *call) carry(l *link) *Failure {
 		return failure
 	}
 	c.upload.stop(c.x.Body)
+	if failure != nil && c.breaksUnread(failure) {
+		c.unread, failure.Unread = true, true
+	}
 	if failure != nil && c.upload.err != nil {
 		return c.blameUpload(failure)
 	}
@@ -384,11 +388,12 @@ func (c *call) readHead() *Failure {
 		c.heard = true
 		return nil
 	}
+	c.unread = !c.heard && c.isUnread(err)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return c.fail(OpTimeout, err)
 	case c.link.reused && !c.heard && closedByPeer(err):
-		if c.unread(err) { // else it may as well have died of it
+		if c.crossed(err) { // else it may as well have died of it
 			c.learn()
 			c.sent = c.sentBefore
 		}
@@ -400,12 +405,34 @@ func (c *call) readHead() *Failure {
 	}
 }
 
-// unread says whether it is certain that nobody has read the request to its end,
+// isUnread says whether the upstream has ended without having read the request to
+// its end. Of one in chunks no more may be left than the end of the last; and what
+// of a large one was sent shows when that ends, see breaksUnread.
+func (c *call) isUnread(err error) bool {
+	switch {
+	case c.x.Length < 0 || !closedByPeer(err):
+		return false
+	case c.writeErr != nil:
+		return closedByPeer(c.writeErr)
+	case c.upload != nil:
+		return errors.Is(err, syscall.ECONNRESET)
+	}
+	return c.crossed(err)
+}
+
+// breaksUnread is isUnread for a large request whose connection has broken, and of
+// which not all could be sent.
+func (c *call) breaksUnread(f *Failure) bool {
+	broke := errors.Is(f.Err, errEnded) || closedByPeer(f.Err)
+	return broke && (f.Op == OpRead || f.Op == OpStale) && !c.heard && c.x.Length >= 0 && c.upload.op == OpWrite
+}
+
+// crossed says whether it is certain that nobody has read the request to its end,
 // as it crossed with the upstream's closing of an idle connection. The kernel
 // that closes tells: by a reset, if something had come and was not read; else by a FIN,
 // which also says what had come, and if that was nothing of the request, what comes
 // later is for nobody. A unix socket that ends without a reset may have been read.
-func (c *call) unread(err error) bool {
+func (c *call) crossed(err error) bool {
 	switch {
 	case c.upload != nil, c.writeErr != nil:
 		return false

@@ -52,8 +52,8 @@ func TestWhetherAnybodyReadTheRequest(t *testing.T) {
 				}
 				_ = ours.SetReadDeadline(time.Now().Add(10 * time.Second))
 				_, err := ours.Read(make([]byte, 1))
-				if !closedByPeer(err) || c.unread(err) != want {
-					t.Errorf("%v: unread %v, want %v", err, c.unread(err), want)
+				if !closedByPeer(err) || c.crossed(err) != want {
+					t.Errorf("%v: unread %v, want %v", err, c.crossed(err), want)
 				}
 			})
 		}

@@ -45,6 +45,9 @@ type Suspect struct {
 	// that are suspected were beside it: it shares this death with them, and is not
 	// convicted by it.
 	Past bool `json:"past,omitempty"`
+	// Unread: the engine had not read it to its end. The first such death of a print
+	// is not held against it.
+	Unread bool `json:"unread,omitempty"`
 }
 
 // Death is the end of an engine that nobody wished.
@@ -168,6 +171,9 @@ type suspicion struct {
 
 // and adds another death.
 func (s suspicion) and(o *Suspect) suspicion {
+	if o.Unread {
+		return s
+	}
 	s.deaths++
 	if o.Past {
 		s.past++
@@ -270,9 +276,10 @@ func (c *Court) Open(d Death, survivors []Prints) []Conviction {
 	}
 	death := &d
 	c.heedThePast(death)
+	c.heedUnread(death)
 	// Who was convicted already has done it.
 	death.Explained = slices.ContainsFunc(d.Suspects, func(s Suspect) bool {
-		return c.isConvicted(s.Request) || c.isConvicted(s.Schema)
+		return !s.Unread && (c.isConvicted(s.Request) || c.isConvicted(s.Schema))
 	})
 	c.deaths = append(c.deaths, death)
 	found := c.judgeAll(d.Pool, now)

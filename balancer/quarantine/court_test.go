@@ -22,6 +22,12 @@ func past(p Prints) Prints {
 	return p
 }
 
+// unread marks the prints of whom the engine had not read.
+func unread(p Prints) Prints {
+	p.Request[15] = 2
+	return p
+}
+
 // scene is a court at the beginning of time.
 type scene struct {
 	*Court
@@ -43,9 +49,9 @@ func (c *scene) diesNow(survivors []Prints, suspects ...Prints) []Conviction {
 	d := Death{Pool: "p", Worker: string(rune('a' + c.worker)), At: time.Now()}
 	c.worker++
 	for _, p := range suspects {
-		past := p.Request[15] == 1
+		past, unread := p.Request[15] == 1, p.Request[15] == 2
 		p.Request[15] = 0
-		d.Suspects = append(d.Suspects, Suspect{Prints: p, Method: "POST", Path: "/v1", Began: began, Ended: time.Now(), Past: past})
+		d.Suspects = append(d.Suspects, Suspect{Prints: p, Method: "POST", Path: "/v1", Began: began, Ended: time.Now(), Past: past, Unread: unread})
 	}
 	return c.Open(d, survivors)
 }
@@ -101,6 +107,26 @@ func TestRule(t *testing.T) {
 			return c.dies(r(1))
 		}, "request 01"},
 		{"passed, and nobody was on trial beside it", func(c *scene) []Conviction { c.dies(r(1), r(2)); return c.dies(past(r(1)), past(r(3))) }, "request 01"},
+		{"not read by the second", func(c *scene) []Conviction { c.dies(r(1)); return c.dies(unread(r(1))) }, ""},
+		{"not read by the first", func(c *scene) []Conviction { c.dies(unread(r(1))); return c.dies(r(1)) }, ""},
+		{"not read by the second, and the third dies of it", func(c *scene) []Conviction { c.dies(r(1)); c.dies(unread(r(1))); return c.dies(r(1)) }, "request 01"},
+		{"not read by the first, and the third dies of it at once", func(c *scene) []Conviction {
+			c.diesNow(nil, unread(r(1)))
+			c.diesNow(nil, r(1))
+			return c.diesNow(nil, r(1))
+		}, "request 01"},
+		{"never read whole", func(c *scene) []Conviction {
+			c.diesNow(nil, unread(r(1)))
+			c.diesNow(nil, unread(r(1)))
+			return c.diesNow(nil, unread(r(1)))
+		}, "request 01"},
+		{"shared with one that the second had not read", func(c *scene) []Conviction { c.dies(r(1), r(2)); return c.dies(unread(r(1)), r(2)) }, "request 02"},
+		{"what is convicted was not read", func(c *scene) []Conviction {
+			c.dies(r(1))
+			c.dies(r(1))
+			c.dies(unread(r(1)), r(2)) // not explained by it
+			return c.dies(r(2))
+		}, "request 02"},
 		{"schema", func(c *scene) []Conviction { c.dies(s(1, 7), r(2)); return c.dies(s(3, 7)) }, "schema 07"},
 		{"schema and request", func(c *scene) []Conviction { c.dies(s(1, 7)); return c.dies(s(1, 7)) }, "request 01, schema 07"},
 		{"a schema that is answered elsewhere", func(c *scene) []Conviction { c.dies(s(1, 7)); c.Survived(s(2, 7)); return c.dies(s(1, 7)) }, "request 01"},

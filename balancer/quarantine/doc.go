@@ -22,6 +22,8 @@
 //	                                     it is convicted and both deaths are explained: their
 //	                                     other suspects are free. If several are shared nobody is convicted
 //	one of several is answered well      who is left alone in both is convicted, unless it is past (see below)
+//	a death of an engine that had not    it does not speak against it, once
+//	read the request to its end
 //	an unexplained death without that    convicting takes a third with it; a conviction of a moment ago is
 //	print, within seconds of those       taken back. Whatever kills engines now may be no request
 //	time to live                         suspicion and conviction end
@@ -34,6 +36,11 @@
 // first, and the other waits (Court.Yield), since their answers decide. Who has
 // been on several that died is tried with nobody beside it (Standing.Strictly).
 //
+// A death is opened when the connections of those in flight have broken, each with
+// what the kernel says of it: the news of an engine's death may come first. Who may
+// have killed one is given to another when the pool has settled, so that engines
+// that are killed in one go are gone before.
+//
 // One death convicts nobody, since engines also die by themselves or by an
 // operator's hand. Nor do two deaths at once: what came to the second engine
 // before its like had ended on the first has not come again, it was everywhere,
@@ -41,5 +48,5 @@
 //
 // What cannot be told from a killer is a request that is unlucky twice: in
 // flight on an engine that somebody kills, and then, while it is tried again
-// alone on another, on one that is killed as well.
+// alone on another that has read it, on one that is killed as well.
 package quarantine

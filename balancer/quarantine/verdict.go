@@ -58,6 +58,11 @@ func (d *Death) has(k Kind, mark Print) bool {
 	return slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return s.of(k) == mark })
 }
 
+// charges says whether a death speaks against a print.
+func (d *Death) charges(k Kind, mark Print) bool {
+	return slices.ContainsFunc(d.Suspects, func(s Suspect) bool { return s.of(k) == mark && !s.Unread })
+}
+
 func (d *Death) near(at time.Time) bool { return d.At.Sub(at).Abs() < massTime }
 
 // enough says whether there were two deaths with a print, d among them; three
@@ -66,7 +71,7 @@ func (d *Death) near(at time.Time) bool { return d.At.Sub(at).Abs() < massTime }
 func (c *Court) enough(d *Death, k Kind, mark Print) bool {
 	with := []*Death{d}
 	for _, o := range c.deaths {
-		if o != d && o.Pool == d.Pool && o.has(k, mark) {
+		if o != d && o.Pool == d.Pool && o.charges(k, mark) {
 			with = append(with, o)
 		}
 	}
@@ -106,6 +111,9 @@ func (c *Court) withdraw(d *Death) {
 func onlyCommon(k Kind, earlier, d *Death) *Suspect {
 	ended := map[Print]time.Time{}
 	for _, s := range earlier.Suspects {
+		if s.Unread {
+			continue
+		}
 		if first, known := ended[s.of(k)]; !known || s.Ended.Before(first) {
 			ended[s.of(k)] = s.Ended
 		}
@@ -116,7 +124,7 @@ func onlyCommon(k Kind, earlier, d *Death) *Suspect {
 		s := &d.Suspects[i]
 		over, known := ended[s.of(k)]
 		switch {
-		case !known || s.Began.Before(over):
+		case !known || s.Unread || s.Began.Before(over):
 		case common != nil && common.of(k) != s.of(k):
 			return nil
 		default:
@@ -134,6 +142,20 @@ func (c *Court) heedThePast(d *Death) {
 	}
 	for i := range d.Suspects {
 		d.Suspects[i].Past = false
+	}
+}
+
+// heedUnread forgets that an engine had not read suspects of a death that were on
+// one before that had not either: such luck is rare, and there are requests that
+// kill before they are read whole. The lock is held.
+func (c *Court) heedUnread(d *Death) {
+	for i := range d.Suspects {
+		s := &d.Suspects[i]
+		s.Unread = s.Unread && !slices.ContainsFunc(c.deaths, func(o *Death) bool {
+			return slices.ContainsFunc(o.Suspects, func(before Suspect) bool {
+				return before.Unread && (before.Request == s.Request || before.Schema == s.Schema && s.Schema != Print{})
+			})
+		})
 	}
 }
 
@@ -155,7 +177,7 @@ func (c *Court) convict(k Kind, s *Suspect, deaths []DeathRef, pool string, ttl 
 // explain frees whoever was suspected together with what is convicted now. The lock is held.
 func (c *Court) explain(k Kind, mark Print) {
 	for _, d := range c.deaths {
-		if d.has(k, mark) {
+		if d.charges(k, mark) {
 			d.Explained = true
 		}
 	}
