@@ -40,6 +40,8 @@ type Acceptor struct {
 
 	mu  sync.Mutex // of Accept: what is below belongs to who has it
 	try func(fd uintptr) bool
+	// await and look are how try is called, bound once as it is.
+	await, look func(try func(fd uintptr) bool) error
 	// waited: the socket may have been made a blocking one since.
 	waited bool
 	inARow int
@@ -76,22 +78,22 @@ func NewAcceptor(ln net.Listener) (*Acceptor, error) {
 	}
 	_ = ln.Close() // the socket has another descriptor
 	a := &Acceptor{file: file, raw: raw, addr: ln.Addr(), network: ln.Addr().Network(), waited: true}
-	a.try = a.tryAccept
+	a.try, a.await, a.look = a.tryAccept, raw.Read, a.lookOnce
 	return a, nil
 }
 
 // Accept waits for the next connection, which is a *Conn. Its errors are those of
 // the net package.
-func (a *Acceptor) Accept() (net.Conn, error) { return a.accept(a.raw.Read) }
+func (a *Acceptor) Accept() (net.Conn, error) { return a.accept(a.await) }
 
 // AcceptQueued is Accept that does not wait: the error is EAGAIN when nobody is there.
-func (a *Acceptor) AcceptQueued() (net.Conn, error) {
-	return a.accept(func(try func(fd uintptr) bool) error {
-		return a.raw.Control(func(fd uintptr) {
-			if !try(fd) {
-				a.errno = syscall.EAGAIN
-			}
-		})
+func (a *Acceptor) AcceptQueued() (net.Conn, error) { return a.accept(a.look) }
+
+func (a *Acceptor) lookOnce(try func(fd uintptr) bool) error {
+	return a.raw.Control(func(fd uintptr) {
+		if !try(fd) {
+			a.errno = syscall.EAGAIN
+		}
 	})
 }
 
@@ -124,16 +126,16 @@ func (a *Acceptor) tryAccept(fd uintptr) bool {
 		a.size = unix.SizeofSockaddrAny
 		n, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, fd,
 			uintptr(unsafe.Pointer(&a.peer)), uintptr(unsafe.Pointer(&a.size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0) //nolint:gosec // G103: the kernel wants addresses
-		switch errno {
-		case unix.EINTR, unix.ECONNABORTED: // who left while it was queued
+		switch {
+		case errno == unix.EINTR, errno == unix.ECONNABORTED: // who left while it was queued
 			continue
-		case unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			a.waited, a.inARow = true, 0
 			return false
-		case 0:
-			a.got = int(n)
-		default:
+		case errno != 0:
 			a.errno = errno
+		default:
+			a.got = int(n)
 		}
 		return true
 	}

@@ -12,7 +12,7 @@ import (
 
 const (
 	// gather is for how long descriptors are kept that are of no more use.
-	gather = 10 * time.Millisecond
+	gather = 25 * time.Millisecond
 	// mostOver is how many, and shareOver what share of all that the process may
 	// have, at most: where they are short, connections are worth more.
 	mostOver  = 512

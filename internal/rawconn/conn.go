@@ -274,7 +274,7 @@ func (c *Conn) isSilent(fd uintptr) bool {
 	}
 }
 
-// Waiting says, without waiting, whether bytes wait to be read.
+// Waiting says, without waiting, whether bytes wait to be read. Anybody may ask.
 func (c *Conn) Waiting() bool {
 	n := int32(0)
 	// Who cannot be asked has been closed.
