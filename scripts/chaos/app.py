@@ -21,6 +21,8 @@ try:
     fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except OSError:
     os.write(log, b"two %s %d\n" % (name.encode(), os.getpid()))
+with open("/proc/self/stat", "rb") as stat:
+    me = b"%d@%s" % (os.getpid(), stat.read().rsplit(b") ", 1)[1].split()[19])
 app = FastAPI()
 
 
@@ -31,7 +33,7 @@ async def health():
 
 def note(request, n):
     seen = request.headers.get("x-request-id")
-    os.write(log, b"id %s %d\n" % (seen.encode(), os.getpid()))
+    os.write(log, b"id %s %s\n" % (seen.encode(), me))
     if seen != n:
         os.write(log, b"swapped %s %s\n" % (seen.encode(), n.encode()))
 

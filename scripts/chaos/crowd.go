@@ -201,7 +201,7 @@ func (c *client) ask(s *spec) {
 			return
 		}
 		stack.violated("request %v: %s though a master lived: %s", s, r.outcome, r.detail)
-	case right, refusal, broken, left:
+	case right, refusal, broken, left, crossed:
 	}
 }
 

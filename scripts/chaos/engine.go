@@ -170,9 +170,10 @@ func engineHandler(demo http.Handler, log io.Writer) http.Handler {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	})
+	me := processOf(os.Getpid())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if id := r.Header.Get("X-Request-Id"); id != "" {
-			_, _ = fmt.Fprintf(log, "id %s %d\n", id, os.Getpid())
+			_, _ = fmt.Fprintf(log, "id %s %s\n", id, me)
 			// A swap of heads would show nowhere else.
 			if !strings.HasPrefix(r.URL.Path, "/v1/") && !strings.HasSuffix(r.URL.Path, "/"+id) {
 				_, _ = fmt.Fprintf(log, "swapped %s %s\n", id, r.URL.Path)

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -123,6 +126,7 @@ func (s *stack) killMaster(ctx context.Context, e event) {
 	late := e.how%2 == 0
 	s.held.Store(late)
 	s.note("  SIGKILL to %d: %v", pid, s.kill(pid, syscall.SIGKILL))
+	s.awaitEnd(ctx, pid)
 	if late {
 		time.Sleep(e.long)
 		s.held.Store(false)
@@ -140,14 +144,7 @@ func (s *stack) stopMaster(ctx context.Context, e event) {
 		time.Sleep(e.long)
 		s.note("  SIGTERM to %d again: %v", pid, s.kill(pid, syscall.SIGTERM))
 	}
-	if err := s.await(ctx, recovery, "the end of the master", func() string {
-		if alive(pid) {
-			return "it lives"
-		}
-		return ""
-	}); err != nil && ctx.Err() == nil {
-		s.violated("%v", err)
-	}
+	s.awaitEnd(ctx, pid)
 	s.awaitMaster(ctx)
 }
 
@@ -156,16 +153,25 @@ func (s *stack) killElder(ctx context.Context) {
 	var now status
 	if s.ask(ctx, "/status", &now) == nil && len(now.Older) > 0 {
 		over := s.outage("kill an older generation")
+		defer over()
 		s.note("  SIGKILL to %d: %v", now.Older[0].PID, s.kill(now.Older[0].PID, syscall.SIGKILL))
-		over()
+		s.awaitEnd(ctx, now.Older[0].PID)
 	}
 }
 
-// awaitMaster waits until a master answers.
+// awaitMaster waits until a master serves.
 func (s *stack) awaitMaster(ctx context.Context) {
-	if err := s.await(ctx, recovery, "a master that answers", func() string {
-		if err := s.ask(ctx, "/livez", nil); err != nil {
-			return err.Error()
+	if err := s.await(ctx, recovery, "a master that serves", func() string { return s.serving(ctx) }); err != nil && ctx.Err() == nil {
+		s.violated("%v", err)
+	}
+}
+
+// awaitEnd waits until a master that is ended, if it only by a signal that nobody can
+// refuse, has ended: on a busy machine that takes a while, in which its connections live.
+func (s *stack) awaitEnd(ctx context.Context, pid int) {
+	if err := s.await(ctx, recovery, fmt.Sprintf("the end of master %d", pid), func() string {
+		if s.lives(pid) {
+			return "it lives"
 		}
 		return ""
 	}); err != nil && ctx.Err() == nil {
@@ -196,9 +202,15 @@ func (s *stack) failUpgrade(ctx context.Context, e event) {
 	points := filepath.Join(s.dir, "points")
 	failure := failures[e.how%len(failures)]
 	s.note("  %q", failure)
+	old := s.master()
+	_ = os.Remove(points + ".hits")
 	_ = os.WriteFile(points, []byte(failure), 0o600)
 	s.upgrade(ctx)
 	_ = os.Remove(points)
+	// Who has come to the point dies of it, if maybe a moment from now.
+	if hits, _ := os.ReadFile(points + ".hits"); strings.Contains(failure, "old-") && bytes.Contains(hits, []byte("old-")) {
+		s.awaitEnd(ctx, old)
+	}
 	s.awaitMaster(ctx)
 }
 

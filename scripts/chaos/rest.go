@@ -61,6 +61,9 @@ func (s *stack) whole() string {
 	if len(now.Older) > 0 {
 		return "an older generation lives"
 	}
+	if len(now.Pools) != len(s.poolNames()) {
+		return fmt.Sprintf("%d pools", len(now.Pools))
+	}
 	for _, pool := range now.Pools {
 		if want := s.settings.workers[pool.Name]; len(pool.Workers) != want {
 			return fmt.Sprintf("%s has %d workers of %d", pool.Name, len(pool.Workers), want)
@@ -283,8 +286,7 @@ func (s *stack) readNotes() {
 		case words[0] == "swapped":
 			s.violated("an engine got the head of request %s with the target %s", words[1], words[2])
 		default:
-			pid, _ := strconv.Atoi(words[2])
-			s.reached(words[1], pid)
+			s.reached(words[1], words[2])
 		}
 	}
 }
@@ -292,13 +294,18 @@ func (s *stack) readNotes() {
 // reached notes that a request has come to an engine. Another may have it
 // again only if the first has died of something, and a third if that was most
 // likely another's doing.
-func (s *stack) reached(id string, pid int) {
+func (s *stack) reached(id, engine string) {
 	before := s.served[id]
-	s.served[id] = append(before, pid)
+	s.served[id] = append(before, engine)
 	if len(before) == 0 {
 		return
 	}
-	if slices.Contains(before, pid) || len(before) > 2 || slices.ContainsFunc(before, alive) {
+	lives := func(engine string) bool {
+		pid, _, _ := strings.Cut(engine, "@")
+		n, _ := strconv.Atoi(pid)
+		return alive(n) && processOf(n) == engine
+	}
+	if slices.Contains(before, engine) || len(before) > 2 || slices.ContainsFunc(before, lives) {
 		s.violated("request %s reached engines %v", id, s.served[id])
 	}
 }

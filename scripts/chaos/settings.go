@@ -6,7 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
+
+// idleGrace is how long a master that leaves keeps connections that nobody uses.
+const idleGrace = 500 * time.Millisecond
 
 // settings are what events change in the configuration.
 type settings struct {
@@ -85,9 +89,9 @@ trusted_proxies = ["127.0.0.0/8"]
 orphan_timeout = "30s"
 upgrade_timeout = "10s"
 shutdown.drain_timeout = "10s"
-shutdown.idle_grace = "500ms"
+shutdown.idle_grace = "%v"
 recorder.memory_mib = 8
-`, list(listen...), s.runDir(), filepath.Join(s.dir, "access.log"))
+`, list(listen...), s.runDir(), filepath.Join(s.dir, "access.log"), idleGrace)
 	if b.broken {
 		text.WriteString("nonsense = true\n")
 	}

@@ -55,7 +55,7 @@ type stack struct {
 	last      bool     // the rest that is to come is the last
 	logRead   int64    // of the log, and of what engines noted
 	notesRead int64
-	served    map[string][]int // pids by request
+	served    map[string][]string // engines (processOf) by request
 }
 
 // outage is a time in which connections may be refused or lost: no master
@@ -63,7 +63,7 @@ type stack struct {
 type outage struct{ from, to time.Time } // to is zero while it goes on
 
 func newStack(ctx context.Context, o options, dir string, j *journal) (*stack, error) {
-	s := &stack{journal: j, o: o, dir: dir, served: map[string][]int{}}
+	s := &stack{journal: j, o: o, dir: dir, served: map[string][]string{}}
 	s.binary = filepath.Join(dir, "stoker")
 	for i, version := range []string{"one", "two"} {
 		s.versions[i] = o.binary
@@ -132,34 +132,53 @@ func (s *stack) begin(ctx context.Context) error {
 	s.unguard = cancel
 	s.guarding.Go(func() { s.guard(guard) })
 	s.guarding.Go(func() { s.watchEpochs(guard) })
-	return s.await(ctx, 30*time.Second, "all workers ready", s.whole)
+	return s.await(ctx, recovery, "all workers ready", s.whole)
 }
 
 // guard is what a service manager does: it starts a master when there is none.
 func (s *stack) guard(ctx context.Context) {
 	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
-		if alive(s.master()) || s.held.Load() {
+		if s.lives(s.master()) || s.held.Load() {
 			continue
 		}
 		// Its successor may live, and has not signed yet.
 		time.Sleep(20 * time.Millisecond)
-		if alive(s.master()) || s.held.Load() || ctx.Err() != nil {
+		if s.lives(s.master()) || s.held.Load() || ctx.Err() != nil {
 			continue
+		}
+		now := time.Now()
+		if first := s.master() == 0; !first && !s.excused(now, now) {
+			s.violated("the master %d has ended, and nobody has ended it", s.master())
 		}
 		over := s.outage("no master lives: another is started")
 		s.launch()
 		_ = s.await(ctx, 20*time.Second, "a master serves", func() string {
-			err := s.ask(ctx, "/livez", nil)
-			if err == nil {
-				return ""
-			}
-			if s.starting.Load() == 0 && !alive(s.master()) && !s.held.Load() {
+			missing := s.serving(ctx)
+			if missing != "" && s.starting.Load() == 0 && !s.lives(s.master()) && !s.held.Load() {
 				s.launch() // it met one that was just ending
 			}
-			return err.Error()
+			return missing
 		})
 		over()
 	}
+}
+
+// serving says why no master serves clients: one that leaves answers operators a while
+// longer, and one that comes a while sooner.
+func (s *stack) serving(ctx context.Context) (missing string) {
+	var now status
+	if err := s.ask(ctx, "/status", &now); err != nil {
+		return err.Error()
+	}
+	if now.State == "draining" || now.State == "stopping" {
+		return fmt.Sprintf("master %d is %s", now.PID, now.State)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.address)
+	if err != nil {
+		return err.Error()
+	}
+	_ = conn.Close()
+	return ""
 }
 
 // master is the pid of who holds the run directory, 0 if that is unknown.
@@ -225,6 +244,7 @@ func (s *stack) excused(from, to time.Time) bool {
 // status is what GET /status promises, as far as the test looks at it.
 type status struct {
 	PID        int
+	State      string
 	Generation int
 	Older      []struct{ PID int }
 	Pools      []struct {
@@ -307,6 +327,21 @@ func alive(pid int) bool {
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return err == nil && pid > 0 && len(command) > 0
 }
+
+// processOf names a process as no other is named: pids are few, and soon another's.
+func processOf(pid int) string {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := bytes.Cut(stat, []byte(") ")) // what runs here has no such thing in its name
+	fields := bytes.Fields(rest)
+	if len(fields) < 20 {
+		return ""
+	}
+	return fmt.Sprintf("%d@%s", pid, fields[19])
+}
+
+// lives says whether a process exists and is one of ours: who held a lock may be dead,
+// and its pid a stranger's.
+func (s *stack) lives(pid int) bool { return s.commandOf(pid) != "" }
 
 // kill signals a process if it is one of ours: pids come from files that may be old.
 func (s *stack) kill(pid int, sig syscall.Signal) bool {

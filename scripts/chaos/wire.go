@@ -24,6 +24,7 @@ const (
 	left     outcome = "hung up"
 	lost     outcome = "no answer"
 	stale    outcome = "no answer on an idle connection"
+	crossed  outcome = "no answer on a connection that was idle for long"
 	noDial   outcome = "connection refused"
 	timedOut outcome = "time-out"
 	wrong    outcome = "WRONG"
@@ -37,6 +38,10 @@ type result struct {
 
 // limit is when a client gives up. Nothing here may last as long.
 const limit = 30 * time.Second
+
+// idleSlack is how much earlier than after its grace a master that leaves may seem to
+// have closed an idle connection: what came to it last it has noticed before its client.
+const idleSlack = 100 * time.Millisecond
 
 // errLeft: the client has done what it came for and hangs up.
 var errLeft = errors.New("the client hangs up")
@@ -70,7 +75,7 @@ func (w *wire) do(s *spec, address string) result {
 		_ = w.conn.Close()
 		w.conn = nil
 	}
-	reused := w.conn != nil
+	reused, idle := w.conn != nil, time.Since(w.used)
 	if !reused {
 		conn, err := net.DialTimeout("tcp", address, limit) //nolint:noctx // it has its own limit
 		if err != nil {
@@ -82,6 +87,9 @@ func (w *wire) do(s *spec, address string) result {
 	r, keep := w.exchange(s)
 	if r.outcome == lost && reused {
 		r.outcome = stale
+		if idle > idleGrace-idleSlack {
+			r.outcome = crossed
+		}
 	}
 	w.used = time.Now()
 	if !keep {
@@ -91,14 +99,22 @@ func (w *wire) do(s *spec, address string) result {
 	return r
 }
 
-// gone says whether an idle connection has been closed by the other side, as
-// any client looks before it uses one.
+// gone says whether an idle connection has been closed by the other side, as any
+// client looks before it uses one, or something has come that nobody asked for. It
+// asks the kernel: a read with a deadline does not look at all where the machine
+// is busy enough for the deadline to have passed before.
 func gone(conn net.Conn) bool {
-	_ = conn.SetReadDeadline(time.Now().Add(200 * time.Microsecond))
-	var one [1]byte
-	_, err := conn.Read(one[:])
-	var timeout net.Error
-	return !errors.As(err, &timeout) || !timeout.Timeout()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return true
+	}
+	quiet := false
+	err = raw.Control(func(fd uintptr) {
+		var one [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		quiet = errors.Is(err, syscall.EAGAIN)
+	})
+	return err != nil || !quiet
 }
 
 // exchange is one request over conn.
@@ -126,6 +142,10 @@ func (w *wire) exchange(s *spec) (r result, keep bool) {
 	if s.manner == pipelined && keep && r.outcome != wrong {
 		second := s.sibling()
 		r, keep = w.receive(&second)
+	}
+	if keep && w.reader.Buffered() > 0 {
+		more, _ := w.reader.Peek(min(w.reader.Buffered(), 80))
+		return result{wrong, fmt.Sprintf("%d bytes after its answer: %.80q", w.reader.Buffered(), more)}, false
 	}
 	return r, keep
 }
@@ -264,19 +284,12 @@ func (w *wire) doHTTP2(s *spec, address string) result {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	var body io.Reader
-	if b := s.body(); b != nil {
-		body = bytes.NewReader(b)
-		if s.what == chunked {
-			body = io.MultiReader(body) // of unknown length
-		}
-		if s.manner == hangUpMid {
-			body = &endless{first: bytes.NewReader(b[:len(b)/2]), until: ctx.Done()}
-		}
-	}
-	request, err := http.NewRequestWithContext(ctx, s.method(), "http://"+address+s.target(), body)
+	request, err := http.NewRequestWithContext(ctx, s.method(), "http://"+address+s.target(), http.NoBody)
 	if err != nil {
 		return result{wrong, err.Error()}
+	}
+	if b := s.body(); b != nil {
+		s.give(request, b)
 	}
 	request.Header.Set("X-Request-Id", s.id)
 	if s.deadline > 0 {
@@ -302,6 +315,23 @@ func (w *wire) doHTTP2(s *spec, address string) result {
 		return s.half(response, text, err)
 	}
 	return s.verdict(response, text)
+}
+
+// give makes b the body of a request. It can be had once more: a GOAWAY says of requests
+// that came after the last one that nobody has seen them, and net/http's client sends
+// those again by itself if it can, and fails them if it cannot.
+func (s *spec) give(request *http.Request, b []byte) {
+	request.GetBody = func() (io.ReadCloser, error) {
+		if s.manner == hangUpMid {
+			return io.NopCloser(&endless{first: bytes.NewReader(b[:len(b)/2]), until: request.Context().Done()}), nil
+		}
+		return io.NopCloser(bytes.NewReader(b)), nil
+	}
+	request.Body, _ = request.GetBody()
+	request.ContentLength = int64(len(b))
+	if s.what == chunked || s.manner == hangUpMid {
+		request.ContentLength = -1 // unknown
+	}
 }
 
 // endless is a body that does not go on after its beginning.
