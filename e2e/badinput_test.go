@@ -71,7 +71,7 @@ func TestBadInput(t *testing.T) {
 		{name: "status without a master", args: []string{"status", "--run-dir", "{dir}/run"}, code: 1, says: []string{"no master"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
+			waits(t)
 			dir := shortDir(t)
 			replace := strings.NewReplacer("{dir}", dir, "{certs}", certificates(t, c.config), "{config}", filepath.Join(dir, "stoker.toml"), "{listen}", freeAddress(t))
 			args, config := c.args, c.config

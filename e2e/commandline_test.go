@@ -22,15 +22,17 @@ func itoa(n int) string { return strconv.Itoa(n) }
 // TestDemo does what a newcomer does: starts the demo, runs the printed curl
 // line, and ends it by Ctrl-C.
 func TestDemo(t *testing.T) {
+	waits(t)
 	tool(t, "curl", "apt-get install curl")
 	m := startAs(t, "", setup{args: []string{"demo", "--listen", "{listen}", "--run-dir", "{run_dir}"}}).allReady()
 	if n := len(m.workers()); n != 3 {
 		t.Errorf("%d workers, want 3", n)
 	}
-	line := regexp.MustCompile(`(?m)^\s*(curl .*)$`).FindStringSubmatch(m.logText())
-	if line == nil {
-		t.Fatalf("no curl line printed:\n%s", m.logText())
-	}
+	var line []string
+	m.eventually("a curl line printed", func() bool {
+		line = regexp.MustCompile(`(?m)^\s*(curl .*)$`).FindStringSubmatch(m.logText())
+		return line != nil
+	})
 	out, err := exec.Command("sh", "-c", line[1]).CombinedOutput()
 	if err != nil || strings.Count(string(out), "data: {") < 5 || !strings.Contains(string(out), "data: [DONE]") {
 		t.Errorf("%s: %v\n%s", line[1], err, out)
@@ -48,6 +50,7 @@ func TestDemo(t *testing.T) {
 // TestDemoCleansUp: a demo without a run directory of its own removes the one
 // that it has made, also when it cannot start.
 func TestDemoCleansUp(t *testing.T) {
+	waits(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +82,7 @@ func TestDemoCleansUp(t *testing.T) {
 // TestCommandLineAlone: one line, no file: placeholders are replaced, the same
 // values are in the environment, and an application without /health is served.
 func TestCommandLineAlone(t *testing.T) {
+	waits(t)
 	for _, c := range []struct {
 		name    string
 		flags   []string
@@ -111,6 +115,7 @@ func TestCommandLineAlone(t *testing.T) {
 
 // TestExampleUvicorn runs the example as its own comment says.
 func TestExampleUvicorn(t *testing.T) {
+	waits(t)
 	python(t)
 	tool(t, "uvicorn", "apt-get install uvicorn")
 	file, err := filepath.Abs("../examples/uvicorn/stoker.toml")
@@ -159,6 +164,7 @@ func TestEngineEnvironment(t *testing.T) {
 
 // TestStartTimeoutFlag: --start-timeout is the time an engine may load.
 func TestStartTimeoutFlag(t *testing.T) {
+	waits(t)
 	m := startAs(t, "", setup{args: append([]string{
 		"run", "--listen", "{listen}", "--run-dir", "{run_dir}", "--start-timeout", "300ms", "--log-format", "json", "--",
 	}, engine("--never-ready", "--socket", "{socket}")...)})

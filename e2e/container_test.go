@@ -57,6 +57,7 @@ func childrenOf(t *testing.T, pid int) []int {
 // TestFirstProcessReaps: whatever loses its parent in a container is reaped,
 // and no exit status that the master waits for is lost by that.
 func TestFirstProcessReaps(t *testing.T) {
+	waits(t)
 	m, first := startInContainer(t)
 	before := len(childrenOf(t, first))
 	// Twenty processes whose parent ends before they do.
@@ -121,11 +122,11 @@ func TestFirstProcessRefusesUpgrades(t *testing.T) {
 	}
 	// The signal goes to the first process, as a container's runtime sends it.
 	refusals := func() int { return strings.Count(m.logText(), "upgrade failed; this master goes on as before") }
-	told := refusals()
+	m.eventually("the log says why", func() bool { return refusals() == 1 })
 	if err := syscall.Kill(first, syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
-	m.eventually("the log says why", func() bool { return refusals() == told+1 })
+	m.eventually("the log says why once more", func() bool { return refusals() == 2 })
 	if now := m.status(); now.PID != before.PID || now.Generation != 1 {
 		t.Errorf("pid %d, generation %d; want %d, 1", now.PID, now.Generation, before.PID)
 	}

@@ -165,6 +165,7 @@ func (m *master) restarted(before int, plans ...string) {
 // TestStreamsOutliveLlamaServer breaks real streams at exact places, in each way
 // that an engine may fail: the official clients must get the very same answer.
 func TestStreamsOutliveLlamaServer(t *testing.T) {
+	works(t)
 	plans := t.TempDir()
 	m := start(t, llamaPool(t, plans, "migrate = \"replay\"\ntoken_stall_timeout = \"400ms\"\n")).allReady()
 	base := map[string]any{
@@ -276,7 +277,7 @@ func demoStream(m *master, n int) (text string, err error) {
 // TestDrainMovesStreams: a worker leaves without waiting for its longest answer,
 // by an order, and by a rolling restart where the pool's policy says so.
 func TestDrainMovesStreams(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	const streams = 6
 	m := start(t, demoPool(t, 2)+"migrate = \"replay\"\ndrain = \"wait\"\ndrain_timeout = \"2m\"\nmigration.limit = 6\n").allReady()
 	want := make([]string, streams)
@@ -342,6 +343,7 @@ func TestDrainMovesStreams(t *testing.T) {
 // nobody would say the same again: the rest is asked for, and the client sees one
 // answer of exactly as many tokens as it asked for.
 func TestStreamsGoOnWithLlamaServer(t *testing.T) {
+	works(t)
 	plans := t.TempDir()
 	m := start(t, llamaPool(t, plans, "migrate = \"continue\"\nmigration.engine = \"llama-server\"\n")).allReady()
 	request := map[string]any{
@@ -393,6 +395,7 @@ func TestStreamsGoOnWithLlamaServer(t *testing.T) {
 // TestStreamsBreakVisibly: where streams may not move, no client takes half an
 // answer for a whole one.
 func TestStreamsBreakVisibly(t *testing.T) {
+	works(t)
 	plans := t.TempDir()
 	m := start(t, llamaPool(t, plans, "")).allReady()
 	request := map[string]any{

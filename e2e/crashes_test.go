@@ -132,6 +132,7 @@ func said(t *testing.T, stream string) string {
 // report has exactly those, no secret of theirs, and one of them sent again
 // gives the answer that it would have had.
 func TestACrashNamesItsRequests(t *testing.T) {
+	waits(t)
 	m := start(t, "trusted_proxies = [\"127.0.0.0/8\"]\n"+modelPool(2)).allReady()
 	on := map[string][]string{}
 	bodies := map[string]string{}
@@ -286,6 +287,7 @@ func TestACleanExitIsACrash(t *testing.T) {
 
 // TestHalfABodyIsNotSent unless somebody insists.
 func TestHalfABodyIsNotSent(t *testing.T) {
+	waits(t)
 	m := start(t, "trusted_proxies = [\"127.0.0.0/8\"]\nrecorder.body_kib = 1\n"+fakePool(1)).ready()
 	request, err := http.NewRequest(http.MethodPost, m.url("/work?ms=1"), strings.NewReader(strings.Repeat("long ", 1000)))
 	if err != nil {
@@ -317,6 +319,7 @@ func TestHalfABodyIsNotSent(t *testing.T) {
 
 // TestDisksThatDoNotWork delay no restart, and are told of once.
 func TestDisksThatDoNotWork(t *testing.T) {
+	waits(t)
 	for _, c := range []struct {
 		name string
 		dir  func(t *testing.T) string
@@ -370,6 +373,7 @@ func TestDisksThatDoNotWork(t *testing.T) {
 
 // TestFiftyDeathsLeaveFewReports: a crash loop fills no disk.
 func TestFiftyDeathsLeaveFewReports(t *testing.T) {
+	waits(t)
 	m := start(t, "crashes.keep = 5\n[[pools]]\nname = \"p\"\nworkers = 4\nrestart.delay = \"10ms\"\nrestart.max_delay = \"10ms\"\ncommand = "+
 		list(engine("--exit-after", "1ms", "--exit-code", "9", "--socket", "{socket}")...)+"\n")
 	m.eventually("an admin socket", m.answersAdmin)
@@ -411,6 +415,7 @@ func TestADeathWithoutAMasterIsReported(t *testing.T) {
 
 // TestACrashWhileAnOlderGenerationDrains names the requests of both.
 func TestACrashWhileAnOlderGenerationDrains(t *testing.T) {
+	waits(t)
 	u := startUpgradable(t, "trusted_proxies = [\"127.0.0.0/8\"]\n")
 	var open []io.Closer
 	begin := func(id string) {

@@ -33,7 +33,7 @@ func politely(w http.ResponseWriter, r *http.Request) {
 // TestCleanEndsAreNone: half an answer that an engine ends cleanly breaks for
 // clients of either version, whichever the engine speaks, and nothing is to be configured for it.
 func TestCleanEndsAreNone(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	both := new(http.Protocols)
 	both.SetHTTP1(true)
 	both.SetUnencryptedHTTP2(true)

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -16,6 +15,7 @@ import (
 // of its log explains what happened and what to do, and the worker comes back
 // where it can.
 func TestEnginesThatFail(t *testing.T) {
+	waits(t)
 	for _, c := range []struct {
 		name    string
 		command string
@@ -54,7 +54,7 @@ func TestEnginesThatFail(t *testing.T) {
 	t.Run("cannot be executed", func(t *testing.T) {
 		// A file that looks like a program until it is executed.
 		program := filepath.Join(shortDir(t), "engine")
-		if err := os.WriteFile(program, []byte("#!/no/such/interpreter\n"), 0o755); err != nil {
+		if err := writeProgram(program, []byte("#!/no/such/interpreter\n")); err != nil {
 			t.Fatal(err)
 		}
 		m := start(t, "[[pools]]\nname = \"good\"\nworkers = 1\ncommand = "+list(engine("--socket", "{socket}")...)+

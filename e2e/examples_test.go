@@ -71,7 +71,7 @@ exec %q engine --name "$STOKER_NAME" --model "${model:-demo}" --load-time 0s --d
 		missing(t, "uvicorn", "apt-get install uvicorn python3-fastapi")
 	}
 	for _, name := range names {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
+		if err := writeProgram(filepath.Join(bin, name), []byte(script)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -261,6 +261,7 @@ func tlsPort(e *stage) string { return e.s.address[strings.LastIndexByte(e.s.add
 // TestEveryExampleRuns runs every example, as it is but for addresses, certificates
 // and engines that are not here.
 func TestEveryExampleRuns(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("../examples/*/stoker.toml")
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +271,7 @@ func TestEveryExampleRuns(t *testing.T) {
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(file))
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			waits(t)
 			run, known := exampleRuns[name]
 			if !known {
 				t.Fatal("no test runs it")

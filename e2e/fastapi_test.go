@@ -48,6 +48,7 @@ func list(words ...string) string {
 // TestFastAPIEveryByte sends 2000 unary and 200 streamed requests, uploads and
 // downloads, and compares every byte with what must come.
 func TestFastAPIEveryByte(t *testing.T) {
+	works(t)
 	m := start(t, fastapi(t, 4)).allReady()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 2 * time.Minute}
 	defer client.CloseIdleConnections()

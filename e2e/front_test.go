@@ -78,7 +78,7 @@ func TestIdleConnectionsThatTheEngineCloses(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
-			t.Parallel()
+			works(t)
 			m := start(t, served(t, network, func(c net.Conn) {
 				in := bufio.NewReader(c)
 				for used := false; ; used = true {
@@ -139,7 +139,7 @@ func TestIdleConnectionsThatServersClose(t *testing.T) {
 	const clients, rounds = 16, 6
 	for _, s := range subjects() {
 		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
+			works(t)
 			m := start(t, s.idle(t, time.Second)).allReady()
 			ended := newTally()
 			for round := range rounds {
@@ -168,7 +168,7 @@ func TestIdleConnectionsThatServersClose(t *testing.T) {
 // TestShutdownUnderHTTP2Load is TestShutdownUnderLoad over HTTP/2: requests that
 // cannot be sent twice are served, or never begun.
 func TestShutdownUnderHTTP2Load(t *testing.T) {
-	t.Parallel()
+	works(t)
 	for run := range 5 {
 		m := start(t, "access_log = \"off\"\n"+fakePool(2)).allReady()
 		seen := newTally()
@@ -183,6 +183,11 @@ func TestShutdownUnderHTTP2Load(t *testing.T) {
 		load := crowd(len(clients), func(client, _ int) bool {
 			// A body that can be read once keeps net/http from trying again.
 			r, err := clients[client].Post(m.url("/work?ms=5"), "text/plain", io.MultiReader(strings.NewReader("once")))
+			// net/http's client says so of a request that it has not begun: it had chosen a connection
+			// whose GOAWAY then came, and has closed a body that it cannot have once more.
+			if err != nil && strings.Contains(err.Error(), "cannot rewind body after connection loss") {
+				return true
+			}
 			if err != nil {
 				what := string(classify(err, closed))
 				seen.add(what, err.Error())
@@ -214,7 +219,7 @@ func TestShutdownUnderHTTP2Load(t *testing.T) {
 
 // TestWhatClientsMayTake: the limits of bodies and connections, changed by a reload.
 func TestWhatClientsMayTake(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	var bodies atomic.Int64
 	pool := served(t, "tcp", func(c net.Conn) {
 		for in := bufio.NewReader(c); ; {
@@ -291,7 +296,7 @@ func TestWhatClientsMayTake(t *testing.T) {
 
 // TestRefusedHeads: what is no request is answered, logged and counted.
 func TestRefusedHeads(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	m := start(t, fakePool(1)).ready()
 	for _, c := range []struct {
 		raw    string

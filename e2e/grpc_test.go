@@ -58,7 +58,7 @@ func within(t *testing.T) context.Context {
 // TestGRPC: a client of gRPC's own library and a server of it see nothing of what is
 // between them, in the clear and over TLS; what goes wrong is told in gRPC's way.
 func TestGRPC(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	s := newSecure(t)
 	m := start(t, s.config+talkPool("talk", 1, "--socket", "{socket}")+
 		"[[routes]]\npath = \"/e2e.Talk\"\npool = \"talk\"\n[[routes]]\npath = \"/grpc.health.v1.Health\"\npool = \"talk\"\n").allReady()
@@ -222,7 +222,7 @@ func (m *master) deathInStream(t *testing.T, c *grpc.ClientConn) {
 // TestGRPCShutdown: a stream goes on while the master drains, and ends well; the
 // client is told to begin no more.
 func TestGRPCShutdown(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	m := start(t, "[shutdown]\ndrain_timeout = \"30s\"\n"+talkPool("talk", 1, "--port", "{port}")).allReady()
 	c := dialGRPC(t, m.address, false)
 	both, err := converse(within(t), c)
@@ -260,7 +260,7 @@ func TestGRPCShutdown(t *testing.T) {
 // TestUpgradeGRPC: calls go on through upgrades and none fails; a stream that was
 // open goes on as well.
 func TestUpgradeGRPC(t *testing.T) {
-	t.Parallel()
+	works(t)
 	s := newSecure(t)
 	u := startUpgradable(t, "access_log = \"off\"\n"+s.config+"[[routes]]\npath = \"/e2e.Talk\"\npool = \"talk\"\n[[routes]]\npool = \"p\"\n"+talkPool("talk", 2, "--socket", "{socket}"))
 	clients := []*grpc.ClientConn{dialGRPC(t, u.address, false), dialGRPC(t, s.address, true)}
@@ -309,7 +309,7 @@ func TestUpgradeGRPC(t *testing.T) {
 // TestGRPCServersOverTLS: servers that others run are spoken to as ALPN agrees, and
 // one that ends gently costs no call.
 func TestGRPCServersOverTLS(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	s := newSecure(t)
 	pair, err := tls.LoadX509KeyPair(s.cert, s.key)
 	if err != nil {

@@ -35,7 +35,7 @@ var knownOfHTTP2 = []string{
 // TestH2spec: the generic, hpack and http2 parts of h2spec pass, but for what
 // net/http fails too when it is asked directly.
 func TestH2spec(t *testing.T) {
-	t.Parallel()
+	sleeps(t)
 	h2spec := buildH2spec(t)
 	s := newSecure(t)
 	m := start(t, "access_log = \"off\"\n"+s.config+fakePool(1)).ready()

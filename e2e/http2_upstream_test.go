@@ -17,7 +17,7 @@ import (
 // TestHTTP2ToEngines: what clients of either version see of an engine is the same
 // when it is spoken to in HTTP/2.
 func TestHTTP2ToEngines(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	s := newSecure(t)
 	m := start(t, "access_log = \"off\"\n"+s.config+"[[pools]]\nname = \"p\"\nprotocol = \"h2\"\nworkers = 2\ncommand = "+list(engine("--socket", "{socket}")...)+"\n").allReady()
 	h2load := tool(t, "h2load", "apt-get install nghttp2-client")
@@ -72,7 +72,7 @@ func TestHTTP2ToEngines(t *testing.T) {
 // TestProtocolIsChangedByAReload: engines that are to be spoken to in another
 // protocol are rolled, and no request fails meanwhile.
 func TestProtocolIsChangedByAReload(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	m := start(t, "[[pools]]\nname = \"p\"\nprotocol = \"http/1.1\"\nworkers = 2\ncommand = "+list(engine("--socket", "{socket}")...)+"\n").allReady()
 	stop := m.load(4, "/work?ms=1")
 	pids := []int{m.worker("p-0").PID, m.worker("p-1").PID}

@@ -56,7 +56,7 @@ func (m *master) growOld(w workerStatus, old string) {
 // adopted, survives an upgrade, and keeps out a binary that could not speak with
 // its keeper any more; one that was restarted keeps out nobody.
 func TestKeeperOfVersionOne(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	old := keeperV1(t)
 	u := startUpgradable(t, "")
 	aged := u.workers()[0]
@@ -73,7 +73,7 @@ func TestKeeperOfVersionOne(t *testing.T) {
 
 	forgetful := "#!/bin/sh\necho '{\"version\":\"three\",\"keeper_protocol\":[2,3]}'\n"
 	tryForgetful := func() string {
-		if err := os.WriteFile(u.path+".new", []byte(forgetful), 0o755); err != nil {
+		if err := writeProgram(u.path+".new", []byte(forgetful)); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Rename(u.path+".new", u.path); err != nil {

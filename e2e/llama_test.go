@@ -57,6 +57,7 @@ func chat(t *testing.T, client func(*testing.T) *exec.Cmd, base string, env ...s
 // clients before it: each must get through stoker exactly what it gets from
 // an engine directly.
 func TestLlamaServer(t *testing.T) {
+	works(t)
 	command := append(llama(t), "--host", "127.0.0.1", "--port", "{port}", "-c", "2048", "-np", "2", "--threads", "1")
 	m := start(t, "[[pools]]\nname = \"llama\"\nworkers = 2\nhealth.path = \"/health\"\ncommand = "+list(command...)+"\n").allReady()
 	for _, c := range chatClients {

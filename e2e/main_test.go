@@ -75,6 +75,7 @@ func runTests(m *testing.M) int {
 		os.Setenv("GORACE", raceOptions)
 	}
 	defer endBeforeTimeout()()
+	letAllAsk()
 	return m.Run()
 }
 

@@ -42,6 +42,7 @@ func TestMasterKilled(t *testing.T) {
 // TestOrphansEnd: keepers that no master comes back for end their engines
 // after orphan_timeout.
 func TestOrphansEnd(t *testing.T) {
+	waits(t)
 	m := start(t, "orphan_timeout = \"1s\"\n"+fakePool(2)).allReady()
 	m.signal(syscall.SIGKILL)
 	m.exit(patience)

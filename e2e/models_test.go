@@ -12,6 +12,7 @@ import (
 // TestModelsByOpenAIClients: the official clients see one list of the models of
 // both pools, and take a model that nobody has for what they know it as.
 func TestModelsByOpenAIClients(t *testing.T) {
+	waits(t)
 	m := example(t, "two-models")
 	for name, client := range map[string]func(*testing.T) *exec.Cmd{
 		"Node": func(t *testing.T) *exec.Cmd {

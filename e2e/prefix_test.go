@@ -17,6 +17,7 @@ import (
 // of conversations they had already, by prefix and without. Each engine holds two
 // conversations and no more, as a GPU holds what fits.
 func TestPrefixesFindTheirCache(t *testing.T) {
+	works(t)
 	command := append(llama(t), "--host", "127.0.0.1", "--port", "{port}", "-c", "4096", "-np", "2", "--threads", "1", "--cache-ram", "0")
 	share := func(t *testing.T, affinity string) float64 {
 		t.Helper()
@@ -57,7 +58,7 @@ func TestPrefixesFindTheirCache(t *testing.T) {
 // TestPrefixesOutliveAnUpgrade: conversations go on where they were when another
 // generation serves them, but for those whose engine is another by then.
 func TestPrefixesOutliveAnUpgrade(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	u := startUpgradable(t, "")
 	u.editConfig("health.interval", "affinity.by = \"prefix\"\naffinity.load_percent = 1000\nhealth.interval")
 	u.mustCommand("reload")

@@ -15,7 +15,7 @@ import (
 // gets no new ones, and gets them again when it has time; those that fill it come
 // past stoker, so that nothing but the page can tell.
 func TestWhoIsFullIsSpared(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	m := start(t, "[[pools]]\nname = \"demo\"\nworkers = 2\nhealth.metrics_path = \"/metrics\"\nhealth.max_waiting = 1\nhealth.load_interval = \"50ms\"\ncommand = "+
 		list(binary, "engine", "--socket", "{socket}", "--name", "{name}", "--load-time", "0s", "--decode-rate", "50", "--slots", "2")+"\n").allReady()
 	full := m.workers()[0]

@@ -154,7 +154,7 @@ func TestNothingIsRecordedWhereItIsOff(t *testing.T) {
 // has recorded, in every form, and what that still carries when it has ended; who
 // follows sees each once; and a third generation has it from the second.
 func TestUpgradeKeepsWhatWasRecorded(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	const finished, stream = 20, "/drip?ms=6000"
 	u := startUpgradable(t, "")
 	follow := exec.Command(u.path, "requests", "--follow", "--run-dir", u.runDir)
@@ -277,6 +277,7 @@ func targets(all []recordedExchange) string {
 
 // TestUpgradeSwitchesTheRecorderOff: what was recorded has nowhere to go, and nothing else is lost.
 func TestUpgradeSwitchesTheRecorderOff(t *testing.T) {
+	waits(t)
 	u := startUpgradable(t, "")
 	u.serves()
 	u.appendConfig("recorder.enabled = false\n")

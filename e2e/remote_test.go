@@ -143,6 +143,7 @@ func TestBackupServer(t *testing.T) {
 
 // TestServersByName changes what DNS says under load. No request is lost.
 func TestServersByName(t *testing.T) {
+	waits(t)
 	port, servers := startFar(t, "127.0.0.1", "127.0.0.2", "127.0.0.3")
 	names := dnstest.Start(t)
 	const host = "engines.internal"
@@ -217,6 +218,7 @@ func TestServersByName(t *testing.T) {
 
 // TestServersBySRV: the lowest priority serves as long as it can, by weight.
 func TestServersBySRV(t *testing.T) {
+	waits(t)
 	_, a := startFar(t, "127.0.0.1")
 	_, b := startFar(t, "127.0.0.1")
 	_, c := startFar(t, "127.0.0.1")

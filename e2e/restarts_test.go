@@ -17,7 +17,6 @@ import (
 // of the rest, so that what differs is the restarts alone. Everything is on that is on by itself: the flight recorder
 // keeps what each death broke off, and each death is reported.
 func TestTwentyRestartsLeakNothing(t *testing.T) {
-	t.Parallel()
 	const rounds, workers, clients = 20, 4, 8
 	m := start(t, fmt.Sprintf("[[pools]]\nname = \"p\"\nworkers = %d\nrestart.delay = \"10ms\"\nrestart.max_delay = \"10ms\"\nrestart.max_failures = 0\ncommand = %s\n",
 		workers, list(engine("--socket", "{socket}")...))).allReady()

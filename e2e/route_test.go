@@ -33,7 +33,7 @@ while [ $# -gt 0 ]; do
 done
 exec %q engine --name "$version" --model "$model" --socket "$socket" --load-time 0s --decode-rate 0 --prefill-rate 0
 `, binary)
-	if err := os.WriteFile(filepath.Join(bin, "vllm"), []byte(script), 0o755); err != nil {
+	if err := writeProgram(filepath.Join(bin, "vllm"), []byte(script)); err != nil {
 		t.Fatal(err)
 	}
 	config := strings.Replace(string(text), "listen = [\"127.0.0.1:8000\"]\n", "", 1)
@@ -85,7 +85,7 @@ func chatBody(model string, prompt int) string {
 
 // TestTwoModels runs examples/two-models.
 func TestTwoModels(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	m := example(t, "two-models")
 	for version, client := range bothVersions(t) {
 		for _, c := range []struct {
@@ -146,7 +146,7 @@ func TestTwoModels(t *testing.T) {
 
 // TestCanary runs examples/canary, and gives the canary more by a reload.
 func TestCanary(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	m := example(t, "canary")
 	client := bothVersions(t)["HTTP/1"]
 	share := func() (canary int) {
@@ -192,7 +192,7 @@ func TestCanary(t *testing.T) {
 // TestModelsOfWhatIsThere: an engine that is down is left out of the list, and
 // the others answer at once.
 func TestModelsOfWhatIsThere(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	m := start(t, fmt.Sprintf("[[pools]]\nname = \"up\"\ncommand = %s\n[[pools]]\nname = \"down\"\ncommand = %s\n[[routes]]\nlist_models = true\n[[routes]]\nmodels = [\"x\"]\npool = \"down\"\n[[routes]]\npool = \"up\"\n",
 		list(binary, "engine", "--socket", "{socket}", "--model", "there", "--load-time", "0s"),
 		list(binary, "engine", "--socket", "{socket}", "--never-ready")))

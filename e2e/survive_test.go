@@ -230,7 +230,7 @@ func TestFloodWithoutMaster(t *testing.T) {
 		gone bool
 	}{{name: "nobody reads"}, {name: "the reader has gone", gone: true}} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
+			t.Parallel() // beside the other alone: each keeps a processor busy
 			fifo := shortDir(t) + "/log"
 			if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 				t.Fatal(err)

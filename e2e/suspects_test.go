@@ -20,7 +20,7 @@ import (
 // are tried again one by one, and whoever comes meanwhile is served beside them:
 // once nobody else was until the last of them had been.
 func TestTheOnlyEngineDiesBusy(t *testing.T) {
-	t.Parallel()
+	works(t)
 	const busy, later = 30, 40
 	m := start(t, strings.Replace(demoPool(t, 1), "workers = 1", "workers = 1\nqueue.timeout = \"8s\"", 1)).allReady()
 	var clients sync.WaitGroup
@@ -84,7 +84,7 @@ func TestTheOnlyEngineDiesBusy(t *testing.T) {
 // three seconds each. They go on beside each other: one after the other some would
 // wait for longer than they may.
 func TestStreamsOfOneDeathGoOnTogether(t *testing.T) {
-	t.Parallel()
+	works(t)
 	const streams = 25
 	m := start(t, demoPool(t, 1)+"migrate = \"replay\"\n").allReady()
 	var begun atomic.Int32

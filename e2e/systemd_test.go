@@ -18,7 +18,7 @@ import (
 // TestUnderSystemd runs the unit that "stoker systemd" prints, beside other tests. One
 // after another: all that are booted have the same control groups.
 func TestUnderSystemd(t *testing.T) {
-	t.Parallel()
+	sleeps(t)
 	t.Run("Life", systemdLife)
 	t.Run("Story", systemdStory)
 	t.Run("Reload", systemdReload)

@@ -11,6 +11,7 @@ import (
 // TestClientsThroughTLS: the official clients, and Node's WebSockets, verify the
 // certificate, and get through TLS what they get from the engine directly.
 func TestClientsThroughTLS(t *testing.T) {
+	waits(t)
 	s := newSecure(t)
 	ca, err := os.ReadFile(s.cert)
 	if err != nil {

@@ -132,6 +132,7 @@ func get(c *http.Client, url string) error {
 // client that comes again after an upgrade is known. WebSockets outlast swaps and
 // reloads; by upgrades they are asked to go, in the end, and nothing else befalls them.
 func TestTLSSwapAndUpgradeUnderLoad(t *testing.T) {
+	works(t)
 	s := newSecure(t)
 	u := startUpgradable(t, "shutdown.drain_timeout = \"2s\"\n"+s.config)
 	var over atomic.Bool

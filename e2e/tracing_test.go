@@ -53,6 +53,7 @@ func (c *collector) span(id string) *spans.Span {
 // TestTracing: spans from client to engine, in each way in which clients speak,
 // also while the collector is away; the last ones are sent at the end.
 func TestTracing(t *testing.T) {
+	waits(t)
 	c := &collector{got: map[string]*spans.Span{}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 // grandchild whose parent has gone, both deaf to TERM. Whatever ends the
 // engine must end them too: on a GPU they would hold its memory.
 func TestWholeTreeEnds(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	m := start(t, "[[pools]]\nname = \"p\"\nworkers = 1\nstop.grace = \"2s\"\ncommand = "+list(engine("--family", "--socket", "{socket}")...)+"\n").allReady()
 	first := m.sleepers(2)
 	if err := syscall.Kill(m.workers()[0].PID, syscall.SIGKILL); err != nil {
@@ -44,7 +44,7 @@ func TestWholeTreeEnds(t *testing.T) {
 // TestTerminalInterrupt: Ctrl-C goes to the whole foreground process group,
 // and must end all as one TERM to the master does.
 func TestTerminalInterrupt(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	m := startAs(t, "", setup{args: append([]string{
 		"run", "--listen", "{listen}", "--run-dir", "{run_dir}", "--workers", "2", "--",
 	}, engine("--family", "--socket", "{socket}")...), group: true}).allReady()

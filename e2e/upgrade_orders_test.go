@@ -69,7 +69,7 @@ func (u *upgradable) replacedOnce(generation int) {
 // TestUpgradeWaitsForOrders: an upgrade in the middle of a rolling reload or a
 // drain lets it come about first, and neither fails.
 func TestUpgradeWaitsForOrders(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	t.Run("reload", func(t *testing.T) {
 		u := startUpgradable(t, "")
 		u.slower()
@@ -80,9 +80,7 @@ func TestUpgradeWaitsForOrders(t *testing.T) {
 		u.mustUpgrade()
 		reload.went(t, "reloaded: 0 workers kept, 2 restarted")
 		u.replacedOnce(2)
-		if !strings.Contains(u.logText(), "upgrade queued until") {
-			t.Error("the log does not say that the upgrade waits")
-		}
+		u.eventually("the log says that the upgrade waits", func() bool { return strings.Contains(u.logText(), "upgrade queued until") })
 	})
 	t.Run("drain", func(t *testing.T) {
 		u := startUpgradable(t, "")
@@ -118,7 +116,7 @@ func TestUpgradeWaitsForOrders(t *testing.T) {
 // TestOrdersWaitForUpgrade: an order that comes in the middle of an upgrade is
 // carried out by whoever is the master afterwards.
 func TestOrdersWaitForUpgrade(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	for _, c := range []struct {
 		name       string
 		points     []string
@@ -153,7 +151,7 @@ func TestOrdersWaitForUpgrade(t *testing.T) {
 // TestEndInTheMiddleOfAnUpgrade: who asks the old master to end, when the next
 // one has the engines already, ends both, and gracefully.
 func TestEndInTheMiddleOfAnUpgrade(t *testing.T) {
-	t.Parallel()
+	waits(t)
 	for _, c := range []struct {
 		name string
 		end  func(u *upgradable)
@@ -189,6 +187,7 @@ func TestEndInTheMiddleOfAnUpgrade(t *testing.T) {
 // TestUpgradeWithoutFile: a master that a command line alone has started can be
 // upgraded as well; so can the demo, whose run directory goes with the last generation.
 func TestUpgradeWithoutFile(t *testing.T) {
+	waits(t)
 	built, err := versions()
 	if err != nil {
 		t.Fatal(err)

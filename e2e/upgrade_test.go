@@ -77,7 +77,7 @@ func (u *upgradable) install(t *testing.T, from string) {
 	t.Helper()
 	text, err := os.ReadFile(from)
 	if err == nil {
-		err = os.WriteFile(u.path+".new", text, 0o755)
+		err = writeProgram(u.path+".new", text)
 	}
 	if err == nil {
 		err = os.Rename(u.path+".new", u.path)
@@ -207,7 +207,7 @@ func streamTime(t *testing.T) time.Duration {
 // streams: no request may fail, no stream be cut, no connection be refused or
 // reset, no counter go back, no engine be touched.
 func TestUpgradeUnderLoad(t *testing.T) {
-	t.Parallel()
+	works(t)
 	u := startUpgradable(t, "shutdown.idle_grace = \"1s\"\n")
 	stream := streamTime(t)
 	seen := newTally()
@@ -308,12 +308,13 @@ func (u *upgradable) scrape(over *atomic.Bool) *sync.WaitGroup {
 // TestUpgradeFails: whatever is wrong with the new binary or configuration, the
 // old master goes on, the command says why, and a good upgrade works afterwards.
 func TestUpgradeFails(t *testing.T) {
+	waits(t)
 	script := func(text string) func(*upgradable) {
 		return func(u *upgradable) {
 			if err := os.Remove(u.path); err != nil {
 				u.t.Fatal(err)
 			}
-			if err := os.WriteFile(u.path, []byte(text), 0o755); err != nil {
+			if err := writeProgram(u.path, []byte(text)); err != nil {
 				u.t.Fatal(err)
 			}
 		}
@@ -346,7 +347,7 @@ func TestUpgradeFails(t *testing.T) {
 			}
 			pid, epoch := u.status().PID, u.epoch()
 			command := u.path + ".command" // the command must run where the binary does not
-			if text, err := os.ReadFile(u.path); err != nil || os.WriteFile(command, text, 0o755) != nil {
+			if text, err := os.ReadFile(u.path); err != nil || writeProgram(command, text) != nil {
 				t.Fatal("copy the command", err)
 			}
 			c.spoil(u)
@@ -390,6 +391,7 @@ func (u *upgradable) editConfig(from, to string) {
 // and around it. The service goes on, or comes back with a master that is
 // started by hand; engines are the same; epochs rise.
 func TestUpgradeKilled(t *testing.T) {
+	waits(t)
 	for _, c := range []struct {
 		name   string
 		points []string
@@ -493,6 +495,7 @@ func (u *upgradable) allWorkersReady() {
 // in the new one, which shows it; an upgrade asked for meanwhile waits for its
 // end; any number of further signals do no harm.
 func TestUpgradeQueued(t *testing.T) {
+	waits(t)
 	u := startUpgradable(t, "")
 	first := u.status().PID
 	streamed := make(chan answer, 1)

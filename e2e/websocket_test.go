@@ -146,6 +146,7 @@ func (w *webSocket) closes(code int) {
 // TestWebSocket leads real clients' WebSockets to a FastAPI application through
 // all that may happen around them.
 func TestWebSocket(t *testing.T) {
+	waits(t)
 	m := start(t, "shutdown.drain_timeout = \"6s\"\nclients.body_mib = 5\n"+fastapi(t, 1)).allReady()
 	for _, kind := range []string{"ws", "builtin"} {
 		w := m.webSocket(kind, "/ws/echo").opened()

@@ -54,8 +54,8 @@ func (s *stack) rest(ctx context.Context, c *crowd) {
 
 // whole says what is missing for everything to be as configured and ready.
 func (s *stack) whole() string {
-	var now status
-	if err := s.ask(context.Background(), "/status", &now); err != nil {
+	now, err := s.status(context.Background())
+	if err != nil {
 		return err.Error()
 	}
 	if len(now.Older) > 0 {
@@ -173,8 +173,8 @@ func (s *stack) settled() string {
 // strangers says which process does not belong there, or which is missing:
 // there is one master, and a keeper, an engine and its child for each worker.
 func (s *stack) strangers() string {
-	var now status
-	if err := s.ask(context.Background(), "/status", &now); err != nil {
+	now, err := s.status(context.Background())
+	if err != nil {
 		return err.Error()
 	}
 	owner := s.masterEpoch()

@@ -166,8 +166,8 @@ func (s *stack) guard(ctx context.Context) {
 // serving says why no master serves clients: one that leaves answers operators a while
 // longer, and one that comes a while sooner.
 func (s *stack) serving(ctx context.Context) (missing string) {
-	var now status
-	if err := s.ask(ctx, "/status", &now); err != nil {
+	now, err := s.status(ctx)
+	if err != nil {
 		return err.Error()
 	}
 	if now.State == "draining" || now.State == "stopping" {
@@ -260,13 +260,13 @@ type status struct {
 	}
 }
 
-// ask asks the admin socket, and reads JSON into v where that is not nil.
-func (s *stack) ask(ctx context.Context, path string, v any) error {
-	text, err := s.askText(ctx, path)
-	if err != nil || v == nil {
-		return err
+// status asks the admin socket how everything is.
+func (s *stack) status(ctx context.Context) (now status, err error) {
+	text, err := s.askText(ctx, "/status")
+	if err != nil {
+		return status{}, err
 	}
-	return json.Unmarshal(text, v)
+	return now, json.Unmarshal(text, &now)
 }
 
 func (s *stack) askText(ctx context.Context, path string) ([]byte, error) {
