@@ -210,10 +210,13 @@ func (c *streamCall) failRead(err error) *Failure {
 	return c.fail(OpRead, noEOF(err))
 }
 
-// request makes net/http's of what is sent, the body included.
+// request makes net/http's of what is sent, the body included. Its strings are its own:
+// the exchange's are views into a buffer that the next request is read into, and a
+// connection remembers fields, to send them by their numbers, for as long as it lives.
 func (c *streamCall) request() *http.Request {
 	x := c.x
-	r := &http.Request{Method: x.Request.Method, URL: locator(&x.Request), Host: x.Request.Authority, Header: header(x.Request.Fields)}
+	own := http1.Request{Method: strings.Clone(x.Request.Method), Target: strings.Clone(x.Request.Target), Authority: strings.Clone(x.Request.Authority)}
+	r := &http.Request{Method: own.Method, URL: locator(&own), Host: own.Authority, Header: header(x.Request.Fields)}
 	r.URL.Scheme = "http"
 	if c.m.t.secure != nil {
 		r.URL.Scheme = "https"
@@ -242,16 +245,16 @@ func locator(r *http1.Request) *url.URL {
 	return u
 }
 
-// header is fields as net/http has them. That trailers are passed on is said
+// header is a copy of fields as net/http has them. That trailers are passed on is said
 // anew: servers of gRPC take nobody who does not say it.
 func header(fields http1.Fields) http.Header {
 	h := make(http.Header, len(fields)+2)
 	h["User-Agent"] = nil // else net/http says one
 	for _, f := range fields {
-		switch name := textproto.CanonicalMIMEHeaderKey(f.Name); name {
+		switch name := textproto.CanonicalMIMEHeaderKey(strings.Clone(f.Name)); name {
 		case "Host", "Expect", "Content-Length":
 		default:
-			h[name] = append(h[name], f.Value)
+			h[name] = append(h[name], strings.Clone(f.Value))
 		}
 	}
 	h["Te"] = []string{"trailers"}
