@@ -130,6 +130,7 @@ func (u *upgradable) mustUpgrade() float64 {
 // untouched fails unless the engines are those of the beginning, and ready.
 func (u *upgradable) untouched() {
 	u.t.Helper()
+	u.allWorkersReady() // an upgrade that has failed may just be giving them back
 	for _, w := range u.workers() {
 		if w.PID != u.pids[w.Name] || w.Restarts != 0 || w.State != "ready" {
 			u.t.Errorf("worker %s: pid %d, %d restarts, %s; want pid %d, ready", w.Name, w.PID, w.Restarts, w.State, u.pids[w.Name])
