@@ -159,6 +159,11 @@ func (a *attempt) Upgrade(r *http1.Response) (exchange.Tunnel, error) {
 // prepare makes of the client's request the one that the engine gets.
 func (a *attempt) prepare(r *route) {
 	x := a.x
+	if x.Request.Method == http.MethodPost && continuation.Concerns(x.Request.Target) {
+		// What an engine has compressed cannot be looked into, and its end not be told
+		// from a break. Who wants the answer smaller has that from us.
+		x.Request.Fields = x.Request.Fields.Without("Accept-Encoding")
+	}
 	a.rename(r)
 	if r.rewrite != nil {
 		// A copy: the front may let go of what it has read before the log is written.

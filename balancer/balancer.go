@@ -371,7 +371,11 @@ func (j *journey) mayRetry(v *verdict) bool {
 // that died is told of that: it is what has happened to it.
 func (j *journey) stranded(err error) verdict {
 	v := classify(err)
-	if j.last.died && (v.outcome == exchange.OutcomeUnavailable || v.outcome == exchange.OutcomeQueueFull || v.outcome == exchange.OutcomeQueueTimeout) {
+	none := v.outcome == exchange.OutcomeUnavailable || v.outcome == exchange.OutcomeQueueFull || v.outcome == exchange.OutcomeQueueTimeout
+	if none {
+		j.s.strand()
+	}
+	if none && j.last.died {
 		return j.last
 	}
 	return v

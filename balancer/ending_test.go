@@ -13,6 +13,35 @@ import (
 	"stoker/upstream"
 )
 
+// TestEnginesAreNotAskedToCompress what is to be read, see attempt.prepare.
+func TestEnginesAreNotAskedToCompress(t *testing.T) {
+	for _, tc := range []struct {
+		method, target, want string
+	}{
+		{http.MethodPost, "/v1/chat/completions", ""},
+		{http.MethodPost, "/v1/completions?a=b", ""},
+		{http.MethodPost, "/v1/embeddings", "gzip"},
+		{http.MethodGet, "/v1/completions", "gzip"},
+	} {
+		got := "none"
+		m := &fakeMember{name: "w", do: func(_ context.Context, x *exchange.Exchange, sink exchange.Sink) error {
+			got = x.Request.Fields.Get("Accept-Encoding")
+			if err := sink.Head(&http1.Response{Status: http.StatusOK}, 0); err != nil {
+				return err
+			}
+			return sink.End(nil)
+		}}
+		b := newBalancer(t, Options{Pools: []Pool{&fakePool{name: "p", members: []*fakeMember{m}, err: upstream.ErrNoneReady}}})
+		x := newExchange(&fakeSink{})
+		x.Request.Method, x.Request.Target = tc.method, tc.target
+		x.Request.Fields = append(x.Request.Fields, http1.Field{Name: "accept-encoding", Value: "gzip"})
+		b.Serve(t.Context(), x)
+		if got != tc.want || x.Record.Outcome != exchange.OutcomeOK {
+			t.Errorf("%s %s: the engine is asked for %q, want %q; %s", tc.method, tc.target, got, tc.want, x.Record.Outcome)
+		}
+	}
+}
+
 // TestCleanEnds: an engine's clean end is passed on as one where its answer is
 // whole, as far as that can be known, whether streams may move or not.
 func TestCleanEnds(t *testing.T) {

@@ -66,6 +66,13 @@ func (s *stream) next(v verdict) (again bool, end verdict) {
 	return false, v
 }
 
+// strand is told that no worker could be had in time.
+func (s *stream) strand() {
+	if s != nil && s.a.begun && !s.plain {
+		s.j.x.Record.NotMoved = continuation.GivenUpNoWorker
+	}
+}
+
 // maxMissed is how many workers a stream is brought to in vain.
 const maxMissed = 16
 

@@ -261,7 +261,7 @@ func TestStreamMoves(t *testing.T) {
 		},
 		{
 			name: "nobody left", scripts: []script{{text: half, end: io.ErrUnexpectedEOF}},
-			outcome: exchange.OutcomeUnavailable, moves: "replay/broke", err: "stream_broken",
+			outcome: exchange.OutcomeUnavailable, moves: "replay/broke", not: continuation.GivenUpNoWorker, err: "stream_broken",
 		},
 		{
 			name: "too large", change: func(m *Migration) { m.Stream = 16 }, scripts: []script{{text: words("first", strings.Repeat("x", 100), "y")[:500], size: 10, end: io.ErrUnexpectedEOF}},
