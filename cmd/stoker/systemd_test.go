@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -216,6 +217,21 @@ func handed(t *testing.T, name string, stored bool) systemd.Handed {
 	return systemd.Handed{Name: name, Stored: stored, Listener: listener}
 }
 
+// socketOf is what a listener's socket is known by, whichever descriptor it has.
+func socketOf(t *testing.T, l net.Listener) uint64 {
+	t.Helper()
+	raw, err := l.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stat unix.Stat_t
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.Fstat(int(fd), &stat) }); err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+	return stat.Ino
+}
+
 // TestDoorOverStoredSockets: a socket that an earlier master stored is used
 // and taken out of the store before the door closes; one that is not
 // configured any more is closed and taken out at once.
@@ -224,11 +240,12 @@ func TestDoorOverStoredSockets(t *testing.T) {
 	used, old := handed(t, "", true), handed(t, "", true)
 	h := &handedIn{manager: systemd.FromEnv(), log: hclog.NewNullLogger(), sockets: []systemd.Handed{old, used}}
 	fresh := "unix:" + filepath.Join(t.TempDir(), "s")
+	socket := socketOf(t, used.Listener)
 	d, err := openDoor(t.Context(), []string{used.Listener.Addr().String(), fresh}, h, firstGeneration(), hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := d.Listeners(); len(got) != 2 || got[0].Listener != used.Listener {
+	if got := d.Listeners(); len(got) != 2 || socketOf(t, got[0].Listener) != socket {
 		t.Errorf("listeners: %v", got)
 	}
 	if conn, err := net.Dial("tcp", old.Listener.Addr().String()); err == nil {
