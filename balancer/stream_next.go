@@ -41,6 +41,9 @@ func (s *stream) next(v verdict) (again bool, end verdict) {
 		s.events.Diverge()
 	}
 	plan, why := continuation.Decide(s.facts())
+	if errors.Is(s.fault, errTooLargeEvent) {
+		plan, why = continuation.GiveUp, continuation.GivenUpTooLarge
+	}
 	if v.died && plan != continuation.Finishing && !s.j.again {
 		plan, why = continuation.GiveUp, continuation.GivenUpSuspected
 	}

@@ -97,9 +97,10 @@ func (s *stream) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// giveUp lets the stream go on as any other: an event is too large to be held.
+// giveUp lets the stream go on as any other: an event is too large to be held. Not
+// where the client would have what only we have asked for.
 func (s *stream) giveUp() error {
-	if s.moves > 0 {
+	if s.moves > 0 || s.events.Asked() {
 		s.fault = errTooLargeEvent
 		return s.fault
 	}

@@ -264,6 +264,15 @@ func TestStreamMoves(t *testing.T) {
 			outcome: exchange.OutcomeUnavailable, moves: "replay/broke", not: continuation.GivenUpNoWorker, err: "stream_broken",
 		},
 		{
+			name: "too large, with what only we have asked for", body: strings.Replace(streamBody, `"temperature":0`, `"stream_options":{"include_usage":true}`, 1),
+			change: func(m *Migration) {
+				m.Mode, m.Stream = continuation.Continue, 256
+				m.Engine, _ = continuation.ProfileOf("vllm")
+			},
+			scripts: []script{{text: words("first", strings.Repeat("x", 1000)), size: 10}},
+			outcome: exchange.OutcomeUpstreamBroke, not: continuation.GivenUpTooLarge, err: "stream_broken",
+		},
+		{
 			name: "too large", change: func(m *Migration) { m.Stream = 16 }, scripts: []script{{text: words("first", strings.Repeat("x", 100), "y")[:500], size: 10, end: io.ErrUnexpectedEOF}},
 			outcome: exchange.OutcomeUpstreamBroke,
 		},

@@ -110,6 +110,9 @@ func NewStream(r *Request, p Profile, limit int64, budget *Budget) *Stream {
 // First is the request as it is sent first, and each time that it is repeated.
 func (s *Stream) First() []byte { return s.request.body }
 
+// Asked says whether the engine is asked for more than its client wants to have.
+func (s *Stream) Asked() bool { return s.strip != "" || s.ids.asked }
+
 // Model is the request's word for it.
 func (s *Stream) Model() string {
 	var d document
