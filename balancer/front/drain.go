@@ -15,9 +15,9 @@ const (
 )
 
 // The gentle end of a front, in this order, each step bounded by the caller:
-// the listeners are closed, Drain, CloseIdle (returns when every connection has
-// gone), Cut for those who did not finish in time, WaitIdle for a moment so that
-// they learn of it, Close.
+// the listeners are closed, WaitAccepted, Drain, CloseIdle (returns when every
+// connection has gone), Cut for those who did not finish in time, WaitIdle for a
+// moment so that they learn of it, Close.
 
 // Drain lets every answer from now on tell its client that the connection ends
 // with it, by "Connection: close"; HTTP/2 clients are told at once, by a GOAWAY,
@@ -25,6 +25,23 @@ const (
 func (f *Front) Drain() {
 	if !f.draining.Swap(true) {
 		f.sayFarewells()
+	}
+}
+
+// WaitAccepted returns nil once every Serve has returned, or else the context's cause.
+// A connection that had just been accepted when its listener was closed is nobody's
+// yet, and CloseIdle could not wait for it: one in forty upgrades under load reset one.
+func (f *Front) WaitAccepted(ctx context.Context) error {
+	for {
+		f.mu.Lock()
+		accepting, changed := f.accepting, f.whenChanged()
+		f.mu.Unlock()
+		if accepting == 0 {
+			return nil
+		}
+		if err := sleep(ctx, 0, changed); err != nil {
+			return err
+		}
 	}
 }
 

@@ -22,6 +22,55 @@ import (
 	"stoker/internal/steady"
 )
 
+// slowListener gives what it has accepted only when it may.
+type slowListener struct {
+	net.Listener
+	got, give chan struct{}
+}
+
+func (l *slowListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err == nil {
+		close(l.got)
+		<-l.give
+	}
+	return nc, err
+}
+
+// TestDrainLosesNobodyJustAccepted: who was taken from the queue in the moment in
+// which the listener was closed saw a reset.
+func TestDrainLosesNobodyJustAccepted(t *testing.T) {
+	fx := start(t, echo)
+	l := &slowListener{Listener: listenTCP(t), got: make(chan struct{}), give: make(chan struct{})}
+	addr := fx.listenAs(t, l, Manner{})
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(nc)
+	defer c.Close()
+	c.send(t, get("/"))
+	wait(t, l.got, "the accept")
+	fx.Drain()
+	_, _ = fx.listen.Close(), l.Close()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- errors.Join(fx.WaitAccepted(t.Context()), fx.CloseIdle(t.Context(), time.Millisecond))
+	}()
+	select {
+	case <-ended:
+		t.Fatal("the end did not wait for who is being accepted")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(l.give)
+	if got, _ := c.answer(t, "GET"); got.StatusCode != http.StatusOK || !got.Close {
+		t.Errorf("%s, to be closed: %v", got.Status, got.Close)
+	}
+	if err := wait(t, ended, "the end"); err != nil {
+		t.Error(err)
+	}
+}
+
 // Many clients with idle connections, one in the middle of a head, one in the
 // middle of an answer, one that has said nothing yet: nobody is cut.
 func TestDrainCutsNobody(t *testing.T) {

@@ -102,9 +102,11 @@ type Front struct {
 	peers   map[netip.Addr]int
 	refused int
 	// busy counts connections that are reading or serving, HTTP/2 ones with open streams.
-	busy     int
-	requests requestList
-	late     latecomers
+	busy int
+	// accepting counts the Serves that run.
+	accepting int
+	requests  requestList
+	late      latecomers
 	// handing counts connections on their way to the HTTP/2 server, ending says
 	// that none may set out any more.
 	handing int
@@ -188,6 +190,8 @@ type Manner struct {
 // ServeAs is Serve of connections that begin in another manner, which is asked
 // for with each of them. It must not wait.
 func (f *Front) ServeAs(l net.Listener, manner func() Manner) error {
+	f.accepts(1)
+	defer f.accepts(-1)
 	defer func() { _ = l.Close() }() // most often closed already
 	var wait backoff
 	for {
@@ -206,6 +210,14 @@ func (f *Front) ServeAs(l net.Listener, manner func() Manner) error {
 			time.Sleep(wait.next())
 		}
 	}
+}
+
+// accepts counts those who accept.
+func (f *Front) accepts(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.accepting += n
+	f.recount(false, false)
 }
 
 // backoff is the wait after failed accepts.

@@ -63,6 +63,7 @@ func (m *master) retire(ctx context.Context, signals *signals, a *attempt) error
 	if err := closeDoor(); err != nil {
 		m.log.Warn("leave door", "error", err)
 	}
+	m.awaitAccepted(ctx)
 	m.held.release()
 	if serving != nil {
 		reports.recordsNow()

@@ -40,6 +40,7 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 	if err := m.door.Close(ctx); err != nil {
 		m.log.Warn("close door", "error", err)
 	}
+	m.awaitAccepted(ctx)
 	m.cutImpatient()
 	m.dismiss()
 	dropped := m.drain(ctx, patient)
@@ -62,6 +63,16 @@ func (m *master) shutdown(ctx context.Context, signals *signals, reason string) 
 		return errForced
 	}
 	return nil
+}
+
+// awaitAccepted waits until the front knows all whom a closed door has let in. That
+// takes no time; a listener that could not be closed keeps nobody waiting for long.
+func (m *master) awaitAccepted(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := m.front.WaitAccepted(ctx); err != nil {
+		m.log.Warn("a listener still accepts; who has just come may see a reset", "error", err)
+	}
 }
 
 // cutImpatient cuts the requests of the pools whose drain policy is not to
