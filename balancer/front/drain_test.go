@@ -59,6 +59,7 @@ func TestDrainLosesNobodyJustAccepted(t *testing.T) {
 	}()
 	select {
 	case <-ended:
+		close(l.give)
 		t.Fatal("the end did not wait for who is being accepted")
 	case <-time.After(20 * time.Millisecond):
 	}
