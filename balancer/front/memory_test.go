@@ -59,15 +59,11 @@ func openStreamsAreSmall(t *testing.T, used bool) {
 			opened = append(opened, c)
 		}
 		conns = append(conns, opened...)
-		for range 4 { // the connection is watched only when its first request is some milliseconds old
-			for _, c := range opened {
-				if used {
-					refused(t, c)
-				}
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
 		for _, c := range opened {
+			if used { // watched from the second request on, and served within one wait after it
+				refused(t, c)
+				refused(t, c)
+			}
 			openStream(t, c)
 		}
 	}

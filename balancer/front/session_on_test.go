@@ -55,11 +55,7 @@ func TestEndIsSeenWhileServedOn(t *testing.T) {
 				for i := range 400 {
 					endWhileServedOn(t, dial(network), how, i)
 				}
-				for end := time.Now().Add(patience); fx.Connections() > 0; time.Sleep(time.Millisecond) {
-					if time.Now().After(end) {
-						t.Fatalf("%d connections are still waited for", fx.Connections())
-					}
-				}
+				fx.until(t, "no connection is waited for", func() bool { return len(fx.conns) == 0 })
 			})
 		}
 	}

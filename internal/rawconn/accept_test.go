@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -55,8 +56,11 @@ func TestAcceptedAddresses(t *testing.T) {
 				at.address = t.TempDir() + "/s"
 			}
 			l, err := net.Listen(at.network, at.address)
+			if err != nil && strings.HasPrefix(at.address, "[") {
+				t.Skip("this host has no IPv6: ", err)
+			}
 			if err != nil {
-				t.Skip(err) // a host without IPv6
+				t.Fatal(err)
 			}
 			a := acceptorOf(t, l)
 			c, client := acceptedPair(t, a)
