@@ -120,6 +120,12 @@ func TestRule(t *testing.T) {
 			c.diesNow(nil, unread(r(1)))
 			return c.diesNow(nil, unread(r(1)))
 		}, "request 01"},
+		{"one that had not read it is not the third beside others that die", func(c *scene) []Conviction {
+			c.diesNow(nil, r(1))
+			c.diesNow(nil, unread(r(1)))
+			c.diesNow(nil, r(9))
+			return c.diesNow(nil, r(1))
+		}, ""},
 		{"shared with one that the second had not read", func(c *scene) []Conviction { c.dies(r(1), r(2)); return c.dies(unread(r(1)), r(2)) }, "request 02"},
 		{"what is convicted was not read", func(c *scene) []Conviction {
 			c.dies(r(1))
