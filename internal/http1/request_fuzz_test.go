@@ -18,7 +18,7 @@ import (
 //
 //   - bare LF for CRLF, and folded lines
 //   - several Content-Lengths, also when they agree
-//   - empty Hosts, and Hosts with user information, paths or bad ports
+//   - empty Hosts, and Hosts with user information, paths, escapes or bad ports
 //   - a URL as target whose host is not the Host's
 //   - Transfer-Encoding in HTTP/1.0, and together with Content-Length
 //   - fragments and controls in targets; HTTP/1.2 and later

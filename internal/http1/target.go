@@ -92,17 +92,17 @@ func isPort(s string) bool {
 }
 
 // isRegName says whether s is a registered name or an IPv4 address: letters,
-// digits, "-._~", the sub-delimiters, and escapes.
+// digits, "-._~" and the sub-delimiters. Escapes are none, though RFC 3986 has
+// them: whether "a%2Eb" is the host "a.b" is read in two ways (net/http decodes
+// a target's and not the Host's), and no client of ours sends one.
 func isRegName(s string) bool {
 	if s == "" {
 		return false
 	}
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		switch c := s[i]; {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
 		case strings.IndexByte("-._~!$&'()*+,;=", c) >= 0:
-		case c == '%' && i+2 < len(s) && bytesAre[s[i+1]]&isHex != 0 && bytesAre[s[i+2]]&isHex != 0:
-			i += 2
 		default:
 			return false
 		}

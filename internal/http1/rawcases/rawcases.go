@@ -95,6 +95,8 @@ var Refused = []Case{
 	{"IPv6 with a zone", line + "Host: [fe80::1%25eth0]\r\n" + end, "Host is not a host with an optional port", 400},
 	{"IPv4 in brackets", line + "Host: [127.0.0.1]\r\n" + end, "Host is not a host with an optional port", 400},
 	{"text behind the bracket", line + "Host: [::1]x\r\n" + end, "Host is not a host with an optional port", 400},
+	{"an escape in Host", line + "Host: a%2db\r\n" + end, "Host is not a host with an optional port", 400},
+	{"an escape in the target's host", "GET http://a%2db/ HTTP/1.0\r\n" + end, "target is neither a path nor an http URL", 400},
 	{"half an escape in Host", line + "Host: a%2\r\n" + end, "Host is not a host with an optional port", 400},
 	{"a host beyond ASCII", line + "Host: \xc3\xa4\r\n" + end, "Host is not a host with an optional port", 400},
 	{"a quote in Host", line + "Host: \"a\"\r\n" + end, "Host is not a host with an optional port", 400},
