@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"stoker/exchange"
 	"stoker/internal/http1"
@@ -160,6 +161,25 @@ func TestAnswerBeforeTheBodysEnd(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a small body that comes slowly", func(t *testing.T) {
+		for {
+			c := fx.dial(t)
+			c.send(t, post+"10\r\n\r\nGET /")
+			if r, body := c.answer(t, "POST"); body != "early" || r.Close {
+				t.Fatalf("got %q, close %v", body, r.Close)
+			}
+			began := time.Now()
+			time.Sleep(200 * time.Millisecond) // a line that takes as long
+			c.send(t, "GET /"+post+"5\r\n\r\nGET /")
+			if time.Since(began) > time.Second {
+				continue // of a machine as slow as that nothing can be said
+			}
+			if r, body := c.answer(t, "POST"); body != "early" || r.Close {
+				t.Fatalf("got %q, close %v", body, r.Close)
+			}
+			return
+		}
+	})
 	t.Run("a client that sends a large body still reads the answer", func(t *testing.T) {
 		c := fx.dial(t)
 		_ = c.Conn.(*net.TCPConn).SetWriteBuffer(64 << 10) // nothing is sent before it is read

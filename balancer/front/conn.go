@@ -2,10 +2,12 @@ package front
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -15,9 +17,14 @@ import (
 )
 
 const (
-	// lingerTime and lingerBytes bound how much of what a client still sends is
-	// read after the last answer, see conn.linger.
-	lingerTime  = 500 * time.Millisecond
+	// lingerTime is for how long what a client still sends is read after the last
+	// answer, see conn.linger; who sends less than lingerLeast in each of lingerQuiet
+	// slices in a row has ended.
+	lingerTime  = 30 * time.Second
+	lingerSlice = 500 * time.Millisecond
+	lingerQuiet = 4
+	lingerLeast = 4 << 10
+	// lingerBytes are read before it is looked at the clock.
 	lingerBytes = 8 << 20
 )
 
@@ -153,13 +160,34 @@ func (c *conn) resetOnClose() {
 
 // linger lets the client have the whole answer when it may still be sending:
 // the kernel answers bytes on a closed socket with a reset, which also wipes
-// out what the client has not read yet. So it says that nothing more will come,
-// and reads on for a moment before the connection is closed.
+// out what the client has not read yet, and many a client reads nothing before it
+// has sent all. So it says that nothing more will come, and reads on while the
+// client sends, before the connection is closed. Nobody waits for who sends as
+// good as nothing, nor much for a connection that is one too many, nor in a drain.
 func (c *conn) linger() {
-	if c.CloseWrite() != nil || c.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+	if c.CloseWrite() != nil {
 		return
 	}
-	c.discard(lingerBytes) // however it ends, the connection is closed next
+	quiet := 0
+	for until := time.Now().Add(lingerTime); time.Now().Before(until); {
+		if c.SetReadDeadline(time.Now().Add(lingerSlice)) != nil {
+			return
+		}
+		n, err := c.discard(lingerBytes)
+		switch {
+		case n == lingerBytes:
+			quiet = 0
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return // it has ended, too
+		case n >= lingerLeast:
+			quiet = 0
+		default:
+			quiet++
+		}
+		if quiet == lingerQuiet || c.refused != nil || c.front.draining.Load() {
+			return
+		}
+	}
 }
 
 // move puts c into another phase and says whether that could be: from gone

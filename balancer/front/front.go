@@ -21,7 +21,7 @@
 //	  │                  │ 101: the connection is lent as a tunnel, and ends after it
 //	  │ no HTTP, too slow: refused as JSON                 │ broken, closing, body unread
 //	  ▼                                                    ▼
-//	linger: read on for a moment, so that the client gets to read the answer, then close
+//	linger: read on while the client sends, so that it gets to read the answer, then close
 package front
 
 import (

@@ -19,7 +19,7 @@ const (
 	// restBytes and restTime bound what is read of a body that the handler left
 	// unread, so that its connection may serve another request.
 	restBytes = 256 << 10
-	restTime  = 100 * time.Millisecond
+	restTime  = 2 * time.Second
 )
 
 var (

@@ -155,8 +155,9 @@ func (w *wire) Abort() {
 	w.raw.Abort()
 }
 
-// discard reads up to n bytes as they come, and makes nothing of them.
-func (w *wire) discard(n int64) { _, _ = rawconn.Copy(io.Discard, w.raw, n) }
+// discard reads up to n bytes as they come, and makes nothing of them. Fewer, and
+// no error, are all that there were.
+func (w *wire) discard(n int64) (int64, error) { return rawconn.Copy(io.Discard, w.raw, n) }
 
 // Taken is how many bytes the client's kernel has taken, TLS included.
 func (w *wire) Taken() int64 { return w.raw.Taken() }

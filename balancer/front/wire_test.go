@@ -272,6 +272,37 @@ func TestRequestsReachTheEngine(t *testing.T) {
 	}
 }
 
+// Who reads only after having written everything gets to know why it was refused:
+// a reset in the middle of its upload would be all that it sees.
+func TestWhoWritesAllFirstReadsItsRefusal(t *testing.T) {
+	m := start(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 401 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+		}
+	})
+	const length = 40 << 20 // far more than sockets hold
+	for _, tc := range []struct {
+		name, head string
+		status     int
+	}{
+		{"by the engine", fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length), http.StatusUnauthorized},
+		{"by us", fmt.Sprintf("POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n", length), http.StatusBadRequest},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c, in := m.dial(t)
+			_, _ = io.WriteString(c, tc.head)
+			piece := make([]byte, 1<<20)
+			for sent := 0; sent < length; sent += len(piece) {
+				if _, err := c.Write(piece); err != nil {
+					t.Fatalf("after %d bytes: %v", sent, err)
+				}
+			}
+			status(t, in, tc.status)
+			over(t, in)
+		})
+	}
+}
+
 // CONNECT and TRACE are understood, and not served.
 func TestMethodsThatAreNotServed(t *testing.T) {
 	var engine listener
