@@ -248,6 +248,7 @@ func (j *journey) learn(ctx context.Context, life *upstream.Life, v verdict) ver
 	case well:
 		j.lease.Answered()
 	}
+	question(j.lease, v.err)
 	j.trial.end()
 	if j.e == nil {
 		return v

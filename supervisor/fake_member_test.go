@@ -30,6 +30,41 @@ type fakeMember struct {
 	doubts    []string
 	born      time.Time
 	elsewhere int
+
+	questions, vouched uint64
+	answers            []string // when somebody has vouched
+}
+
+func (m *fakeMember) question() {
+	m.mu.Lock()
+	m.questions++
+	m.mu.Unlock()
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (m *fakeMember) Questions() (uint64, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.questions, m.questions > m.vouched
+}
+
+func (m *fakeMember) Vouch(asked uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if asked > m.vouched {
+		m.vouched = asked
+		m.answers = append(m.answers, fmt.Sprintf("%d %s", asked, time.Since(m.born)))
+	}
+}
+
+// vouchers says who has vouched for it, and when.
+func (m *fakeMember) vouchers() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return strings.Join(m.answers, ", ")
 }
 
 func newFakeMember() *fakeMember {
@@ -76,7 +111,9 @@ func (m *fakeMember) Breaker() upstream.BreakerState { return upstream.BreakerCl
 
 func (m *fakeMember) SetReady(ready bool) {
 	m.mu.Lock()
-	m.ready = ready
+	if m.ready != ready {
+		m.ready, m.vouched = ready, m.questions
+	}
 	m.mu.Unlock()
 	if m.onReady != nil {
 		m.onReady(ready)

@@ -292,10 +292,11 @@ func (k *fakeKeepers) EndOrphan(context.Context, string, time.Duration) (*keeper
 	return &k.report, k.orphanErr
 }
 
-func (k *fakeKeepers) engine(n int) *fakeEngine {
+// first is the first engine.
+func (k *fakeKeepers) first() *fakeEngine {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.engines[n]
+	return k.engines[0]
 }
 
 func (k *fakeKeepers) starts() int {

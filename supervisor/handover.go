@@ -198,6 +198,8 @@ func (s *Supervisor) Leave() {
 // engine's end and acts on nothing.
 func (w *worker) watching() (State, cause) {
 	w.member.Doubt(false) // which is its new master's to have
+	asked, _ := w.member.Questions()
+	w.member.Vouch(asked)
 	var probing *task
 	defer func() { probing.abandon() }()
 	for {
@@ -218,10 +220,12 @@ func (w *worker) watching() (State, cause) {
 		event, err := w.next(x)
 		switch event {
 		case kicked:
+			asked, _ = w.member.Questions()
 			probing = beside(w.checks.timeout, w.checks.usual)
 		case finished:
 			probing = nil
 			w.member.SetReady(err == nil)
+			w.member.Vouch(asked)
 		case requested, engineChanged, keeperGone, ticked, limited, called:
 		}
 	}

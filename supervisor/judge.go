@@ -85,8 +85,10 @@ func newJudge(h config.Health, m member, signs *signs) *judge {
 // asks notes that a probe goes out.
 func (j *judge) asks() { j.started = j.progress() }
 
-// moved reports whether there was progress since the last result.
+// moved reports whether there was progress since the last result, came since the
+// probe went out.
 func (j *judge) moved() bool { return j.progress() != j.seen }
+func (j *judge) came() bool  { return j.progress() != j.started }
 
 // hear takes the result of one more probe.
 func (j *judge) hear(err error) verdict {
@@ -146,14 +148,18 @@ func (j *judge) silence() time.Duration {
 // stalled says that it is time for a canary.
 func (j *judge) stalled() bool { return j.stall > 0 && j.bad == 0 && j.silence() >= j.stall }
 
-// calls notes that a canary goes out.
-func (j *judge) calls() { j.called, j.calling = j.progress(), true }
+// calls notes that a canary goes out, for its silence or for a question alone.
+func (j *judge) calls(silent bool) { j.called, j.calling = j.progress(), silent }
 
 // hearCanary takes what came of it.
 func (j *judge) hearCanary(err error) verdict {
+	silent := j.calling || j.stalled() // it may have become so meanwhile
 	j.calling = false
 	switch now := j.progress(); {
 	case err != nil && !errors.Is(err, errNoProof) && now == j.called && !j.blind():
+		if !silent {
+			return unclear
+		}
 		j.last = err
 		return hung
 	case err == nil && !j.silentSince.IsZero() && j.busy() > 0:
@@ -181,7 +187,7 @@ func (j *judge) complaint() string {
 
 // Health is how a ready worker or server is judged: see judge.
 type Health struct {
-	// State is well, busy, doubtful or silent.
+	// State is well, busy, doubtful, silent or questioned.
 	State string `json:"state"`
 	// Reason says it in words; empty when it is well.
 	Reason string `json:"reason,omitempty"`

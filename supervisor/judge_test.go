@@ -160,7 +160,7 @@ func TestSilence(t *testing.T) {
 				}
 				time.Sleep(c.until)
 				l.want(strings.Split(c.want, ", ")...)
-				e := l.keepers.engine(0)
+				e := l.keepers.first()
 				if got := e.sung(); got != c.canaries {
 					t.Errorf("%d canaries, want %d", got, c.canaries)
 				}
@@ -223,7 +223,7 @@ func TestHungSignal(t *testing.T) {
 		l.begin()
 		time.Sleep(2 * time.Minute)
 		l.want("loading 0s", "ready 0s", "stopping 1m8s", "backoff 1m13s", "starting 1m13s", "loading 1m13s", "ready 1m13s")
-		if got, want := l.keepers.engine(0).stops, []string{fmt.Sprintf("%d/5s", syscall.SIGABRT)}; !slices.Equal(got, want) {
+		if got, want := l.keepers.first().stops, []string{fmt.Sprintf("%d/5s", syscall.SIGABRT)}; !slices.Equal(got, want) {
 			t.Errorf("stopped by %q, want %q", got, want)
 		}
 		if l.w.failures != 1 {
@@ -251,7 +251,7 @@ func TestCanaryAsProbe(t *testing.T) {
 		l.begin()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := l.keepers.engine(0).sung(); got != 1 { // to be let in
+		if got := l.keepers.first().sung(); got != 1 { // to be let in
 			t.Errorf("%d canaries while answers came, want 1", got)
 		}
 		time.Sleep(90 * time.Second)

@@ -184,7 +184,7 @@ func (w *worker) ready() (State, cause) {
 		found := unclear
 		switch event, err := w.next(x); event {
 		case ticked, kicked:
-			w.refused = w.refused || event == kicked
+			w.refused = w.refused || event == kicked && !v.isQuestioned()
 			probing = beside(noLimit, v.prepare())
 			tick.Stop()
 		case finished:

@@ -82,7 +82,7 @@ func (s *server) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.member.Kick():
-			kicked = true // and out of the pool already: see upstream.Member.Refused
+			kicked = !v.isQuestioned() // else it is out of the pool: see upstream.Member.Refused
 		case <-tick.C:
 		}
 		found := v.hear(v.prepare()(ctx))

@@ -25,6 +25,8 @@ type vigil struct {
 	warn    func(err error) // of a canary that proves nothing, once
 	// wary: it was found silent, so that only a canary can show that it is well.
 	wary bool
+	// doubts there are about questions: see question.go.
+	doubts doubts
 }
 
 func newVigil(h config.Health, m member, c *checks) *vigil {
@@ -46,7 +48,7 @@ func (v *vigil) end() {
 
 // prepare is called before each round by the owner.
 func (v *vigil) prepare() func(context.Context) error {
-	quiet := !v.judge.moved()
+	quiet := v.question() || !v.judge.moved()
 	v.judge.asks()
 	switch {
 	case v.wary && v.checks.canary != nil:
@@ -94,12 +96,16 @@ func (v *vigil) awaitContinued(ctx context.Context) error {
 
 // hear judges a round.
 func (v *vigil) hear(err error) verdict {
+	kind := v.kind()
 	if err != nil {
-		v.failure(v.kind(), reasonOf(err))
+		v.failure(kind, reasonOf(err))
 	} else {
 		v.wary = false
 	}
-	return v.concluded(v.judge.hear(err))
+	meanwhile := v.judge.came()
+	found := v.judge.hear(err)
+	v.answers(err, kind, meanwhile)
+	return v.concluded(found)
 }
 
 // kind of the present rounds.
@@ -111,11 +117,13 @@ func (v *vigil) kind() string {
 }
 
 // stalled says that a canary is to be sent besides.
-func (v *vigil) stalled() bool { return v.checks.canary != nil && v.judge.stalled() }
+func (v *vigil) stalled() bool {
+	return v.checks.canary != nil && v.judge.stalled() || v.mayCall()
+}
 
 // call is called before that.
 func (v *vigil) call() {
-	v.judge.calls()
+	v.calls()
 	v.concluded(unclear)
 }
 
@@ -135,6 +143,7 @@ func (v *vigil) hearCanary(err error) verdict {
 		v.warn(err)
 		v.warn = func(error) {}
 	}
+	v.answersCanary(err)
 	found := v.judge.hearCanary(err)
 	v.wary = found == hung
 	return v.concluded(found)
@@ -149,6 +158,9 @@ func (v *vigil) concluded(found verdict) verdict {
 
 func (v *vigil) say() {
 	now := v.judge.health()
+	if v.isQuestioned() && v.judge.bad == 0 && !v.judge.calling {
+		now = Health{"questioned", "a stream on it fell silent, or ended too early; it is asked whether it is well"}
+	}
 	v.tell(&now)
 }
 

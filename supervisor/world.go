@@ -100,6 +100,11 @@ type member interface {
 	// Doubt keeps new requests from it for a while, if others can take them or
 	// they may wait.
 	Doubt(doubted bool)
+	// Questions is how often something on it has ended as on an engine that is about
+	// to end, and whether nobody has vouched for it since; Vouch does, for the first
+	// asked of them. See question.go.
+	Questions() (asked uint64, open bool)
+	Vouch(asked uint64)
 	// SetLoad says what its engine says of its own load; nil: nobody knows.
 	SetLoad(l *upstream.EngineLoad)
 	// Load is that.
@@ -109,7 +114,7 @@ type member interface {
 	// Progress is the number of bytes that came from there so far.
 	Progress() uint64
 	// Kick delivers when a dial was refused, which has already taken the member
-	// out of the pool.
+	// out of the pool, or when it was questioned.
 	Kick() <-chan struct{}
 }
 

@@ -209,7 +209,7 @@ func (a *Alone) Release() {
 // The lock is held.
 func (p *Pool) isCrowded() bool {
 	return p.queue.length > 0 && !slices.ContainsFunc(p.members, func(m *Member) bool {
-		return m.ready && p.hasTurn(m) && !m.doubted && !m.alone.held && m.breaker.admits()
+		return m.ready && p.hasTurn(m) && !m.isDoubted() && !m.alone.held && m.breaker.admits()
 	})
 }
 
@@ -350,7 +350,7 @@ func (p *Pool) quietest(l *loner) *Member {
 			held++
 		default:
 			open++
-			free := m != l.kept && m.alone.trial == nil && !m.doubted && m.breaker.admits() &&
+			free := m != l.kept && m.alone.trial == nil && !m.isDoubted() && m.breaker.admits() &&
 				(p.hasRoom(m) || !m.isQuiet()) // else it waits for who has yielded, whom nobody may wait for
 			if free && (best == nil || m.load() < best.load()) {
 				best = m

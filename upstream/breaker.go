@@ -118,7 +118,7 @@ func (m *Member) Breaker() BreakerState {
 // were not busy. The lock is held.
 func (p *Pool) hasOther(m *Member) bool {
 	return slices.ContainsFunc(p.members, func(other *Member) bool {
-		return other != m && other.ready && !other.doubted && other.breaker.state == BreakerClosed
+		return other != m && other.ready && !other.isDoubted() && other.breaker.state == BreakerClosed
 	})
 }
 

@@ -45,6 +45,8 @@ type Member struct {
 	engine   EngineLoad // see SetLoad
 	eases    bool       // see Pool.noteEase
 	burden   uint64     // tokens that it has to read, see Relieve
+	// questions and for how many of them somebody has vouched: see Question.
+	questions, vouched uint64
 	// elsewhere is how many requests another process has there; see Pool.SetElsewhere.
 	elsewhere int
 	idle      chan struct{} // closed when both become 0; nil while nobody waits for that
@@ -145,11 +147,7 @@ func (m *Member) Doubt(doubted bool) {
 		return
 	}
 	m.doubted = doubted
-	p.arrange(m)
-	if doubted {
-		p.spare()
-		p.relent()
-	}
+	p.redoubt(m)
 	p.grant()
 }
 
@@ -160,13 +158,10 @@ func (m *Member) Doubt(doubted bool) {
 func (m *Member) Refused() {
 	m.SetReady(false)
 	m.pool.prefixes.renew(m) // whoever will listen there again has computed nothing yet
-	select {
-	case m.kick <- struct{}{}:
-	default:
-	}
+	m.ask()
 }
 
-// Kick delivers when m should be probed at once.
+// Kick delivers when m should be probed at once: see Refused and Question.
 func (m *Member) Kick() <-chan struct{} { return m.kick }
 
 // Release gives back one place that Pool.Acquire has claimed, which whoever

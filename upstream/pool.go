@@ -307,7 +307,7 @@ func (p *Pool) arrange(m *Member) {
 	if p.noteFitness(m) || p.pressed && p.noteEase(m) {
 		return // it was arranged with all the others
 	}
-	serves := m.ready && p.hasTurn(m) && !p.spared(m) && !m.doubted && !m.alone.held && m.breaker.admits()
+	serves := m.ready && p.hasTurn(m) && !p.spared(m) && !m.isDoubted() && !m.alone.held && m.breaker.admits()
 	p.tally(m, serves)
 	if serves && p.hasRoom(m) {
 		p.ranking.add(m)
@@ -336,7 +336,7 @@ func (p *Pool) setReady(m *Member, ready bool) {
 	if m.ready == ready || m.removed {
 		return
 	}
-	m.ready, m.doubted = ready, false
+	m.ready, m.doubted, m.vouched = ready, false, m.questions
 	if ready {
 		p.ready++
 		m.breaker.close()

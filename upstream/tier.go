@@ -27,7 +27,7 @@ func (m *Member) SetTier(tier int) {
 
 // isFit says whether m could serve but for its load. The lock is held.
 func (m *Member) isFit() bool {
-	return m.ready && !m.doubted && m.breaker.state == BreakerClosed
+	return m.ready && !m.isDoubted() && m.breaker.state == BreakerClosed
 }
 
 // noteFitness brings the tier in use up to date with m. It says whether that

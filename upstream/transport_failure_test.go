@@ -155,7 +155,7 @@ func fullListener(t *testing.T) (path string, accept func() net.Conn) {
 // not look like a dead one.
 func TestDialWaitsForAFullUnixQueue(t *testing.T) {
 	path, accept := fullListener(t)
-	tr := NewTransport("unix:"+path, TransportOptions{ConnectTimeout: 30 * time.Millisecond})
+	tr := NewTransport("unix:"+path, TransportOptions{ConnectTimeout: 300 * time.Millisecond})
 	f := asFailure(t, tr.Do(t.Context(), get(), newNotes(t)), OpDial)
 	if !errors.Is(f, syscall.EAGAIN) {
 		t.Errorf("full for ever: %v", f)
