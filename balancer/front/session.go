@@ -183,13 +183,14 @@ func (s *session) exchange() bool {
 	settled := s.settleBody(whole)
 	s.life.over()
 	f.leave(&s.flight)
+	last := s.answer.close || !settled || s.conn.hurried.Load()
 	if whole {
-		whole = s.answer.flush() == nil
+		whole = s.answer.finish(last) == nil
 	}
 	if !whole {
 		s.conn.torn.Store(true)
 	}
-	if !whole || s.answer.close || !settled || s.conn.hurried.Load() {
+	if !whole || last || s.conn.hurried.Load() {
 		s.unwanted = !settled || len(s.in.unread()) > 0 || s.conn.waiting()
 		return false
 	}

@@ -259,6 +259,17 @@ func (a *answer) flush() error {
 	return a.send()
 }
 
+// finish writes what is held of an answer that has ended; last: the connection ends, too.
+func (a *answer) finish(last bool) error {
+	if !last || len(a.out) == 0 {
+		return a.flush()
+	}
+	_, err := a.session.conn.WriteLast(a.out)
+	a.free()
+	a.err = unread(err)
+	return a.err
+}
+
 // Splice moves bytes from socket to socket where nothing has to be put between
 // them. Else it copies, chunk by chunk. An error of src is a
 // *rawconn.SourceError.

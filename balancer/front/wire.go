@@ -77,6 +77,14 @@ func (w *wire) Write(p []byte) (int, error) {
 	return w.tls.Write(p)
 }
 
+// WriteLast is Write of what nothing but the connection's end follows; see rawconn's.
+func (w *wire) WriteLast(p []byte) (int, error) {
+	if w.tls == nil {
+		return w.raw.WriteLast(p)
+	}
+	return w.tls.Write(p)
+}
+
 // recordBytes is what fits into one record of TLS.
 const recordBytes = 16 << 10
 

@@ -27,7 +27,7 @@ import (
 // core of a benchmark this, and the close (see Closer), was a third of what a
 // connection with one small request cost.
 //
-//	Accept ──▶ accept4 ──▶ registered with the runtime's poller ──▶ *Conn
+//	Accept ──▶ accept4 ──▶ *Conn, which nobody waits for yet, see socket
 //	              │ nothing there: waits for the poller, then makes sure that the
 //	              └ socket does not block, and tries again
 type Acceptor struct {
@@ -37,6 +37,8 @@ type Acceptor struct {
 	network string
 	closed  atomic.Bool
 	zones   zones
+	// unpolled: a connection had to be given up, see errUnpolled.
+	unpolled atomic.Bool
 
 	mu  sync.Mutex // of Accept: what is below belongs to who has it
 	try func(fd uintptr) bool
@@ -101,6 +103,9 @@ func (a *Acceptor) accept(by func(try func(fd uintptr) bool) error) (net.Conn, e
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.got, a.errno = -1, 0
+	if a.unpolled.Swap(false) { // there is no use in more of them right now
+		return nil, &net.OpError{Op: "accept", Net: a.network, Addr: a.addr, Err: errUnpolled}
+	}
 	err := by(a.try)
 	switch {
 	case a.got >= 0: // whatever else
@@ -108,7 +113,7 @@ func (a *Acceptor) accept(by func(try func(fd uintptr) bool) error) (net.Conn, e
 			a.inARow = 0
 			defer runtime.Gosched()
 		}
-		return a.welcome()
+		return newAccepted(a.got, a.network, a.peerOf(), &a.unpolled), nil
 	case a.errno != 0:
 		err = os.NewSyscallError("accept4", a.errno)
 	case a.closed.Load():
@@ -151,16 +156,6 @@ func (a *Acceptor) neverBlocks(fd uintptr) bool {
 	}
 	a.errno, a.waited = errno, false
 	return errno == 0
-}
-
-// welcome makes a Conn of the descriptor that was got.
-func (a *Acceptor) welcome() (net.Conn, error) {
-	s := &socket{network: a.network, peer: a.peerOf()}
-	c, err := s.open(a.got)
-	if err != nil {
-		return nil, &net.OpError{Op: "accept", Net: a.network, Source: a.addr, Err: err}
-	}
-	return c, nil
 }
 
 // peerOf is the address that was accepted from; not valid: that of a unix socket.

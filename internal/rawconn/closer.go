@@ -30,6 +30,9 @@ const (
 //	        and takes it out of every poller
 //	later   the numbers are given back, many at a time, by one goroutine
 //
+// Of a connection that nobody has ever waited for (see socket) the number is not the
+// runtime's, and a plain call closes it.
+//
 // What of a Conn is still used after that finds a connection that is over: reads
 // are at the end, writes fail.
 type Closer struct {
@@ -66,6 +69,9 @@ func newCloser(gather time.Duration) (*Closer, error) {
 // Close closes c, which nobody reads from or writes to any more. To close it once
 // more does nothing.
 func (k *Closer) Close(c *Conn) {
+	if s, ok := c.conn.(*socket); ok && s.closeFresh() {
+		return
+	}
 	if !k.admit(c) {
 		_ = c.Close() // nothing more can be done about it
 		return

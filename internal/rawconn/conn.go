@@ -95,8 +95,9 @@ type writing struct {
 	pipe  int
 	left  int
 
-	total   int64 // of all writes that are over
-	blocked bool  // the one in progress has waited
+	more    uintptr // MSG_MORE or 0
+	total   int64   // of all writes that are over
+	blocked bool    // the one in progress has waited
 }
 
 var (
@@ -215,11 +216,21 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// WriteLast is Write of what nothing but the connection's end follows, at once: by TCP
+// the two are one segment then, where they would be two, each with its own way through
+// both kernels. An end that does not come keeps the last bytes for 200 ms.
+func (c *Conn) WriteLast(p []byte) (int, error) {
+	c.out.more = unix.MSG_MORE
+	n, err := c.Write(p)
+	c.out.more = 0
+	return n, err
+}
+
 func (c *Conn) tryWrite(fd uintptr) bool {
 	for c.out.n < len(c.out.p) {
 		rest := c.out.p[c.out.n:]
 		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, fd,
-			uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0) //nolint:gosec // G103: the kernel wants an address
+			uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|c.out.more, 0, 0) //nolint:gosec // G103: the kernel wants an address
 		if errno == unix.EINTR {
 			continue
 		}

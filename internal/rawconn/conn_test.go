@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// kinds are the sockets that a Conn may be of.
-var kinds = []string{"tcp", "unix", "accepted tcp", "accepted unix"}
+// kinds are the sockets that a Conn may be of; one that is polled was accepted, too.
+var kinds = []string{"tcp", "unix", "accepted tcp", "accepted unix", "polled tcp", "polled unix"}
 
 // pair connects two sockets: ours, wrapped or by an Acceptor, and the peer's, plain.
 func pair(tb testing.TB, kind string) (*Conn, net.Conn) {
@@ -25,6 +25,13 @@ func pair(tb testing.TB, kind string) (*Conn, net.Conn) {
 		a := acceptor(tb, network)
 		defer a.Close()
 		return acceptedPair(tb, a)
+	}
+	if network, polled := strings.CutPrefix(kind, "polled "); polled {
+		c, peer := pair(tb, "accepted "+network)
+		if err := c.conn.(*socket).poll(); err != nil {
+			tb.Fatal(err)
+		}
+		return c, peer
 	}
 	l := listen(tb, kind)
 	defer l.Close()
@@ -370,5 +377,33 @@ func TestReadAndWriteAllocateNothing(t *testing.T) {
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)
+	}
+}
+
+// TestWriteLast: the end comes behind all that was written, however it comes.
+func TestWriteLast(t *testing.T) {
+	for _, kind := range kinds {
+		for name, end := range map[string]func(c *Conn) error{"close": (*Conn).Close, "half": (*Conn).CloseWrite} {
+			for _, n := range []int{1, 8 << 20} {
+				c, peer := pair(t, kind)
+				within(t, peer)
+				want := randomBytes(n)
+				wrote := make(chan error, 1)
+				go func() {
+					_, err := c.Write(want[:n/2])
+					if err == nil {
+						_, err = c.WriteLast(want[n/2:])
+					}
+					wrote <- errors.Join(err, end(c))
+				}()
+				got, err := io.ReadAll(peer)
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s, %s: %d of %d bytes, %v", kind, name, len(got), n, err)
+				}
+				if err := <-wrote; err != nil {
+					t.Errorf("%s, %s: %v", kind, name, err)
+				}
+			}
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,50 +30,172 @@ var (
 	_ owner = (*socket)(nil)
 )
 
-// socket holds the descriptor of an accepted connection. It is an os.File, which
-// asks nothing of a non-blocking descriptor but what it is, where a connection of
-// the net package wants to know its own address, and sets options. Addresses are
-// found when somebody asks for them.
+// socket holds the descriptor of an accepted connection. Addresses are found when
+// somebody asks for them.
+//
+// Most of what is accepted for one request has that in its buffer by then, and takes
+// its answer at once: such a connection never waits, and is nothing to the runtime's
+// poller, which to tell, and to make forget, is a tenth of what the connection costs.
+// So a socket begins fresh, and is made an os.File when somebody has to wait for it:
+//
+//	fresh ──▶ a read or write finds that it must wait; a second read;  ──▶ polled
+//	  │       a deadline, but that of the first read, which is noted          │
+//	  └──────────────────────────────▶ closed ◀───────────────────────────────┘
+//
+// While it is fresh calls go to the descriptor directly, each counted: who leaves last
+// closes what has been closed meanwhile. A second read is no such call, as it might
+// find something again and again and not see a deadline.
 type socket struct {
-	file    *os.File
-	raw     syscall.RawConn
 	network string
 	peer    netip.AddrPort
-	closed  atomic.Bool
+	// unpolled is set when the poller has no room for another; its acceptor's.
+	unpolled *atomic.Bool
+
+	// polled: it is known to the poller, by file and raw, which don't change any more.
+	polled atomic.Bool
+	file   *os.File
+	raw    syscall.RawConn
+
+	mu     sync.Mutex
+	closed bool
+	fd     int
+	within int       // direct calls
+	read   bool      // once, or about to be
+	readBy time.Time // until it is polled
 }
 
 // errUnpolled: the kernel has no room for another descriptor in the poller's set.
 // It passes, as a shortage of memory does.
 var errUnpolled = os.NewSyscallError("epoll_ctl", unix.ENOMEM)
 
-// open makes a Conn of the non-blocking descriptor, which it owns from now on.
-func (s *socket) open(fd int) (*Conn, error) {
-	s.file = os.NewFile(uintptr(fd), s.network)
+// accepted is a connection and its socket in one piece of memory.
+type accepted struct {
+	Conn
+	socket
+}
+
+// newAccepted makes a Conn of the non-blocking descriptor, which it owns from now on.
+func newAccepted(fd int, network string, peer netip.AddrPort, unpolled *atomic.Bool) *Conn {
+	a := &accepted{socket: socket{network: network, peer: peer, unpolled: unpolled, fd: fd}}
+	a.conn, a.Conn.raw = &a.socket, &a.socket
+	return &a.Conn
+}
+
+// enter begins a direct call, unless the poller knows the socket. leave must follow.
+func (s *socket) enter(reading bool) (fd int, direct bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return 0, false, net.ErrClosed
+	case s.polled.Load():
+		return 0, false, nil
+	case reading && s.read:
+		return 0, false, s.pollLocked()
+	}
+	s.read = s.read || reading
+	s.within++
+	return s.fd, true, nil
+}
+
+// leave ends a direct call.
+func (s *socket) leave() {
+	s.mu.Lock()
+	s.within--
+	last := s.closed && s.within == 0
+	s.mu.Unlock()
+	if last {
+		_ = s.letGo() // who closed it does not wait to be told
+	}
+}
+
+// try calls f once, directly. Unless that is over, the poller knows the socket then.
+func (s *socket) try(f func(fd uintptr) bool, reading bool) (over bool, err error) {
+	fd, direct, err := s.enter(reading)
+	if err != nil || !direct {
+		return err != nil, err
+	}
+	defer s.leave()
+	if f(uintptr(fd)) {
+		return true, nil
+	}
+	err = s.poll()
+	return err != nil, err
+}
+
+// poll makes the poller know the socket.
+func (s *socket) poll() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pollLocked()
+}
+
+// pollLocked is poll. The kernel tells the poller of whatever has come by now.
+func (s *socket) pollLocked() error {
+	switch {
+	case s.closed:
+		return net.ErrClosed
+	case s.polled.Load():
+		return nil
+	case s.file == nil:
+		s.file = os.NewFile(uintptr(s.fd), s.network)
+	}
 	// A file that cannot be polled is made all the same, and is one without deadlines.
-	err := s.file.SetDeadline(time.Time{})
+	err := s.file.SetReadDeadline(s.readBy)
 	if errors.Is(err, os.ErrNoDeadline) {
+		s.unpolled.Store(true)
 		err = errUnpolled
 	}
 	if err == nil {
 		s.raw, err = s.file.SyscallConn()
 	}
-	if err != nil {
-		return nil, errors.Join(err, s.file.Close())
-	}
-	return &Conn{conn: s, raw: s}, nil
+	s.polled.Store(err == nil)
+	return err
 }
 
 // Read implements syscall.RawConn. Files call their end otherwise than connections do.
-func (s *socket) Read(f func(fd uintptr) bool) error { return s.named(s.raw.Read(f)) }
+func (s *socket) Read(f func(fd uintptr) bool) error {
+	if !s.polled.Load() {
+		if over, err := s.try(f, true); over {
+			return err
+		}
+	}
+	return s.named(s.raw.Read(f))
+}
 
 // Write implements syscall.RawConn.
-func (s *socket) Write(f func(fd uintptr) bool) error { return s.named(s.raw.Write(f)) }
+func (s *socket) Write(f func(fd uintptr) bool) error {
+	if !s.polled.Load() {
+		if over, err := s.try(f, false); over {
+			return err
+		}
+	}
+	return s.named(s.raw.Write(f))
+}
 
 // Control implements syscall.RawConn.
-func (s *socket) Control(f func(fd uintptr)) error { return s.named(s.raw.Control(f)) }
+func (s *socket) Control(f func(fd uintptr)) error {
+	if !s.polled.Load() {
+		fd, direct, err := s.enter(false)
+		if err != nil {
+			return err
+		}
+		if direct {
+			defer s.leave()
+			f(uintptr(fd))
+			return nil
+		}
+	}
+	return s.named(s.raw.Control(f))
+}
 
 func (s *socket) named(err error) error {
-	if err != nil && s.closed.Load() {
+	if err == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return net.ErrClosed
 	}
 	return err
@@ -80,10 +203,38 @@ func (s *socket) named(err error) error {
 
 // Close implements owner.
 func (s *socket) Close() error {
-	if s.closed.Swap(true) {
+	s.mu.Lock()
+	was, last := s.closed, s.within == 0
+	s.closed = true
+	s.mu.Unlock()
+	switch {
+	case was:
 		return net.ErrClosed
+	case last:
+		return s.letGo()
 	}
-	return s.file.Close()
+	return nil
+}
+
+// closeFresh is Close without a word to the scheduler, of a socket that the poller has
+// never been told of and that nobody uses. Else it does nothing, and is false.
+func (s *socket) closeFresh() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.file != nil || s.within > 0 {
+		return false
+	}
+	s.closed = true
+	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(s.fd), 0, 0) // however it ends, the descriptor is gone
+	return true
+}
+
+// letGo closes the descriptor. Nobody enters any more, and nobody is within.
+func (s *socket) letGo() error {
+	if s.file != nil {
+		return s.file.Close()
+	}
+	return os.NewSyscallError("close", unix.Close(s.fd))
 }
 
 // CloseWrite implements owner.
@@ -96,13 +247,51 @@ func (s *socket) CloseWrite() error {
 }
 
 // SetDeadline implements owner.
-func (s *socket) SetDeadline(t time.Time) error { return s.named(s.file.SetDeadline(t)) }
+func (s *socket) SetDeadline(t time.Time) error {
+	if err := s.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return s.SetWriteDeadline(t)
+}
 
-// SetReadDeadline implements owner.
-func (s *socket) SetReadDeadline(t time.Time) error { return s.named(s.file.SetReadDeadline(t)) }
+// SetReadDeadline implements owner. What is there by the first read is had also after
+// its deadline.
+func (s *socket) SetReadDeadline(t time.Time) error {
+	if !s.polled.Load() {
+		if noted, err := s.noteReadBy(t); noted || err != nil {
+			return err
+		}
+	}
+	return s.named(s.file.SetReadDeadline(t))
+}
+
+// noteReadBy notes a deadline for when the poller knows the socket. If it has come to
+// know it, nothing is noted.
+func (s *socket) noteReadBy(t time.Time) (noted bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return false, net.ErrClosed
+	case s.polled.Load():
+		return false, nil
+	}
+	s.readBy = t
+	if s.read && !t.IsZero() {
+		return true, s.pollLocked()
+	}
+	return true, nil
+}
 
 // SetWriteDeadline implements owner.
-func (s *socket) SetWriteDeadline(t time.Time) error { return s.named(s.file.SetWriteDeadline(t)) }
+func (s *socket) SetWriteDeadline(t time.Time) error {
+	if !s.polled.Load() {
+		if err := s.poll(); err != nil {
+			return err
+		}
+	}
+	return s.named(s.file.SetWriteDeadline(t))
+}
 
 // RemoteAddr implements owner.
 func (s *socket) RemoteAddr() net.Addr {
