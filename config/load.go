@@ -11,12 +11,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
+	"golang.org/x/sys/unix"
 )
 
 // maxFile is far above any configuration; past it somebody has named the wrong file.
 const maxFile = 1 << 20
+
+// pipePatience is how long the other end of a pipe has to write a configuration.
+const pipePatience = 30 * time.Second
 
 // Load reads a file and judges it by its text and by this host: executables,
 // directories and users have to exist. The error is Problems, with everything
@@ -95,16 +100,22 @@ func decoded(name string, data []byte, flags *Flags, host *host) (*Config, error
 	return c, v.problems.err()
 }
 
-// readFile reads a configuration.
+// readFile reads a configuration. It may be a pipe (-c <(…)), but nobody waits for
+// ever for what is written to it: a master that reads its configuration again
+// heeds nothing else meanwhile, and could not even end.
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path) //nolint:gosec // the operator names the file
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
 	defer func() { _ = f.Close() }()
+	_ = f.SetReadDeadline(time.Now().Add(pipePatience)) // a file proper knows none, and needs none
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, unreadable(path, err)
+	}
+	if info, err := f.Stat(); err == nil && len(data) == 0 && info.Mode().Type() == fs.ModeNamedPipe {
+		return nil, Problems{{File: path, Message: "it is a pipe into which nobody writes"}}
 	}
 	if len(data) > maxFile {
 		return nil, Problems{{File: path, Message: fmt.Sprintf("the file is larger than %d KiB: is this the configuration?", maxFile>>10)}}

@@ -8,6 +8,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var update = flag.Bool("update", false, "write the expected files of testdata anew; read the difference before you commit it")
@@ -139,6 +142,52 @@ func TestLoadSaysWhyAFileCannotBeRead(t *testing.T) {
 }
 
 // Whoever has broken a file that a master runs by must still find the master.
+// A master that waits for a pipe at a reload heeds no signal any more.
+func TestLoadWaitsForNoPipe(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan error, 1)
+	go func() {
+		_, err := LoadText(pipe)
+		said <- err
+	}()
+	select {
+	case err := <-said:
+		if want := pipe + ": it is a pipe into which nobody writes"; err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	case <-time.After(pipePatience / 2):
+		t.Fatal("it waits for who may never write")
+	}
+
+	// One whose other end is there is read, however late that begins.
+	in, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, err := LoadText(pipe)
+		said <- err
+	}()
+	if _, err := in.WriteString("garbage = 1\n"); err != nil {
+		t.Fatal(err)
+	}
+	for taken := false; !taken; { // closed sooner, it would take the text with it
+		n, err := unix.IoctlGetInt(int(in.Fd()), unix.TIOCINQ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken = n == 0
+		time.Sleep(time.Millisecond)
+	}
+	_ = in.Close()
+	if err := <-said; err == nil || !strings.Contains(err.Error(), "garbage: unknown key") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestLoadPlacesOfAFaultyFile(t *testing.T) {
 	file := writeFile(t, "run_dir = \"here\"\nlissten = 1\n[[pools]]\nworkers = \"two\"\n")
 	c, err := LoadPlaces(file)
