@@ -46,8 +46,9 @@ type carried struct {
 	table   *table  // by which the request is carried
 	route   *route  // nil until it is found
 	ahead   ahead
-	ends    bool // ending says whether the answer is whole
-	short   bool // it was not
+	ends    bool      // ending says whether the answer is whole
+	packing *unpacker // of an answer that the engine has compressed; nil: it has not
+	fault   error     // why the answer was none, if the transport does not know
 	// target is what the client asked for, where the engine is asked for another.
 	target string
 	cookie string // that the client is given, see Affinity
@@ -78,6 +79,7 @@ func (b *Balancer) newAttempt(x *exchange.Exchange) *attempt {
 // free forgets everything but the room for fields.
 func (b *Balancer) free(a *attempt) {
 	a.ahead.end(a.x)
+	a.packing.close()
 	a.unpack()
 	a.trace.End(a.x, a.route.pattern())
 	if a.target != "" {
@@ -103,10 +105,13 @@ func (a *attempt) Interim(status int, fields http1.Fields) error {
 // Head implements exchange.Sink. The request's id is ours, whatever the engine
 // may call it.
 func (a *attempt) Head(r *http1.Response, length int64) error {
+	r, err := a.open(r, length)
+	if err != nil {
+		return err
+	}
 	a.note(r)
 	a.measure(r)
-	a.watchEnd(r, length)
-	err := a.x.Sink.Head(&a.head, a.compress(length))
+	err = a.x.Sink.Head(&a.head, a.compress(length))
 	a.forget()
 	return err
 }
@@ -160,8 +165,8 @@ func (a *attempt) Upgrade(r *http1.Response) (exchange.Tunnel, error) {
 func (a *attempt) prepare(r *route) {
 	x := a.x
 	if x.Request.Method == http.MethodPost && continuation.Concerns(x.Request.Target) {
-		// What an engine has compressed cannot be looked into, and its end not be told
-		// from a break. Who wants the answer smaller has that from us.
+		// What an engine has compressed has to be unpacked, to tell its end from a
+		// break. Who wants the answer smaller has that from us.
 		x.Request.Fields = x.Request.Fields.Without("Accept-Encoding")
 	}
 	a.rename(r)
@@ -177,6 +182,23 @@ func (a *attempt) prepare(r *route) {
 
 // Write implements exchange.Sink.
 func (a *attempt) Write(p []byte) (int, error) {
+	if a.packing == nil {
+		return a.write(p)
+	}
+	n, err := a.packing.Write(p)
+	a.noteDamage()
+	return n, err
+}
+
+// noteDamage takes in that what the engine has compressed cannot be unpacked.
+func (a *attempt) noteDamage() {
+	if err := a.packing.fault(); err != nil {
+		a.fault = &upstream.Failure{Op: upstream.OpMalformed, Sent: true, Begun: true, Err: err}
+	}
+}
+
+// write sends what is not compressed.
+func (a *attempt) write(p []byte) (int, error) {
 	a.journey.relieve() // its prompt is read
 	a.record.Write(p)
 	a.meter.Write(p)
@@ -207,8 +229,12 @@ func (a *attempt) Splice(src *rawconn.Conn, n int64) (int64, error) {
 // End implements exchange.Sink. An engine's clean end is the client's only where
 // it is an end.
 func (a *attempt) End(trailers http1.Fields) error {
+	if err := a.packing.end(); err != nil {
+		a.noteDamage()
+		return err
+	}
 	if a.ends && !a.ending.Whole() {
-		a.short = true
+		a.fault = cutShort()
 		return continuation.ErrEnded
 	}
 	return a.x.Sink.End(trailers)

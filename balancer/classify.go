@@ -86,6 +86,7 @@ func (v verdict) isWell() bool { return v.ending == endedWell }
 //	stale connection   502, retried if unsent      -                nobody: most often it crossed with our request
 //	write              502, retried if unsent      -                the member
 //	read, HTTP         502                         upstream_broke   the member
+//	an unknown coding  502                         -                nobody; see coding.go
 //	a death            502, or tried apart         upstream_broke   the member; see journey.second
 //	no head in time    504                         -                the member
 func classify(err error) verdict {
@@ -188,6 +189,9 @@ func judgeFailure(f *upstream.Failure) verdict {
 		v = broken(http.StatusGatewayTimeout, typeTimeout, "upstream_timeout", "the worker did not answer in time")
 		v.outcome = exchange.OutcomeUpstreamTimeout
 	case upstream.OpMalformed:
+		if errors.Is(f.Err, errCoding) {
+			return judgeUnreadable()
+		}
 		v = broken(http.StatusBadGateway, typeUpstreamError, "malformed_answer", "the worker's answer is not valid HTTP")
 	case upstream.OpWrite, upstream.OpRead:
 		v = broken(http.StatusBadGateway, typeUpstreamError, "connection_lost", "the worker closed the connection before it answered")

@@ -70,7 +70,6 @@ func TestCleanEnds(t *testing.T) {
 		{name: "no POST", text: cut, method: http.MethodGet},
 		{name: "an error's status", text: cut, status: 500},
 		{name: "no events", text: cut, fields: http1.Fields{{Name: "Content-Type", Value: "text/plain"}}},
-		{name: "compressed", text: cut, fields: append(events.Clone(), http1.Field{Name: "Content-Encoding", Value: "gzip"})},
 		{name: "another form", text: foreign},
 		{name: "another form, and [DONE]", text: "data: one\n\ndata: [DONE]\n\n"},
 		{name: "llama-server's own", target: "/completions", text: "data: {\"content\":\"a\",\"stop\":false}\n\ndata: {\"content\":\"\",\"stop\":true}\n\n"},

@@ -38,8 +38,10 @@ type stream struct {
 	first bool   // no event has come yet from the present worker
 	plain bool   // the answer is no stream of events
 	fault error  // why the present worker's part is over, if the transport does not know
-	watch watch
-	moves int
+	// packing of what the present worker has compressed; nil: it has not.
+	packing *unpacker
+	watch   watch
+	moves   int
 	// free says whether the stream could go on elsewhere now.
 	free *atomic.Int32
 	// missed is how often there was no connection to the next.
@@ -71,6 +73,8 @@ func (s *stream) carry(ctx context.Context, lease Lease) error {
 	s.watch.begin(s.j.l.rules.Migration.Stall, s.moves > 0, func() { cancel(errStalled) })
 	err := lease.Do(ctx, s.j.x, s)
 	s.watch.end()
+	s.packing.close()
+	s.packing = nil
 	return s.outcome(err)
 }
 
@@ -107,7 +111,7 @@ func (s *stream) facts() continuation.Facts {
 
 // outcome is a worker's end as classify is to see it.
 func (s *stream) outcome(err error) error {
-	if s.plain {
+	if s.plain && s.fault == nil {
 		return s.a.whole(err)
 	}
 	if s.fault != nil {

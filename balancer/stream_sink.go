@@ -33,8 +33,16 @@ func (s *stream) Interim(status int, fields http1.Fields) error {
 // Head implements exchange.Sink. The client gets that of its first worker.
 func (s *stream) Head(r *http1.Response, length int64) error {
 	events := r.Status == http.StatusOK && length < 0 && isEvents(r.Fields)
+	packed, err := plainly(r.Fields)
+	switch {
+	case events && err == nil && packed:
+		s.packing, r = newUnpacker(plainSink(s.pass)), withoutCoding(r)
+	case events && err != nil && s.a.begun:
+		s.fault = err
+		return err
+	}
 	if !s.a.begun {
-		s.plain = !events
+		s.plain = !events || err != nil // which is the attempt's to refuse
 		return s.a.Head(r, length)
 	}
 	if !events {
@@ -46,6 +54,18 @@ func (s *stream) Head(r *http1.Response, length int64) error {
 
 // Write implements exchange.Sink.
 func (s *stream) Write(p []byte) (int, error) {
+	if s.packing == nil {
+		return s.pass(p)
+	}
+	n, err := s.packing.Write(p)
+	if wrong := s.packing.fault(); wrong != nil {
+		s.fault = wrong
+	}
+	return n, err
+}
+
+// pass takes what is not compressed.
+func (s *stream) pass(p []byte) (int, error) {
 	if s.plain {
 		return s.a.Write(p)
 	}
@@ -134,6 +154,7 @@ func (s *stream) take(raw []byte) (continuation.Pass, error) {
 	return pass, nil
 }
 
+// write gives the client something.
 func (s *stream) write(p []byte) error {
 	if len(p) == 0 {
 		return nil
@@ -172,13 +193,17 @@ func (f flushing) Write(p []byte) (int, error) {
 // End implements exchange.Sink. A worker's clean end is the client's only if
 // that has had everything.
 func (s *stream) End(trailers http1.Fields) error {
+	if err := s.packing.end(); err != nil {
+		s.fault = s.packing.fault()
+		return err
+	}
 	if s.plain {
 		return s.a.End(trailers)
 	}
 	// The end without the empty line after it. Any other event that is not whole
 	// no client would heed.
 	if last, _ := sse.Parse(s.held, nil); string(last.Data) == "[DONE]" {
-		if _, err := s.Write([]byte("\n\n")); err != nil {
+		if _, err := s.pass([]byte("\n\n")); err != nil {
 			return err
 		}
 	}
