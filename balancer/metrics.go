@@ -10,11 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stoker/exchange"
+	"stoker/internal/histogram"
 )
-
-// latencies are the buckets, in seconds, of how long answers take: from a
-// cached small one to a long generation.
-var latencies = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600}
 
 // Metrics counts each request once, when it has ended. Labels are names from
 // the configuration, status codes and outcomes: nothing that a client makes up.
@@ -34,22 +31,30 @@ type Metrics struct {
 	moved     *prometheus.CounterVec
 	notMoved  *prometheus.CounterVec
 	replayed  *prometheus.CounterVec
-	queued    *prometheus.HistogramVec
-	duration  *prometheus.HistogramVec
-	firstByte *prometheus.HistogramVec
+	queued    *times
+	duration  *times
+	firstByte *times
 
 	// Found once: looking a label set up by its values hashes and allocates.
-	byRequest cache[requestLabels, prometheus.Counter]
-	byOutcome cache[outcomeLabels, prometheus.Counter]
+	byEnd     cache[endLabels, endMetrics]
 	byRefusal cache[outcomeLabels, prometheus.Counter]
 	byRoute   cache[routeLabels, prometheus.Counter]
-	byPool    cache[string, poolMetrics]
+	byPool    cache[string, *poolMetrics]
 	byKey     cache[keyLabels, prometheus.Counter]
 }
 
-type requestLabels struct {
+// endLabels are what is counted of every request, by all of which endMetrics are found
+// at once.
+type endLabels struct {
 	pool, worker string
 	status       int
+	outcome      exchange.Outcome
+	refused      bool // it was no request: its times are the client's alone
+}
+
+type endMetrics struct {
+	requests, outcomes prometheus.Counter
+	pool               *poolMetrics // nil: refused
 }
 
 type routeLabels struct {
@@ -65,11 +70,6 @@ type keyLabels struct {
 type outcomeLabels struct {
 	pool    string
 	outcome exchange.Outcome
-}
-
-type poolMetrics struct {
-	exhausted                   prometheus.Counter
-	queued, duration, firstByte prometheus.Observer
 }
 
 // NewMetrics registers the metrics with r, once per registry.
@@ -136,22 +136,16 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stoker_replayed_tokens_total",
 			Help: "Tokens, counted as events, that workers computed again and clients had had.",
 		}, []string{"pool", "model"}),
-		queued: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "stoker_queue_wait_seconds",
-			Help:    "Time that requests waited for an upstream; next to 0 for those that did not.",
-			Buckets: latencies,
-		}, pool),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "stoker_request_duration_seconds",
-			Help:    "Time from a request's head to the end of its answer.",
-			Buckets: latencies,
-		}, pool),
-		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "stoker_time_to_first_byte_seconds",
-			Help:    "Time from a request's head to its answer's head.",
-			Buckets: latencies,
-		}, pool),
 	}
+	m.queued = m.newTimes("stoker_queue_wait_seconds",
+		"Time that requests waited for an upstream; next to 0 for those that did not.",
+		func(p *poolMetrics) *histogram.Histogram { return &p.queued })
+	m.duration = m.newTimes("stoker_request_duration_seconds",
+		"Time from a request's head to the end of its answer.",
+		func(p *poolMetrics) *histogram.Histogram { return &p.duration })
+	m.firstByte = m.newTimes("stoker_time_to_first_byte_seconds",
+		"Time from a request's head to its answer's head.",
+		func(p *poolMetrics) *histogram.Histogram { return &p.firstByte })
 	r.MustRegister(m.requests, m.outcomes, m.rejected, m.retries, m.routes, m.exhausted, m.refused, m.keys, m.limited, m.packed, m.packedIn, m.packedOut, m.moved, m.notMoved, m.replayed, m.queued, m.duration, m.firstByte)
 	return m
 }
@@ -159,11 +153,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 // Observe counts x.
 func (m *Metrics) Observe(x *exchange.Exchange) {
 	r := &x.Record
-	m.byRequest.get(requestLabels{r.Pool, r.Worker, r.Status}, m.request).Inc()
-	m.byOutcome.get(outcomeLabels{r.Pool, r.Outcome}, m.outcome).Inc()
+	end := m.byEnd.get(endLabels{r.Pool, r.Worker, r.Status, r.Outcome, r.Refused != ""}, m.end)
+	end.requests.Inc()
+	end.outcomes.Inc()
 	if r.Refused != "" {
 		m.refused.WithLabelValues(r.Refused).Inc()
-		return // its times are the client's alone
+		return
 	}
 	if r.Route != "" {
 		m.byRoute.get(routeLabels{r.Route, r.Status}, m.route).Inc()
@@ -182,15 +177,15 @@ func (m *Metrics) Observe(x *exchange.Exchange) {
 		m.packedIn.WithLabelValues(r.Encoding).Add(float64(r.BytesPlain))
 		m.packedOut.WithLabelValues(r.Encoding).Add(float64(r.BytesOut))
 	}
-	p := m.byPool.get(r.Pool, m.pool)
+	p := end.pool
 	if r.Status != http.StatusSwitchingProtocols { // a tunnel lasts as long as its client likes
-		p.duration.Observe(r.End.Sub(r.Start).Seconds())
+		p.duration.Add(r.End.Sub(r.Start))
 	}
 	if !r.FirstByte.IsZero() {
-		p.firstByte.Observe(r.FirstByte.Sub(r.Start).Seconds())
+		p.firstByte.Add(r.FirstByte.Sub(r.Start))
 	}
 	if r.Pool != "" {
-		p.queued.Observe(r.Queued.Seconds())
+		p.queued.Add(r.Queued)
 	}
 	for _, reason := range r.Retries {
 		m.retries.WithLabelValues(r.Pool, reason).Inc()
@@ -217,16 +212,19 @@ func rejects(o exchange.Outcome) bool {
 		o == exchange.OutcomeUnauthorized || o == exchange.OutcomeForbidden || o == exchange.OutcomeRateLimited
 }
 
-func (m *Metrics) request(l requestLabels) prometheus.Counter {
-	return m.requests.WithLabelValues(l.pool, l.worker, strconv.Itoa(l.status))
+func (m *Metrics) end(l endLabels) endMetrics {
+	e := endMetrics{
+		requests: m.requests.WithLabelValues(l.pool, l.worker, strconv.Itoa(l.status)),
+		outcomes: m.outcomes.WithLabelValues(l.pool, string(l.outcome)),
+	}
+	if !l.refused {
+		e.pool = m.byPool.get(l.pool, m.pool)
+	}
+	return e
 }
 
 func (m *Metrics) route(l routeLabels) prometheus.Counter {
 	return m.routes.WithLabelValues(l.route, strconv.Itoa(l.status))
-}
-
-func (m *Metrics) outcome(l outcomeLabels) prometheus.Counter {
-	return m.outcomes.WithLabelValues(l.pool, string(l.outcome))
 }
 
 func (m *Metrics) refusal(l outcomeLabels) prometheus.Counter {
@@ -237,12 +235,10 @@ func (m *Metrics) key(l keyLabels) prometheus.Counter {
 	return m.keys.WithLabelValues(l.key, string(l.outcome))
 }
 
-func (m *Metrics) pool(name string) poolMetrics {
-	return poolMetrics{
+func (m *Metrics) pool(name string) *poolMetrics {
+	return &poolMetrics{
 		exhausted: m.exhausted.WithLabelValues(name),
-		queued:    m.queued.WithLabelValues(name),
-		duration:  m.duration.WithLabelValues(name),
-		firstByte: m.firstByte.WithLabelValues(name),
+		duration:  histogram.New(latencies[:]), firstByte: histogram.New(latencies[:]), queued: histogram.New(latencies[:]),
 	}
 }
 

@@ -223,11 +223,12 @@ func (j *journey) setOut(lease Lease) *upstream.Life {
 	if j.want.Alone {
 		j.trial = newTrial(lease, j.want.Age, j.strictly)
 	}
-	j.l.ward.try(j.e, lease.Name(), j.trial)
 	x, a := j.x, j.a
 	x.Record.Attempts++
+	now := x.Departure()
+	j.l.ward.try(j.e, lease.Name(), j.trial, now)
 	x.Record.Worker = lease.Name()
-	a.record.Try(x.Record.Pool, lease.Name())
+	a.record.Try(x.Record.Pool, lease.Name(), now)
 	if a.trace != nil {
 		a.trace.Try(x, addressOf(lease))
 	}
@@ -238,7 +239,7 @@ func (j *journey) setOut(lease Lease) *upstream.Life {
 func (j *journey) learn(ctx context.Context, life *upstream.Life, v verdict) verdict {
 	a := j.a
 	a.trace.Tried(a.head.Status, v.code, v.err)
-	a.record.Tried(v.err, isFault(v.err))
+	a.record.Tried(j.x.Record.Now(), v.err, isFault(v.err))
 	well := v.isWell() && a.head.Status < http.StatusInternalServerError
 	switch {
 	case v.refused:

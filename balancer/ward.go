@@ -74,11 +74,10 @@ func (w *ward) begin(x *exchange.Exchange) *evidence {
 }
 
 // try says that e is given to a worker now, on trial if it is a suspect.
-func (w *ward) try(e *evidence, worker string, t *trial) {
+func (w *ward) try(e *evidence, worker string, t *trial, now time.Time) {
 	if e == nil {
 		return
 	}
-	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e.worker, e.began, e.linked, e.trial, e.parted, e.unread = worker, now, true, t, false, false

@@ -50,6 +50,8 @@ type Exchange struct {
 	// Length of the body in bytes: 0 for none, -1 when not known beforehand
 	// (chunked, or an HTTP/2 stream).
 	Length int64
+	// Here: all of the body, if any, has come with the head, and nobody will wait for it.
+	Here bool
 	// Body reads the request's body; nil when Length is 0. An error other than
 	// io.EOF is the client's doing (a bad chunk, a hang-up, too slow).
 	Body io.Reader

@@ -64,6 +64,7 @@ type Record struct {
 	Start     time.Time // head read
 	FirstByte time.Time // answer's head handed to the sink; zero when none was
 	End       time.Time
+	now       time.Time // see Hold
 
 	// Own: it asked about ourselves, and was no request to any pool. It is
 	// neither logged nor counted.

@@ -196,6 +196,7 @@ func (t *Transport) Do(ctx context.Context, x *exchange.Exchange, sink exchange.
 	c := newCall(ctx, t, x, sink)
 	defer c.free()
 	if failure := c.run(); failure != nil {
+		x.Record.Waits() // for another upstream, or news of this one
 		return failure
 	}
 	return nil
@@ -216,8 +217,8 @@ func (t *Transport) Close() {
 }
 
 // link finds a connection: the idle one used last, or a new one.
-func (t *Transport) link(ctx context.Context) (*link, error) {
-	if l := t.idle.take(); l != nil {
+func (t *Transport) link(ctx context.Context, x *exchange.Exchange) (*link, error) {
+	if l := t.idle.take(x); l != nil {
 		return l, nil
 	}
 	l, err := t.dialApart(ctx)

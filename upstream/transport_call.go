@@ -113,7 +113,7 @@ func (c *call) run() *Failure {
 		if c.ctx.Err() != nil {
 			return c.fail(OpCanceled, nil)
 		}
-		l, err := c.t.link(c.ctx)
+		l, err := c.t.link(c.ctx, c.x)
 		if err != nil {
 			return c.fail(OpDial, err)
 		}
@@ -209,7 +209,9 @@ func (c *call) settle(reuse bool) {
 	c.link = nil
 	reuse = c.alarm.stop() && reuse
 	if reuse {
-		c.t.idle.put(l)
+		now := c.x.Record.Now()
+		c.x.Record.Hold(now) // what is left takes no time, see talk
+		c.t.idle.put(l, now)
 		return
 	}
 	c.t.idle.drop(l)

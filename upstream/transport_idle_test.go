@@ -92,20 +92,20 @@ func connected(t *testing.T, network string) (*rawconn.Conn, net.Conn) {
 func TestIdleTimeOfUpstreamIsLearnt(t *testing.T) {
 	var i idleLinks
 	i.init(10, 4*time.Second)
-	if got := i.patience(); got != 4*time.Second {
+	if got := i.patience(time.Now()); got != 4*time.Second {
 		t.Errorf("at first %v", got)
 	}
 	i.learn(2 * time.Second)
 	i.learn(3 * time.Second)
-	if got := i.patience(); got != time.Second {
+	if got := i.patience(time.Now()); got != time.Second {
 		t.Errorf("closed after 2 s: used for %v", got)
 	}
 	i.learn(10 * time.Second)
-	if got := i.patience(); got != time.Second {
+	if got := i.patience(time.Now()); got != time.Second {
 		t.Errorf("closed after 2 s, seen later: used for %v", got)
 	}
 	i.forget = time.Now().Add(-time.Second)
-	if got := i.patience(); got != 4*time.Second {
+	if got := i.patience(time.Now()); got != 4*time.Second {
 		t.Errorf("long after: %v", got)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"stoker/exchange"
 	"stoker/internal/rawconn"
 )
 
@@ -125,14 +126,11 @@ func (i *idleLinks) init(limit int, timeout time.Duration) {
 
 // take returns the connection used last that is not too old, nil when there is
 // none. Whether it is still good shows when it is used, see call.send.
-func (i *idleLinks) take() *link {
+func (i *idleLinks) take(x *exchange.Exchange) *link {
+	now := x.Departure()
 	for {
-		l := i.pop()
-		if l == nil {
-			return nil
-		}
-		l.idled = time.Since(l.since)
-		if l.idled < i.patience() {
+		l, young := i.pop(now)
+		if l == nil || young {
 			return l
 		}
 		i.drop(l)
@@ -154,28 +152,28 @@ func (i *idleLinks) learn(idled time.Duration) {
 	}
 }
 
-// patience is how long a connection may have been idle that is used again.
-func (i *idleLinks) patience() time.Duration {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.forget.IsZero() || time.Now().After(i.forget) {
+// patience is how long a connection may have been idle that is used again. The lock is held.
+func (i *idleLinks) patience(now time.Time) time.Duration {
+	if i.forget.IsZero() || now.After(i.forget) {
 		return i.timeout
 	}
 	return min(i.sooner, i.timeout)
 }
 
-func (i *idleLinks) pop() *link {
+// pop takes the connection used last, and says whether that is not too old.
+func (i *idleLinks) pop(now time.Time) (l *link, young bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	last := len(i.links) - 1
 	if last < 0 {
-		return nil
+		return nil, false
 	}
-	l := i.links[last]
+	l = i.links[last]
 	i.links[last] = nil
 	i.links = i.links[:last]
 	i.engage(l)
-	return l
+	l.idled = max(now.Sub(l.since), 0)
+	return l, l.idled < i.patience(now)
 }
 
 // drop closes a connection that was in use.
@@ -222,9 +220,9 @@ func (i *idleLinks) cut(cause error) int {
 	return n
 }
 
-// put keeps a connection for later, or closes it.
-func (i *idleLinks) put(l *link) {
-	l.reused, l.since = true, time.Now()
+// put keeps a connection for later, from now on, or closes it.
+func (i *idleLinks) put(l *link, now time.Time) {
+	l.reused, l.since = true, now
 	if !i.push(l) {
 		i.ends.close(l)
 	}

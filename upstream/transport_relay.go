@@ -23,6 +23,7 @@ func (c *call) relayHead() *Failure {
 	}
 	c.begun, c.dirty = true, true
 	err := c.sink.Head(&c.head.Response, length)
+	c.x.Record.Hold(c.x.Record.FirstByte)
 	clear(c.head.Fields) // the buffer that they view may go
 	c.head.Fields, c.head.Reason = c.head.Fields[:0], ""
 	if err != nil {
@@ -93,6 +94,7 @@ func (c *call) relayOn(conn *rawconn.Conn) *Failure {
 	if !c.link.watched {
 		c.t.idle.ends.add(c.link, conn)
 	}
+	c.x.Record.Waits()
 	if err := conn.ReadOn(c.bodyRoom, c.gotChunk, c.rest); err != nil {
 		return c.failRead(err)
 	}
@@ -146,6 +148,7 @@ func (c *call) aborted() bool {
 
 // read reads more of the body, once. All that was read before has been relayed.
 func (c *call) read() error {
+	c.x.Record.Waits()
 	n, err := c.link.conn.ReadLazily(c.bodyRoom, c.rest)
 	c.in.got(n)
 	return err
@@ -194,6 +197,7 @@ func (c *call) splice(n int64) (int64, *Failure) {
 	if err := c.flushSink(); err != nil {
 		return 0, c.fail(OpClientWrite, err)
 	}
+	c.x.Record.Waits()
 	moved, err := c.sink.Splice(spliceable(c.link.conn), n)
 	if err == nil && moved < n && c.aborted() {
 		return moved, c.fail(OpRead, errEnded)

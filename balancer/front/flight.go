@@ -3,7 +3,6 @@ package front
 import (
 	"fmt"
 	"runtime/debug"
-	"time"
 
 	"stoker/exchange"
 )
@@ -39,7 +38,7 @@ func (f *Front) carry(q *flight) {
 }
 
 func (f *Front) observe(q *flight) {
-	q.Record.End = time.Now() // which the connection's idle time counts from, whoever is told
+	q.Record.End = q.Record.Now() // which the connection's idle time counts from, whoever is told
 	if q.Record.Own {
 		return
 	}

@@ -3,6 +3,7 @@ package front
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,8 +15,10 @@ import (
 // Err and context.Cause both give the cause with which it was ended, as an
 // error that is also context.Canceled.
 type life struct {
+	// err is set under mu, and read without: it is asked for again and again.
+	err atomic.Pointer[ended]
+
 	mu   sync.Mutex
-	err  error
 	done chan struct{} // made by Done
 	// hooks are what AfterFunc was given; room is for the usual few.
 	hooks []hook
@@ -52,11 +55,11 @@ func (l *life) over() { l.endAs(errOver) }
 
 func (l *life) endAs(how *ended) {
 	l.mu.Lock()
-	if l.err != nil {
+	if l.err.Load() != nil {
 		l.mu.Unlock()
 		return
 	}
-	l.err = how
+	l.err.Store(how)
 	if l.done == nil {
 		l.done = closed
 	} else {
@@ -85,9 +88,12 @@ func (l *life) Done() <-chan struct{} {
 
 // Err implements context.Context.
 func (l *life) Err() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
+	how := l.err.Load()
+	if how == nil {
+		return nil
+	}
+	<-l.Done() // not a moment before that is closed
+	return how
 }
 
 // Value implements context.Context: there are none.
@@ -105,7 +111,7 @@ func (l *life) AfterFunc(f func()) (stop func() bool) {
 func (l *life) Arm(f func()) (id int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err != nil {
+	if l.err.Load() != nil {
 		go f()
 		return -1
 	}

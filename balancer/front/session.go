@@ -216,6 +216,7 @@ func (s *session) begin() {
 	if s.Length != 0 {
 		s.Body, s.Trailers = &s.body, s.trailersOf
 	}
+	s.Here = s.body.isHere()
 	s.answer.start()
 	s.Sink = &s.answer
 	s.Client, s.ClientText = c.client, c.address() // nobody is introduced any more

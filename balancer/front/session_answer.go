@@ -217,6 +217,7 @@ var lineEnd = []byte("\r\n")
 
 // send writes what is held, and the rest of vec with it.
 func (a *answer) send() error {
+	a.session.Record.Waits() // for a client that is slow
 	var err error
 	if a.vec[1] == nil {
 		_, err = a.session.conn.Write(a.out) // cheaper than a list of one
@@ -283,6 +284,7 @@ func (a *answer) Splice(src *rawconn.Conn, n int64) (int64, error) {
 	if a.left >= 0 && n > a.left {
 		return 0, errTooMuch
 	}
+	a.session.Record.Waits()
 	moved, err := a.session.conn.Splice(src, n)
 	if a.left >= 0 {
 		a.left -= moved

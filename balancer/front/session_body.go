@@ -63,6 +63,11 @@ func (b *body) reset() {
 	b.interrupted.Store(false)
 }
 
+// isHere says whether all of the body has come with the head.
+func (b *body) isHere() bool {
+	return b.here || b.left >= 0 && b.left <= int64(len(b.session.in.unread()))
+}
+
 // Read implements io.Reader. An error that comes of the client's leaving is
 // exchange.ErrClientGone, of its being too slow exchange.ErrClientSlow; of the
 // others, the request itself is wrong.

@@ -96,6 +96,7 @@ func (a *streamAnswer) Flush() error {
 // bound gives a write its time. The connection's pace does not do: a client can
 // close the window of one stream and read all others.
 func (a *streamAnswer) bound() {
+	a.stream.Record.Waits()
 	limit := a.stream.conn.front.limits.Load().Write
 	if a.guard != nil {
 		a.guard.timer.Reset(limit)

@@ -33,7 +33,7 @@ func TestWhatWasRecordedIsTakenOver(t *testing.T) {
 	}
 	x := newExchange("flying", `{"stream":true}`)
 	rec := old.Begin(x)
-	rec.Try("p", "w")
+	rec.Try("p", "w", time.Now())
 	_, _ = x.Body.Read(make([]byte, 100))
 
 	pass(t, next, newExchange("own", ""), "w", "", nil)
@@ -60,7 +60,7 @@ func TestWhatWasRecordedIsTakenOver(t *testing.T) {
 
 	rec.Head(&http1.Response{Status: 200}, time.Now())
 	rec.Write([]byte("data: end\n\n"))
-	rec.Tried(nil, false)
+	rec.Tried(time.Now(), nil, false)
 	x.Record.Worker, x.Record.Status, x.Record.Outcome = "w", 200, "ok"
 	rec.End(x)
 	tell(handover, heir)
@@ -92,7 +92,7 @@ func text(tb testing.TB, all []Exchange) string {
 func TestTheTellerDies(t *testing.T) {
 	old, next := newRecorder(t, Options{Keep: 20}), newRecorder(t, Options{Keep: 20})
 	rec := old.Begin(newExchange("flying", ""))
-	rec.Try("p", "w")
+	rec.Try("p", "w", time.Now())
 	heir := next.Heir()
 	tell(old.Handover(), heir)
 	heir.End()

@@ -54,7 +54,7 @@ func pass(tb testing.TB, r *Recorder, x *exchange.Exchange, worker, answer strin
 	tb.Helper()
 	rec := r.Begin(x)
 	x.Record.Pool, x.Record.Worker = "p", worker
-	rec.Try("p", worker)
+	rec.Try("p", worker, time.Now())
 	if x.Body != nil {
 		if _, err := io.Copy(io.Discard, x.Body); err != nil {
 			tb.Fatal(err)
@@ -62,7 +62,7 @@ func pass(tb testing.TB, r *Recorder, x *exchange.Exchange, worker, answer strin
 	}
 	rec.Head(&http1.Response{Status: 200, Fields: http1.Fields{{Name: "Content-Type", Value: "text/plain"}}}, time.Now())
 	rec.Write([]byte(answer))
-	rec.Tried(err, err != nil)
+	rec.Tried(time.Now(), err, err != nil)
 	x.Record.Status, x.Record.Outcome, x.Record.Err = 200, exchange.OutcomeOK, err
 	rec.End(x)
 }
@@ -208,35 +208,35 @@ func TestSuspects(t *testing.T) {
 	pass(t, r, newExchange("well before", ""), "w", "", nil)
 	gone := newExchange("client gone", "")
 	rec := r.Begin(gone)
-	rec.Try("p", "w")
-	rec.Tried(errors.New("client went away"), false)
+	rec.Try("p", "w", time.Now())
+	rec.Tried(time.Now(), errors.New("client went away"), false)
 	gone.Record.Worker = "w"
 	rec.End(gone)
 	rec = r.Begin(newExchange("in flight", ""))
-	rec.Try("p", "w")
+	rec.Try("p", "w", time.Now())
 	other := r.Begin(newExchange("elsewhere", ""))
-	other.Try("p", "v")
+	other.Try("p", "v", time.Now())
 	for i := range 3 { // more than Keep: all end at once
 		pass(t, r, newExchange(fmt.Sprint("broken", i), ""), "w", "half", failed)
 	}
 	retried := newExchange("retried", "")
 	rec = r.Begin(retried)
-	rec.Try("p", "w")
-	rec.Tried(failed, true)
-	rec.Try("p", "v")
+	rec.Try("p", "w", time.Now())
+	rec.Tried(time.Now(), failed, true)
+	rec.Try("p", "v", time.Now())
 	retried.Record.Worker = "v"
 	rec.End(retried)
 	answered := newExchange("answered 500", "")
 	rec = r.Begin(answered)
-	rec.Try("p", "w")
+	rec.Try("p", "w", time.Now())
 	rec.Head(&http1.Response{Status: 500}, time.Now())
-	rec.Tried(nil, false)
+	rec.Tried(time.Now(), nil, false)
 	answered.Record.Worker, answered.Record.Status = "v", 500
 	rec.End(answered)
 
 	at := time.Now()
 	late := r.Begin(newExchange("after the death", ""))
-	late.Try("p", "w")
+	late.Try("p", "w", time.Now())
 	if got := ids(r.Suspects("w", at)); got != "in flight broken0 broken1 broken2 retried answered 500" {
 		t.Errorf("suspects: %s", got)
 	}
@@ -251,11 +251,11 @@ func TestNoRecorder(t *testing.T) {
 	before := x.Body
 	if n := testing.AllocsPerRun(10, func() {
 		rec := r.Begin(x)
-		rec.Try("p", "w")
+		rec.Try("p", "w", time.Now())
 		rec.Head(nil, time.Now())
 		rec.Write(nil)
 		rec.Skip(1)
-		rec.Tried(nil, false)
+		rec.Tried(time.Now(), nil, false)
 		rec.End(x)
 	}); n != 0 || x.Body != before || r.Exchanges(Filter{}) != nil || r.Suspects("w", time.Now()) != nil {
 		t.Errorf("%v allocations, body %T", n, x.Body)
@@ -330,13 +330,13 @@ func benchmarkExchange(b *testing.B, r *Recorder, chunks int, chunk []byte) {
 		in.Reset(body)
 		x.Body = in
 		rec := r.Begin(x)
-		rec.Try("p", "w")
+		rec.Try("p", "w", time.Now())
 		_, _ = x.Body.Read(buf)
 		rec.Head(head, at)
 		for range chunks {
 			rec.Write(chunk)
 		}
-		rec.Tried(nil, false)
+		rec.Tried(time.Now(), nil, false)
 		rec.End(x)
 	}
 }
@@ -373,13 +373,13 @@ func TestChunksAllocateNothing(t *testing.T) {
 		in.Reset("body")
 		x.Body = in
 		rec := r.Begin(x)
-		rec.Try("p", "w")
+		rec.Try("p", "w", time.Now())
 		_, _ = x.Body.Read(p)
 		rec.Head(head, time.Now())
 		for range 300 { // head and tail
 			rec.Write(chunk)
 		}
-		rec.Tried(nil, false)
+		rec.Tried(time.Now(), nil, false)
 		rec.End(x)
 	}
 	for range 10 {

@@ -20,6 +20,13 @@ const maxAttempts = 4
 // which records nothing. Its exchange's goroutine calls them, but for the body,
 // which a transport may read in another.
 type Recording struct {
+	// What the neighbours in its lists touch comes first, in one line of the
+	// processor's cache; all but the end is guarded by the recorder's lock.
+	prev, next     *Recording
+	earlier, later *Recording
+	ring           *ring
+	end            time.Time // zero while in flight
+
 	recorder *Recorder
 	body     body
 	// seq names what is recorded here: a recording is used again.
@@ -27,11 +34,6 @@ type Recording struct {
 
 	// asked is when a death first asked for it, from the start on; 0: none has.
 	asked atomic.Int64
-
-	// Guarded by the recorder's lock. All that have ended are in a ring, too.
-	prev, next     *Recording
-	earlier, later *Recording
-	ring           *ring
 
 	mu sync.Mutex
 	// reserve is blocks to be filled next; the recorder's lock guards it when
@@ -49,7 +51,6 @@ type Recording struct {
 	only     [1]attempt // room for attempts: few exchanges need more
 	start    time.Time
 	first    time.Time // of the answer's bytes
-	end      time.Time // zero while in flight
 	pool     string
 	status   int
 	outcome  exchange.Outcome
@@ -99,15 +100,15 @@ func (rec *Recording) release(give func(*chain)) {
 	rec.pool, rec.outcome, rec.failure = "", "", ""
 }
 
-// Try says that the exchange is given to a worker now.
-func (rec *Recording) Try(pool, worker string) {
+// Try says that the exchange is given to a worker at a time.
+func (rec *Recording) Try(pool, worker string, at time.Time) {
 	if rec == nil {
 		return
 	}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	rec.pool = pool
-	a := attempt{worker: worker, start: time.Since(rec.start)}
+	a := attempt{worker: worker, start: at.Sub(rec.start)}
 	switch len(rec.attempts) {
 	case 0:
 		rec.only[0] = a
@@ -119,16 +120,16 @@ func (rec *Recording) Try(pool, worker string) {
 	}
 }
 
-// Tried says that the worker has done with it. fault: it had something of the
-// request, and failed by itself.
-func (rec *Recording) Tried(err error, fault bool) {
+// Tried says that the worker has done with it, and when. fault: it had something of
+// the request, and failed by itself.
+func (rec *Recording) Tried(at time.Time, err error, fault bool) {
 	if rec == nil {
 		return
 	}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	a := &rec.attempts[len(rec.attempts)-1]
-	a.end, a.fault, a.status = max(time.Since(rec.start), 1), fault, rec.status
+	a.end, a.fault, a.status = max(at.Sub(rec.start), 1), fault, rec.status
 	if err != nil {
 		a.failure = err.Error()
 	}

@@ -74,6 +74,7 @@ var secretQuery = regexp.MustCompile(`(?i)([?&;](?:` + secretWords + `)=)[^&;#\s
 // Redactor says what is secret, and puts Redacted in its place.
 type Redactor struct {
 	fields   [][]string // by their length: a field's name is compared with few
+	initials []initials // of those
 	patterns []pattern
 }
 
@@ -83,9 +84,10 @@ func NewRedactor(fields, patterns []string) (*Redactor, error) {
 	r := &Redactor{patterns: secretPatterns}
 	for _, name := range slices.Concat(secretFields, fields) {
 		for len(r.fields) <= len(name) {
-			r.fields = append(r.fields, nil)
+			r.fields, r.initials = append(r.fields, nil), append(r.initials, 0)
 		}
 		r.fields[len(name)] = append(r.fields[len(name)], name)
+		r.initials[len(name)].add(name)
 	}
 	r.patterns = slices.Clip(r.patterns)
 	for _, text := range patterns {
@@ -103,15 +105,7 @@ func (r *Redactor) secretField(name string) bool {
 	if tellsOfSecret(name) {
 		return true
 	}
-	if name == "" || len(name) >= len(r.fields) {
-		return false
-	}
-	for _, secret := range r.fields[len(name)] {
-		if secret[0]|0x20 == name[0]|0x20 && strings.EqualFold(secret, name) {
-			return true
-		}
-	}
-	return false
+	return name != "" && len(name) < len(r.initials) && r.initials[len(name)].has(name) && isAmong(r.fields[len(name)], name)
 }
 
 // appendHead writes a request's head for keeping: a line for each of id, client,

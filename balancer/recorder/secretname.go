@@ -16,6 +16,28 @@ var secretNameWords = [16][]string{
 	13: {"authorization"},
 }
 
+// initials are the first letters of words of one length, a bit each: nearly all names
+// are told by them alone.
+type initials uint32
+
+func (i *initials) add(word string) {
+	if word != "" {
+		*i |= 1 << (word[0] & 31)
+	}
+}
+
+// has says whether a word may be among them. Capitals and small letters are alike.
+func (i initials) has(word string) bool { return i>>(word[0]&31)&1 != 0 }
+
+var secretInitials = func() (all [len(secretNameWords)]initials) {
+	for n, words := range secretNameWords {
+		for _, word := range words {
+			all[n].add(word)
+		}
+	}
+	return all
+}()
+
 // openKeys are fields that are called keys and open nothing.
 var openKeys = []string{"sec-websocket-key", "idempotency-key", "surrogate-key"}
 
@@ -44,11 +66,12 @@ func tellsOfSecret(name string) bool {
 func isSeparator(c byte) bool { return c == '-' || c == '_' || c == '.' }
 
 func isSecretWord(word string) bool {
-	if len(word) < 3 || len(word) >= len(secretNameWords) {
-		return false
-	}
-	for _, secret := range secretNameWords[len(word)] {
-		if secret[0] == word[0]|0x20 && strings.EqualFold(secret, word) {
+	return len(word) >= 3 && len(word) < len(secretInitials) && secretInitials[len(word)].has(word) && isAmong(secretNameWords[len(word)], word)
+}
+
+func isAmong(words []string, word string) bool {
+	for _, secret := range words {
+		if strings.EqualFold(secret, word) {
 			return true
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"stoker/internal/histogram"
 )
 
 // Other stands for models that nobody has configured or been told of: what
@@ -36,7 +38,7 @@ type key struct{ pool, model string }
 type sums struct {
 	answers                       atomic.Uint64
 	cached, read, unsaid, written atomic.Uint64
-	first, gaps                   histogram
+	first, gaps                   histogram.Histogram
 
 	moves, broken, replayed atomic.Uint64
 }
@@ -107,8 +109,8 @@ func (m *Metrics) Observe(pool, model string, start time.Time, c *Count) {
 		s.read.Add(uint64(c.Prompt - c.Cached))
 	}
 	if c.Stream {
-		s.first.add(c.First.Sub(start))
-		s.gaps.merge(&c.Gaps)
+		s.first.Add(c.First.Sub(start))
+		s.gaps.Merge(c.Gaps.counts[:], c.Gaps.sum)
 	}
 }
 
@@ -154,7 +156,7 @@ func (m *Metrics) of(k key) *sums {
 	if s := all[k]; s != nil {
 		return s
 	}
-	s := &sums{first: newHistogram(firstBounds[:]), gaps: newHistogram(gapBounds[:])}
+	s := &sums{first: histogram.New(firstBounds[:]), gaps: histogram.New(gapBounds[:])}
 	all = maps.Clone(all)
 	all[k] = s
 	m.sums.Store(&all)
@@ -172,12 +174,8 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	for k, s := range *m.sums.Load() {
-		histogram := func(d *prometheus.Desc, h *histogram) {
-			total, sum, buckets := h.cumulated()
-			ch <- prometheus.MustNewConstHistogram(d, total, sum, buckets, k.pool, k.model)
-		}
-		histogram(m.first, &s.first)
-		histogram(m.gaps, &s.gaps)
+		ch <- s.first.Metric(m.first, k.pool, k.model)
+		ch <- s.gaps.Metric(m.gaps, k.pool, k.model)
 		counter := func(d *prometheus.Desc, n *atomic.Uint64, labels ...string) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n.Load()), append([]string{k.pool, k.model}, labels...)...)
 		}
@@ -221,8 +219,8 @@ func (m *Metrics) Summaries() []Summary {
 		cached, read := s.cached.Load(), s.read.Load()
 		one := Summary{
 			Pool: k.pool, Model: k.model, Answers: s.answers.Load(), PromptTokens: cached + read + s.unsaid.Load(), CompletionTokens: s.written.Load(),
-			FirstTokenP50: ms(s.first.quantile(.5)), FirstTokenP90: ms(s.first.quantile(.9)),
-			BetweenTokensP50: ms(s.gaps.quantile(.5)), BetweenTokensP90: ms(s.gaps.quantile(.9)),
+			FirstTokenP50: ms(s.first.Quantile(.5)), FirstTokenP90: ms(s.first.Quantile(.9)),
+			BetweenTokensP50: ms(s.gaps.Quantile(.5)), BetweenTokensP90: ms(s.gaps.Quantile(.9)),
 			Migrated: s.moves.Load(), MigrationsFailed: s.broken.Load(), ReplayedTokens: s.replayed.Load(),
 		}
 		if cached+read > 0 {
