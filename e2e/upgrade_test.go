@@ -139,6 +139,7 @@ func TestUpgradeFails(t *testing.T) {
 		name   string
 		config string
 		spoil  func(*upgradable)
+		mend   func(*upgradable)
 		says   string
 	}{
 		{name: "not executable", spoil: func(u *upgradable) { _ = os.Chmod(u.path, 0o644) }, says: "permission denied"},
@@ -153,6 +154,7 @@ func TestUpgradeFails(t *testing.T) {
 		{name: "dies with what it inherited", spoil: func(u *upgradable) { u.fail("inherited=kill") }, says: "ended before it was ready"},
 		{name: "dies before it is ready", spoil: func(u *upgradable) { u.fail("before-ready=kill") }, says: "ended before it was ready"},
 		{name: "exits before it is ready", spoil: func(u *upgradable) { u.fail("before-ready=exit") }, says: "ended before it was ready"},
+		{name: "nothing can be written", spoil: func(u *upgradable) { _ = os.MkdirAll(filepath.Join(u.runDir, "epoch.tmp", "x"), 0o700) }, mend: func(u *upgradable) { _ = os.RemoveAll(filepath.Join(u.runDir, "epoch.tmp")) }, says: "write epoch"},
 		{name: "hangs", spoil: func(u *upgradable) { u.fail("before-ready=hang") }, config: "upgrade_timeout = \"1s\"\n", says: "upgrade_timeout 1s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -179,6 +181,9 @@ func TestUpgradeFails(t *testing.T) {
 			u.eventually("the log says why", func() bool { return strings.Contains(u.logText(), "upgrade failed") })
 
 			u.fail()
+			if c.mend != nil {
+				c.mend(u)
+			}
 			if err := os.WriteFile(u.config, before, 0o644); err != nil {
 				t.Fatal(err)
 			}

@@ -259,6 +259,47 @@ func TestNextEpoch(t *testing.T) {
 	}
 }
 
+// What a disk without room is written to has the same numbers in it.
+func TestOverwriteEpoch(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, epochFile)
+	if err := os.WriteFile(path, epochText(8), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want := uint64(9); want <= 11; want++ {
+		if got, err := overwriteEpoch(path); got != want || err != nil {
+			t.Errorf("%d, %v; want %d", got, err, want)
+		}
+	}
+	if got, err := NextEpoch(dir); got != 12 || err != nil {
+		t.Errorf("then %d, %v", got, err)
+	}
+}
+
+func TestClaimedEpoch(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		c, err := ClaimEpoch(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Drop()
+	}
+	c, err := ClaimEpoch(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last, err := readEpoch(filepath.Join(dir, epochFile)); last != 0 || err != nil {
+		t.Errorf("claimed, and the last one is %d, %v", last, err)
+	}
+	if got, err := c.Take(); got != 1 || err != nil {
+		t.Errorf("%d, %v; want 1", got, err)
+	}
+	if got, err := NextEpoch(dir); got != 2 || err != nil {
+		t.Errorf("then %d, %v", got, err)
+	}
+}
+
 func TestUnknownUser(t *testing.T) {
 	if _, err := lookUpAccount("no-such-user-here"); err == nil {
 		t.Error("found")

@@ -54,6 +54,7 @@ type master struct {
 	logs     *logs
 	pools    poolSet
 	sup      *supervisor.Supervisor
+	claim    *supervisor.EpochClaim // nil: see nextEpoch
 	balancer *balancer.Balancer
 	tokens   *tokens.Metrics
 	recorder *recorder.Recorder // nil: off
@@ -335,8 +336,13 @@ func (m *master) begin(ctx context.Context, serving *errgroup.Group, broken chan
 	epoch, err := m.takeCharge(ctx, observed)
 	if err != nil {
 		m.sup.Leave()
-		m.admin.close()
+		m.admin.giveUp(m.inherit.successor())
 		m.front.Close()
+		// The sockets of one that succeeds are the elder's, too. It closes them, should
+		// it have let go of the engines; if it has not heard of our Ready, it goes on.
+		if m.inherit.successor() {
+			return errors.Join(err, m.door.Leave())
+		}
 		return errors.Join(err, m.door.Close(ctx))
 	}
 	for address, l := range m.listeners {

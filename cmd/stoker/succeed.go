@@ -26,11 +26,12 @@ const (
 // commit does all that can fail before there is no way back: an error means
 // that this process must go, and that the master before goes on as if nothing
 // had been tried.
-func (m *master) commit(ctx context.Context) ([]supervisor.Observed, error) {
-	var observed []supervisor.Observed
+func (m *master) commit(ctx context.Context) (observed []supervisor.Observed, err error) {
 	if m.inherit.successor() {
-		var err error
 		if observed, err = m.selfTest(ctx); err != nil {
+			return nil, err
+		}
+		if m.claim, err = supervisor.ClaimEpoch(m.cfg.RunDir); err != nil {
 			return nil, err
 		}
 		err = m.inherit.parent.send(message{Prepared: &preparedMessage{PID: os.Getpid(), Version: version, Observed: observed}})
@@ -39,13 +40,16 @@ func (m *master) commit(ctx context.Context) ([]supervisor.Observed, error) {
 		}
 	}
 	failpoint.Hit("before-ready")
-	err := m.inherit.upgrader.Ready()
+	err = m.inherit.upgrader.Ready()
 	// tableflip keeps no error but its text.
 	if err != nil && strings.Contains(err.Error(), syscall.EPIPE.Error()) {
 		m.log.Warn("the master before died during the upgrade; this one takes its place", "pid", m.inherit.hello.PID)
 		err = nil
 	}
 	if err != nil {
+		if m.claim != nil {
+			m.claim.Drop()
+		}
 		return nil, fmt.Errorf("take over from the running master: %w", err)
 	}
 	failpoint.Hit("after-ready")
@@ -90,7 +94,7 @@ func (m *master) takeCharge(ctx context.Context, observed []supervisor.Observed)
 	if err := m.held.sign(); err != nil {
 		m.log.Warn("cannot write this process's number into the lock file", "error", err)
 	}
-	if epoch, err = supervisor.NextEpoch(m.cfg.RunDir); err != nil {
+	if epoch, err = m.nextEpoch(); err != nil {
 		return 0, err
 	}
 	m.sup.SetEpoch(epoch)
@@ -109,6 +113,15 @@ func (m *master) takeCharge(ctx context.Context, observed []supervisor.Observed)
 		m.log.Warn("an engine that was there is not ready yet; its requests wait", "error", err)
 	}
 	return epoch, nil
+}
+
+// nextEpoch takes what commit has claimed. A first generation claims nothing: there
+// is nobody who would go on without it.
+func (m *master) nextEpoch() (uint64, error) {
+	if m.claim != nil {
+		return m.claim.Take()
+	}
+	return supervisor.NextEpoch(m.cfg.RunDir)
 }
 
 // announce tells the generation before that this one serves.
