@@ -3,6 +3,7 @@ package front
 import (
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"stoker/exchange"
 )
@@ -19,6 +20,8 @@ type flight struct {
 	life *life
 	// reply is who writes to a client of HTTP/1.1.
 	reply *answer
+	// doubt is the clock of one about its client, see Front.doubt; nil: there is none.
+	doubt *time.Timer
 
 	prev, next *flight // in Front.requests
 }
@@ -81,6 +84,7 @@ func (f *Front) leave(q *flight) {
 	defer f.mu.Unlock()
 	f.requests.remove(q)
 	q.conn.now = nil
+	q.settle()
 	f.recount(false, false)
 }
 

@@ -66,7 +66,10 @@ func (f *Front) doubt(q *flight) {
 		return
 	}
 	q.reply.ask()
-	time.AfterFunc(doubtTime, func() {
+	q.settle()
+	f.goroutine.Add(1)
+	q.doubt = time.AfterFunc(doubtTime, func() {
+		defer f.goroutine.Done()
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if c.now == nil || c.now.life != life {
@@ -76,6 +79,15 @@ func (f *Front) doubt(q *flight) {
 			c.now.left()
 		}
 	})
+}
+
+// settle ends the doubt about a request that is over. f.mu is held. A doubt whose time
+// has come in that moment waits for the lock, finds that out, and is waited for by Close.
+func (q *flight) settle() {
+	if q.doubt != nil && q.doubt.Stop() {
+		q.conn.front.goroutine.Done()
+	}
+	q.doubt = nil
 }
 
 // delivered is how much was sent to a TCP client, and how much of it it has

@@ -147,3 +147,30 @@ func TestHalfClosedClientLeaves(t *testing.T) {
 		t.Errorf("cause %v", err)
 	}
 }
+
+// A doubt about a client is over with its request; what runs of it then Close waits for.
+func TestDoubtsEndWithTheirRequests(t *testing.T) {
+	asked := make(chan struct{})
+	fx := start(t, func(_ context.Context, x *exchange.Exchange) {
+		<-asked
+		respond(x, 200, "answered")
+	})
+	c := fx.dial(t)
+	c.send(t, get("/"))
+	_ = c.Conn.(*net.TCPConn).CloseWrite()
+	if r, _ := c.answer(t, "GET"); r.StatusCode != http.StatusContinue {
+		t.Fatalf("%d, want 100", r.StatusCode)
+	}
+	fx.mu.Lock() // which who has asked has held until its clock ran
+	clock := fx.requests.first.doubt
+	fx.mu.Unlock()
+	close(asked)
+	if r, _ := c.answer(t, "GET"); r.StatusCode != http.StatusOK {
+		t.Errorf("%d", r.StatusCode)
+	}
+	c.closed(t)
+	if clock.Stop() {
+		fx.goroutine.Done()
+		t.Error("the clock of a doubt still runs")
+	}
+}
