@@ -25,6 +25,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -353,7 +354,7 @@ func (j *journey) arrive(lease Lease, v verdict) (end verdict, over bool) {
 // mayRetry says whether the request may be tried on another member.
 func (j *journey) mayRetry(v *verdict) bool {
 	record := &j.x.Record
-	if !v.retry || record.Attempts >= j.l.rules.Attempts {
+	if !v.retry || !j.mayMiss(v) && record.Attempts-j.missed >= j.l.rules.Attempts {
 		return false
 	}
 	if !j.retrying { // the budget counts requests
@@ -364,6 +365,25 @@ func (j *journey) mayRetry(v *verdict) bool {
 		j.retrying = true
 	}
 	record.Retries = append(record.Retries, v.code)
+	return true
+}
+
+// mayMiss says whether a member that refused the connection does not count as one
+// that the request was tried on: it has had nothing of it, and has left the pool by it.
+// Several that died together once used up all attempts of a request that others could
+// have served. One that comes back and refuses again must not keep it for ever. Who
+// wants nothing tried again (attempts = 1) has that.
+func (j *journey) mayMiss(v *verdict) bool {
+	if !v.refused || j.l.rules.Attempts <= 1 {
+		return false
+	}
+	if j.missed == 0 {
+		j.missing = time.Now()
+	}
+	if j.missed >= maxMissed || time.Since(j.missing) > j.l.rules.QueueTimeout {
+		return false
+	}
+	j.missed++
 	return true
 }
 

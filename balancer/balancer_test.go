@@ -156,7 +156,8 @@ func TestServe(t *testing.T) {
 	}{
 		{"the first answers", []do{answers}, 200, "ok", false, exchange.OutcomeOK, 1, "m0", 0},
 		{"the second answers", []do{dial, answers}, 200, "ok", false, exchange.OutcomeOK, 2, "m1", 1},
-		{"nobody listens", []do{dial, dial, dial, answers}, 502, "connect_failed", false, exchange.OutcomeUpstreamError, 3, "m2", 3},
+		{"three do not listen", []do{dial, dial, dial, answers}, 200, "ok", false, exchange.OutcomeOK, 4, "m3", 3},
+		{"nobody listens", slices.Repeat([]do{dial}, 30), 502, "connect_failed", false, exchange.OutcomeUpstreamError, maxMissed + 3, fmt.Sprint("m", maxMissed+2), maxMissed + 3},
 		{"nobody is left to try", []do{dial}, 429, "queue_timeout", false, exchange.OutcomeQueueTimeout, 1, "m0", 1},
 		{"what was sent is not sent again", []do{read, answers}, 502, "connection_lost", false, exchange.OutcomeUpstreamError, 1, "m0", 0},
 		{"what has begun is broken", []do{begun, answers}, 200, "half", true, exchange.OutcomeUpstreamBroke, 1, "m0", 0},

@@ -346,3 +346,31 @@ func TestWorkerThatKeepsTheDeadline(t *testing.T) {
 		})
 	}
 }
+
+// Members that refuse the connection do not count as tried, for as long as a request
+// may wait; and where nothing is to be tried again nothing is.
+func TestRefusalsDoNotCount(t *testing.T) {
+	refuses := func(context.Context, *exchange.Exchange, exchange.Sink) error {
+		time.Sleep(25 * time.Second)
+		return &upstream.Failure{Op: upstream.OpDial, Replayable: true, Err: syscall.ECONNREFUSED}
+	}
+	for _, tc := range []struct{ attempts, want int }{
+		{1, 1},
+		{2, 5}, // at 25, 50 and 75 s for nothing: the queue's minute is over after that
+		{3, 6},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			rules := DefaultRules()
+			rules.Attempts = tc.attempts
+			p := &fakePool{name: "p", err: upstream.ErrQueueTimeout}
+			for range 20 {
+				p.members = append(p.members, &fakeMember{name: "m", do: refuses})
+			}
+			x := newExchange(&fakeSink{})
+			newBalancer(t, Options{Pools: []Pool{p}, Rules: map[string]Rules{"p": rules}}).Serve(t.Context(), x)
+			if x.Record.Attempts != tc.want || x.Record.Status != 502 {
+				t.Errorf("%d attempts: tried %d times, want %d; %d", tc.attempts, x.Record.Attempts, tc.want, x.Record.Status)
+			}
+		})
+	}
+}

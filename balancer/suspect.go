@@ -71,6 +71,9 @@ type journey struct {
 	// last is the verdict on the last attempt; retrying: the lane counts one more.
 	last     verdict
 	retrying bool
+	// missed is how many members have refused the connection, since missing.
+	missed  int
+	missing time.Time
 	// done ends a suspect's turn; nil: it has none.
 	done func()
 	// queued: it is one of the lane's suspects.
