@@ -408,12 +408,16 @@ func (c *call) readHead() *Failure {
 }
 
 // isUnread says whether the upstream has ended without having read the request to
-// its end. Of one in chunks no more may be left than the end of the last; and what
-// of a large one was sent shows when that ends, see breaksUnread.
+// its end. Of one in chunks no more may be left than the end of the last, unless
+// the kernel over there has not even taken more than that; and what of a large one was
+// sent shows when that ends, see breaksUnread.
 func (c *call) isUnread(err error) bool {
 	switch {
-	case c.x.Length < 0 || !closedByPeer(err):
+	case !closedByPeer(err):
 		return false
+	case c.x.Length < 0:
+		u := c.upload
+		return u != nil && c.t.network == "tcp" && u.over() && u.err == nil && c.link.conn.Unacknowledged() > u.tail
 	case c.writeErr != nil:
 		return closedByPeer(c.writeErr)
 	case c.upload != nil:
@@ -426,7 +430,8 @@ func (c *call) isUnread(err error) bool {
 // which not all could be sent.
 func (c *call) breaksUnread(f *Failure) bool {
 	broke := errors.Is(f.Err, errEnded) || closedByPeer(f.Err)
-	return broke && (f.Op == OpRead || f.Op == OpStale) && !c.heard && c.x.Length >= 0 && c.upload.op == OpWrite
+	whole := c.x.Length < 0 && c.upload.ending.Load() // all but the end of the last chunk may have been sent
+	return broke && (f.Op == OpRead || f.Op == OpStale) && !c.heard && !whole && c.upload.op == OpWrite
 }
 
 // crossed says whether it is certain that nobody has read the request to its end,

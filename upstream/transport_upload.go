@@ -24,6 +24,8 @@ type upload struct {
 	done     chan struct{}
 	// ending: the last piece is being written, or was.
 	ending atomic.Bool
+	// tail is how much of a chunked body comes behind its last byte; to be read after done.
+	tail int
 
 	// aborted: the connection was cut because the body broke.
 	aborted atomic.Bool
@@ -163,8 +165,10 @@ func (u *upload) sendLastChunk(buf []byte) (Op, error) {
 	if u.x.Trailers != nil {
 		trailers = http1.StripHopByHop(u.x.Trailers())
 	}
+	last := http1.AppendLastChunk(buf, trailers)
+	u.tail = http1.ChunkTail + len(last)
 	u.ending.Store(true)
-	if err := u.write(http1.AppendLastChunk(buf, trailers)); err != nil {
+	if err := u.write(last); err != nil {
 		return OpWrite, err
 	}
 	return "", nil
