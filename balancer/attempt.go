@@ -37,18 +37,19 @@ type carried struct {
 	x      *exchange.Exchange
 	record *recorder.Recording // nil: nothing is recorded
 	begun  bool
-	head   http1.Response
-	body   limitedBody // of the request, where its length is not known
+	ends   bool // ending says whether the answer is whole
+
+	packing *unpacker // of an answer that the engine has compressed; nil: it has not
+	journey journey   // of the request, here for the room alone
+	head    http1.Response
+	body    limitedBody // of the request, where its length is not known
 	// trailersFrom are the client's trailers.
 	trailersFrom func() http1.Fields
 
-	journey journey // of the request, here for the room alone
-	table   *table  // by which the request is carried
-	route   *route  // nil until it is found
-	ahead   ahead
-	ends    bool      // ending says whether the answer is whole
-	packing *unpacker // of an answer that the engine has compressed; nil: it has not
-	fault   error     // why the answer was none, if the transport does not know
+	table *table // by which the request is carried
+	route *route // nil until it is found
+	ahead ahead
+	fault error // why the answer was none, if the transport does not know
 	// target is what the client asked for, where the engine is asked for another.
 	target string
 	cookie string // that the client is given, see Affinity

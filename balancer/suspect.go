@@ -56,6 +56,9 @@ func judgePoison(e *poisonError) verdict {
 
 // journey is one request on its way through a lane.
 type journey struct {
+	// charged is what the prompt weighs on lease; first, as each piece of an answer asks.
+	charged int
+
 	b    *Balancer
 	l    *lane
 	x    *exchange.Exchange
@@ -82,9 +85,7 @@ type journey struct {
 	trial *trial
 	// strictly: the trial is to have nobody beside it.
 	strictly bool
-	// lease is the present one, charged what the prompt weighs on it.
-	lease   Lease
-	charged int
+	lease    Lease // the present one
 }
 
 // admit finds a place: apart from others for who is under suspicion, none for

@@ -59,6 +59,8 @@ type Move struct {
 // read once, by the front, when the request has ended. Logs and metrics are
 // made from it alone.
 type Record struct {
+	BytesOut int64 // answer body bytes handed to the sink, or to a tunnel; first, as each piece adds to it
+
 	ID        string    // X-Request-Id, ours or a trusted client's
 	ClientIP  string    // the client as the access log shows it: behind a trusted proxy, whom that proxy named
 	Start     time.Time // head read
@@ -103,9 +105,8 @@ type Record struct {
 	// as he likes.
 	Refused string
 
-	Status   int   // as sent to the client; 499 when it went away before an answer
-	BytesIn  int64 // request body bytes read from the client, or what it sent through a tunnel
-	BytesOut int64 // answer body bytes handed to the sink, or to a tunnel
+	Status  int   // as sent to the client; 499 when it went away before an answer
+	BytesIn int64 // request body bytes read from the client, or what it sent through a tunnel
 	// Encoding is the content coding that we put the answer's body into; empty:
 	// none. BytesPlain is how long the body was before.
 	Encoding   string

@@ -36,6 +36,9 @@ var (
 // answer will find nothing of the request in any count.
 type answer struct {
 	session *session
+	// plain is what is written to without TLS, at hand: an event should wait for as few
+	// places of memory as may be. nil: with TLS.
+	plain *rawconn.Conn
 
 	held *[heldBytes]byte
 	out  []byte // what is held, in held unless that is too small
@@ -64,6 +67,10 @@ var _ exchange.Sink = (*answer)(nil)
 
 func (a *answer) start() {
 	a.free()
+	a.plain = nil
+	if c := a.session.conn; c.tls == nil {
+		a.plain = c.raw
+	}
 	a.err, a.left = nil, -1
 	a.chunked, a.bare, a.begun, a.ended, a.broken = false, false, false, false, false
 	a.close = a.session.head.Close
@@ -219,9 +226,12 @@ var lineEnd = []byte("\r\n")
 func (a *answer) send() error {
 	a.session.Record.Waits() // for a client that is slow
 	var err error
-	if a.vec[1] == nil {
-		_, err = a.session.conn.Write(a.out) // cheaper than a list of one
-	} else {
+	switch {
+	case a.vec[1] == nil && a.plain != nil:
+		_, err = a.plain.Write(a.out)
+	case a.vec[1] == nil:
+		_, err = a.session.conn.wire.Write(a.out) // cheaper than a list of one
+	default:
 		a.vec[0] = a.out
 		_, err = a.session.conn.WriteBuffers(a.vec[:])
 	}

@@ -43,31 +43,33 @@ type Conn struct {
 	// received counts the bytes read for whoever set it.
 	received *atomic.Uint64
 	pacer    Pacer
+	// watched: InputEnded will be called; ended: it has been.
+	watched bool
+	ended   atomic.Bool
 
 	in  reading
 	out writing
 	ask asking
 
-	// watched: InputEnded will be called; ended: it has been.
-	watched   bool
-	ended     atomic.Bool
 	watchedAs uint64
 }
 
 // reading is the read in progress: arguments and results of the callback,
 // which is bound once, by the first that needs it, so that a read allocates nothing.
+// What each event of a stream needs stands first, in writing, too: of many streams
+// all memory is cold when their next event comes.
 type reading struct {
-	try  func(fd uintptr) bool
-	p    []byte
-	idle func() error
-	n    int
-	err  error
-
 	// Of ReadLazily and ReadOn.
+	room func() []byte
+	rest func() error
+	got  func(n int) bool
+	err  error
+	n    int
+
+	try            func(fd uintptr) bool
 	tryLazy, tryOn func(fd uintptr) bool
-	room           func() []byte
-	rest           func() error
-	got            func(n int) bool
+	p              []byte
+	idle           func() error
 
 	peek   func(fd uintptr)
 	peeked byte
@@ -80,10 +82,13 @@ type reading struct {
 
 // writing is the write in progress.
 type writing struct {
-	try func(fd uintptr) bool
-	p   []byte
-	n   int
-	err error
+	try     func(fd uintptr) bool
+	p       []byte
+	n       int
+	err     error
+	total   int64   // of all writes that are over
+	more    uintptr // MSG_MORE or 0
+	blocked bool    // the one in progress has waited
 
 	tryAll func(fd uintptr) bool
 	iov    []unix.Iovec // all that WriteBuffers was given
@@ -94,10 +99,6 @@ type writing struct {
 	drain func(fd uintptr) bool
 	pipe  int
 	left  int
-
-	more    uintptr // MSG_MORE or 0
-	total   int64   // of all writes that are over
-	blocked bool    // the one in progress has waited
 }
 
 var (

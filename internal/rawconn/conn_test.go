@@ -384,7 +384,7 @@ func TestReadAndWriteAllocateNothing(t *testing.T) {
 func TestWriteLast(t *testing.T) {
 	for _, kind := range kinds {
 		for name, end := range map[string]func(c *Conn) error{"close": (*Conn).Close, "half": (*Conn).CloseWrite} {
-			for _, n := range []int{1, 8 << 20} {
+			for _, n := range []int{1, 1 << 20} {
 				c, peer := pair(t, kind)
 				within(t, peer)
 				want := randomBytes(n)

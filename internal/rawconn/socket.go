@@ -42,27 +42,34 @@ var (
 //	  │       a deadline, but that of the first read, which is noted          │
 //	  └──────────────────────────────▶ closed ◀───────────────────────────────┘
 //
-// While it is fresh calls go to the descriptor directly, each counted: who leaves last
-// closes what has been closed meanwhile. A second read is no such call, as it might
-// find something again and again and not see a deadline.
+// What need not wait goes to the descriptor directly, also when it is polled, and is
+// counted: who leaves last closes what has been closed meanwhile. To ask a file for it
+// would be dearer than the count. But where there is a deadline, nothing goes past the
+// poller, which is who ends it, nor does a second read: it might find something again
+// and again.
 type socket struct {
 	network string
 	peer    netip.AddrPort
 	// unpolled is set when the poller has no room for another; its acceptor's.
 	unpolled *atomic.Bool
-
+	fd       int
+	// within counts direct calls; closed is added to it at the end.
+	within atomic.Int64
 	// polled: it is known to the poller, by file and raw, which don't change any more.
 	polled atomic.Bool
-	file   *os.File
-	raw    syscall.RawConn
+	// bounded: writes have had a deadline.
+	bounded atomic.Bool
+	// read: once, or about to be.
+	read atomic.Bool
+	file *os.File
+	raw  syscall.RawConn
 
-	mu     sync.Mutex
-	closed bool
-	fd     int
-	within int       // direct calls
-	read   bool      // once, or about to be
-	readBy time.Time // until it is polled
+	mu     sync.Mutex // of becoming polled, or closed
+	readBy time.Time  // until it is polled
 }
+
+// closed is in socket.within of one that is.
+const closed = -1 << 40
 
 // errUnpolled: the kernel has no room for another descriptor in the poller's set.
 // It passes, as a shortage of memory does.
@@ -81,46 +88,24 @@ func newAccepted(fd int, network string, peer netip.AddrPort, unpolled *atomic.B
 	return &a.Conn
 }
 
-// enter begins a direct call, unless the poller knows the socket. leave must follow.
-func (s *socket) enter(reading bool) (fd int, direct bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return 0, false, net.ErrClosed
-	case s.polled.Load():
-		return 0, false, nil
-	case reading && s.read:
-		return 0, false, s.pollLocked()
+// enter begins a direct call, and says whether it may. leave must follow.
+func (s *socket) enter() bool {
+	for {
+		n := s.within.Load()
+		if n < 0 {
+			return false
+		}
+		if s.within.CompareAndSwap(n, n+1) {
+			return true
+		}
 	}
-	s.read = s.read || reading
-	s.within++
-	return s.fd, true, nil
 }
 
 // leave ends a direct call.
 func (s *socket) leave() {
-	s.mu.Lock()
-	s.within--
-	last := s.closed && s.within == 0
-	s.mu.Unlock()
-	if last {
+	if s.within.Add(-1) == closed {
 		_ = s.letGo() // who closed it does not wait to be told
 	}
-}
-
-// try calls f once, directly. Unless that is over, the poller knows the socket then.
-func (s *socket) try(f func(fd uintptr) bool, reading bool) (over bool, err error) {
-	fd, direct, err := s.enter(reading)
-	if err != nil || !direct {
-		return err != nil, err
-	}
-	defer s.leave()
-	if f(uintptr(fd)) {
-		return true, nil
-	}
-	err = s.poll()
-	return err != nil, err
 }
 
 // poll makes the poller know the socket.
@@ -133,7 +118,7 @@ func (s *socket) poll() error {
 // pollLocked is poll. The kernel tells the poller of whatever has come by now.
 func (s *socket) pollLocked() error {
 	switch {
-	case s.closed:
+	case s.within.Load() < 0:
 		return net.ErrClosed
 	case s.polled.Load():
 		return nil
@@ -156,7 +141,14 @@ func (s *socket) pollLocked() error {
 // Read implements syscall.RawConn. Files call their end otherwise than connections do.
 func (s *socket) Read(f func(fd uintptr) bool) error {
 	if !s.polled.Load() {
-		if over, err := s.try(f, true); over {
+		over, err := false, error(nil)
+		if !s.read.Swap(true) {
+			over, err = s.direct(f)
+		}
+		if over || err != nil {
+			return err
+		}
+		if err := s.poll(); err != nil {
 			return err
 		}
 	}
@@ -165,37 +157,38 @@ func (s *socket) Read(f func(fd uintptr) bool) error {
 
 // Write implements syscall.RawConn.
 func (s *socket) Write(f func(fd uintptr) bool) error {
-	if !s.polled.Load() {
-		if over, err := s.try(f, false); over {
+	if !s.bounded.Load() {
+		if over, err := s.direct(f); over || err != nil {
+			return err
+		}
+		if err := s.poll(); err != nil {
 			return err
 		}
 	}
 	return s.named(s.raw.Write(f))
 }
 
+// direct calls f once, and says whether that is over or has to wait.
+func (s *socket) direct(f func(fd uintptr) bool) (over bool, err error) {
+	if !s.enter() {
+		return false, net.ErrClosed
+	}
+	defer s.leave()
+	return f(uintptr(s.fd)), nil
+}
+
 // Control implements syscall.RawConn.
 func (s *socket) Control(f func(fd uintptr)) error {
-	if !s.polled.Load() {
-		fd, direct, err := s.enter(false)
-		if err != nil {
-			return err
-		}
-		if direct {
-			defer s.leave()
-			f(uintptr(fd))
-			return nil
-		}
+	if !s.enter() {
+		return net.ErrClosed
 	}
-	return s.named(s.raw.Control(f))
+	defer s.leave()
+	f(uintptr(s.fd))
+	return nil
 }
 
 func (s *socket) named(err error) error {
-	if err == nil {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	if err != nil && s.within.Load() < 0 {
 		return net.ErrClosed
 	}
 	return err
@@ -204,8 +197,8 @@ func (s *socket) named(err error) error {
 // Close implements owner.
 func (s *socket) Close() error {
 	s.mu.Lock()
-	was, last := s.closed, s.within == 0
-	s.closed = true
+	was := s.within.Load() < 0
+	last := !was && s.within.Add(closed) == closed
 	s.mu.Unlock()
 	switch {
 	case was:
@@ -221,10 +214,9 @@ func (s *socket) Close() error {
 func (s *socket) closeFresh() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.file != nil || s.within > 0 {
+	if s.file != nil || !s.within.CompareAndSwap(0, closed) {
 		return false
 	}
-	s.closed = true
 	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(s.fd), 0, 0) // however it ends, the descriptor is gone
 	return true
 }
@@ -271,13 +263,13 @@ func (s *socket) noteReadBy(t time.Time) (noted bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.closed:
+	case s.within.Load() < 0:
 		return false, net.ErrClosed
 	case s.polled.Load():
 		return false, nil
 	}
 	s.readBy = t
-	if s.read && !t.IsZero() {
+	if s.read.Load() && !t.IsZero() {
 		return true, s.pollLocked()
 	}
 	return true, nil
@@ -285,11 +277,10 @@ func (s *socket) noteReadBy(t time.Time) (noted bool, err error) {
 
 // SetWriteDeadline implements owner.
 func (s *socket) SetWriteDeadline(t time.Time) error {
-	if !s.polled.Load() {
-		if err := s.poll(); err != nil {
-			return err
-		}
+	if err := s.poll(); err != nil {
+		return err
 	}
+	s.bounded.Store(true)
 	return s.named(s.file.SetWriteDeadline(t))
 }
 
