@@ -360,6 +360,7 @@ func (j *journey) mayRetry(v *verdict) bool {
 	if !j.retrying { // the budget counts requests
 		if !j.l.mayRetry(&j.l.rules, v) {
 			record.BudgetExhausted = true
+			v.add("it was not tried again, since too many others are (retry.budget_percent)")
 			return false
 		}
 		j.retrying = true
@@ -396,9 +397,22 @@ func (j *journey) stranded(err error) verdict {
 		j.s.strand()
 	}
 	if none && j.last.died {
+		j.last.add(untried(v.outcome))
 		return j.last
 	}
 	return v
+}
+
+// untried says why a suspect was not tried once more.
+func untried(by exchange.Outcome) string {
+	switch {
+	case by == exchange.OutcomeQueueFull:
+		return "the worker died, and too many others wait to be tried again (queue.length)"
+	case by == exchange.OutcomeUnavailable:
+		return "the worker died, and no other became ready for it to be tried again (queue.timeout)"
+	default:
+		return "the worker died, and its turn to be tried again apart from others did not come in time (queue.timeout)"
+	}
 }
 
 // do lets a member answer.

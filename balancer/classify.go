@@ -66,6 +66,9 @@ var endedWell = &ending{outcome: exchange.OutcomeOK}
 // isWell says whether the whole answer was handed to the client.
 func (v verdict) isWell() bool { return v.ending == endedWell }
 
+// add says more of how it ended, to the client. The ending is v's own: it was made for it.
+func (v verdict) add(text string) { v.message += "; " + text }
+
 // classify is the one place that turns an error into status, retry, blame and
 // outcome.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -372,5 +373,30 @@ func TestRefusalsDoNotCount(t *testing.T) {
 				t.Errorf("%d attempts: tried %d times, want %d; %d", tc.attempts, x.Record.Attempts, tc.want, x.Record.Status)
 			}
 		})
+	}
+}
+
+// What a request was not tried again for is told to its client: which bound it was.
+func TestBoundsAreNamed(t *testing.T) {
+	lost := func() verdict {
+		v := classify(&upstream.Failure{Op: upstream.OpDial, Replayable: true, Err: syscall.ETIMEDOUT})
+		v.died = true
+		return v
+	}
+	for err, want := range map[error]string{
+		upstream.ErrQueueTimeout: "queue.timeout", upstream.ErrQueueFull: "queue.length", upstream.ErrNoneReady: "no other became ready",
+	} {
+		j := journey{last: lost()}
+		if v := j.stranded(err); v.status != 502 || !strings.Contains(v.message, want) {
+			t.Errorf("%v: %d %s", err, v.status, v.message)
+		}
+	}
+	rules := DefaultRules()
+	rules.RetryPercent, rules.RetryFloor = 0, 0
+	v := lost()
+	v.died = false
+	j := journey{l: newLane(&fakePool{name: "p"}, rules), x: newExchange(&fakeSink{})}
+	if j.mayRetry(&v) || !strings.Contains(v.message, "retry.budget_percent") {
+		t.Error(v.message)
 	}
 }
