@@ -18,11 +18,12 @@ var errBodyTooLarge = &requestError{http.StatusRequestEntityTooLarge, "body_too_
 func (a *attempt) limit(x *exchange.Exchange, most int64) error {
 	switch {
 	case most <= 0:
-	case x.Length > most, a.ahead.held && int64(len(*a.ahead.buf)) > most:
+	case x.Length > most, x.AtLeast > most, a.ahead.held && int64(len(*a.ahead.buf)) > most:
 		return errBodyTooLarge
 	case x.Length < 0 && !a.ahead.held && a.body.from == nil:
 		a.body = limitedBody{from: x.Body, left: most}
 		x.Body = &a.body
+		x.MaxBody = most
 	}
 	return nil
 }
@@ -53,6 +54,10 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 		return 0, errBodyTooLarge
 	}
 	n, err := b.from.Read(p)
+	if errors.Is(err, exchange.ErrBodyTooLarge) {
+		b.left = -1
+		return 0, errBodyTooLarge
+	}
 	if b.left -= int64(n); b.left < 0 && (err == nil || errors.Is(err, io.EOF)) {
 		return 0, errBodyTooLarge // and the engine has had no more than the limit
 	}

@@ -29,6 +29,8 @@ var (
 	ErrDrained = errors.New("cut since its worker leaves the pool")
 	// ErrIdle: nothing has passed through a tunnel for as long as may be.
 	ErrIdle = errors.New("nothing passed through the tunnel for too long")
+	// ErrBodyTooLarge: more of a body was announced than Exchange.MaxBody.
+	ErrBodyTooLarge = errors.New("the request's body is too large")
 	// ErrDeadline: the time that the client has given us is over, or too little
 	// of it is left for an answer.
 	ErrDeadline = errors.New("the request's deadline")
@@ -52,6 +54,12 @@ type Exchange struct {
 	Length int64
 	// Here: all of the body, if any, has come with the head, and nobody will wait for it.
 	Here bool
+	// AtLeast is how long a body of no known length will be at least, by what has come
+	// of it with the head.
+	AtLeast int64
+	// MaxBody is how long it may be, as whoever reads it has said; 0: any. A body
+	// that announces more ends with ErrBodyTooLarge, sooner than it has come.
+	MaxBody int64
 	// Body reads the request's body; nil when Length is 0. An error other than
 	// io.EOF is the client's doing (a bad chunk, a hang-up, too slow).
 	Body io.Reader

@@ -213,6 +213,7 @@ func (s *session) begin() {
 	s.WebSocket, s.Wrong = s.head.WebSocket, nil
 	s.Body, s.Trailers = nil, nil
 	s.body.reset()
+	s.AtLeast, s.MaxBody = s.body.promised, 0
 	if s.Length != 0 {
 		s.Body, s.Trailers = &s.body, s.trailersOf
 	}

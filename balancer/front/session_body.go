@@ -41,9 +41,11 @@ type body struct {
 	taken   int64         // bytes read, framing included
 	until   time.Time
 	err     error
-	// here: all of a chunked one has come with the head; wrong: what did is no HTTP.
-	here  bool
-	wrong error
+	// here: all of a chunked one has come with the head; wrong: what did is no HTTP;
+	// promised: how long it will be at least, by that.
+	here     bool
+	wrong    error
+	promised int64
 
 	ended       atomic.Bool // nothing of it is left on the connection
 	failed      atomic.Bool // it broke off or is no HTTP
@@ -54,9 +56,9 @@ func (b *body) reset() {
 	b.chunked.Reset()
 	b.left, b.taken, b.err = b.session.head.Length, 0, nil
 	b.waited, b.until = 0, time.Time{}
-	b.here, b.wrong = false, nil
+	b.here, b.wrong, b.promised = false, nil, 0
 	if b.session.head.Framing == http1.Chunks {
-		b.here, b.wrong = b.chunked.Check(b.session.in.unread())
+		b.here, b.promised, b.wrong = b.chunked.Check(b.session.in.unread())
 	}
 	b.ended.Store(false)
 	b.failed.Store(false)
@@ -119,6 +121,9 @@ func (b *body) readChunks(p []byte) (int, error) {
 			return 0, err
 		}
 		data, used, err := b.chunked.Decode(p[:n])
+		if most := b.session.MaxBody; most > 0 && err == nil && b.chunked.Promised() > most {
+			err = exchange.ErrBodyTooLarge // nobody waits for what nobody takes
+		}
 		if err == nil && b.chunked.Done() {
 			b.giveBack(p[used:n])
 			b.ended.Store(true)
@@ -256,7 +261,7 @@ func (b *body) explain(err error) error {
 	switch {
 	case b.interrupted.Load():
 		return errInterrupted
-	case errors.As(err, &syntax):
+	case errors.As(err, &syntax), errors.Is(err, exchange.ErrBodyTooLarge):
 		b.failed.Store(true)
 		return err
 	}

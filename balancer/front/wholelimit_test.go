@@ -48,7 +48,8 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 		{"far more, body not sent yet", "Content-Length: 1000000000000\r\n", "", 413, false},
 		{"far more, asked first", "Content-Length: 1000000000000\r\nExpect: 100-continue\r\n", "", 413, false},
 		{"chunked, as large as may be", "Transfer-Encoding: chunked\r\n", chunks(most), 200, true},
-		{"chunked, a byte more", "Transfer-Encoding: chunked\r\n", chunks(most + 1), 413, true},
+		{"chunked, a byte more", "Transfer-Encoding: chunked\r\n", chunks(most + 1), 413, false},
+		{"chunked, a size that nobody waits for", "Transfer-Encoding: chunked\r\n", "fffffffffffffff\r\nx", 413, false},
 		{"chunked, more and more", "Transfer-Encoding: chunked\r\n", strings.Repeat("400\r\n"+strings.Repeat("x", 1024)+"\r\n", 200), 413, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -81,6 +82,18 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 			}
 		})
 	}
+	t.Run("chunked, a size that nobody waits for, later", func(t *testing.T) {
+		c, in := m.dial(t)
+		for _, piece := range []string{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\nffffff", "fffffffff\r\n"} {
+			_, _ = io.WriteString(c, piece) // how they are cut does not matter
+		}
+		if r, body := status(t, in, http.StatusRequestEntityTooLarge); !r.Close || !strings.Contains(body, `"code":"body_too_large"`) {
+			t.Errorf("close %v, %s", r.Close, body)
+		}
+		if m.record(t); len(whole) > 0 {
+			t.Error("the engine took it for a request")
+		}
+	})
 	t.Run("HTTP/2", func(t *testing.T) {
 		for _, body := range []io.Reader{strings.NewReader(strings.Repeat("x", most+1)), io.MultiReader(strings.NewReader(strings.Repeat("x", 2*most)))} {
 			r, err := http2Client(t).Post("http://"+m.addr, "text/plain", body)

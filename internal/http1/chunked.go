@@ -15,6 +15,7 @@ type Chunked struct {
 
 	state    chunkState
 	size     int64  // of the chunk being read, then what is left of it
+	promised int64  // data of all chunks of which the size has been read
 	line     int    // length of the size line so far
 	excess   int    // framing beyond what short chunks justify
 	trailers []byte // the section so far, with all its line ends
@@ -83,9 +84,13 @@ func (d *Chunked) Decode(p []byte) (body []byte, used int, err error) {
 	return p[:out], used, nil
 }
 
-// Check says of p, the beginning of the stream, what is wrong with it, and
-// whether it is all of it. It leaves p as it is; d must be as new, and is so afterwards.
-func (d *Chunked) Check(p []byte) (whole bool, err error) {
+// Promised is how many bytes the body has at least, by the sizes that have been read.
+func (d *Chunked) Promised() int64 { return d.promised }
+
+// Check says of p, the beginning of the stream, what is wrong with it, whether it
+// is all of it, and how much it promises. It leaves p as it is; d must be as new,
+// and is so afterwards.
+func (d *Chunked) Check(p []byte) (whole bool, promised int64, err error) {
 	for len(p) > 0 && err == nil && d.state != chunkDone {
 		if d.state != chunkData {
 			err, p = d.step(p[0]), p[1:]
@@ -96,9 +101,9 @@ func (d *Chunked) Check(p []byte) (whole bool, err error) {
 			d.state = chunkDataCR
 		}
 	}
-	whole = d.Done()
+	whole, promised = d.Done(), d.promised
 	d.Reset()
-	return whole, err
+	return whole, promised, err
 }
 
 // step takes one byte of framing.
@@ -175,6 +180,7 @@ func (d *Chunked) endSizeLine(c byte) error {
 	if d.excess = max(d.excess, 0); d.excess > maxChunkExcess {
 		return errChunkOverhead
 	}
+	d.promised += d.size // no more than one of them has not come
 	d.state = chunkData
 	if d.size == 0 {
 		d.state = chunkTrailer

@@ -182,7 +182,7 @@ func FuzzChunked(f *testing.F) {
 		}
 		before := bytes.Clone(raw)
 		pieces.Reset()
-		if done, err2 := pieces.Check(raw); err2 != err || done != whole.Done() || !bytes.Equal(raw, before) || pieces.state != chunkSize || pieces.size != 0 { //nolint:errorlint // the very error
+		if done, promised, err2 := pieces.Check(raw); err2 != err || promised != whole.Promised() || done != whole.Done() || !bytes.Equal(raw, before) || pieces.state != chunkSize || pieces.size != 0 { //nolint:errorlint // the very error
 			t.Fatalf("checked: %v, read: %v; %q became %q", err2, err, before, raw)
 		}
 		if err != nil || !whole.Done() {
