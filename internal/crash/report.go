@@ -62,6 +62,9 @@ func (r *Report) name() string {
 	return r.ID
 }
 
+// isSpare says that a report goes before older ones: see Store.Keep.
+func (r *Report) isSpare() bool { return r.Death.Failures > 0 && len(r.Summaries) == 0 }
+
 // begun are the outcomes of answers that an upstream had begun; empty: in flight.
 var begun = []exchange.Outcome{
 	"", exchange.OutcomeOK, exchange.OutcomeUpstreamBroke, exchange.OutcomeClientGone, exchange.OutcomeDrained, exchange.OutcomeShutdown,

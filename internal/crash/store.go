@@ -39,9 +39,17 @@ type Store struct {
 	Size int64
 
 	mu sync.Mutex
-	// sizes of reports by name, which do not change once they are there. In a crash
-	// loop it is not worth while to ask the disk for all of them each time.
-	sizes map[string]int64
+	// known is what is known of reports by name, which do not change once they are
+	// there. In a crash loop it is not worth while to ask the disk for all of them each
+	// time: to read each for each death was half of what the deaths of busy engines took.
+	known map[string]facts
+}
+
+// facts are what makeRoom wants to know of a report.
+type facts struct {
+	size int64
+	// spare: it is of an engine that had died before and had no request.
+	spare bool
 }
 
 // Save writes a report, for which the oldest ones past the bounds make room.
@@ -117,7 +125,12 @@ func (s *Store) write(r *Report) error {
 	if _, err := os.Lstat(path); err == nil {
 		return nil // a master that was killed then had written it: it knew the requests
 	}
-	return errors.Join(s.makeRoom(sizeOf(temp)), os.Rename(temp, path))
+	f := facts{sizeOf(temp), r.isSpare()}
+	room, err := s.makeRoom(f.size), os.Rename(temp, path)
+	if err == nil {
+		s.note(r.name(), f)
+	}
+	return errors.Join(room, err)
 }
 
 func (s *Store) fill(dir string, r *Report) error {
@@ -164,17 +177,17 @@ func (s *Store) makeRoom(size int64) error {
 	if err != nil {
 		return err
 	}
-	sizes, total := s.sizesOf(names), size
-	for _, size := range sizes {
-		total += size
+	known, total := s.factsOf(names), size
+	for _, f := range known {
+		total += f.size
 	}
 	for len(names) > 0 && (len(names) >= s.Keep || total > s.Size) {
-		victim := s.victim(names)
+		victim := max(slices.IndexFunc(known, func(f facts) bool { return f.spare }), 0) // none: the oldest
 		if err := s.remove(names[victim]); err != nil {
 			return fmt.Errorf("remove old crash reports: %w", err)
 		}
-		total -= sizes[victim]
-		names, sizes = slices.Delete(names, victim, victim+1), slices.Delete(sizes, victim, victim+1)
+		total -= known[victim].size
+		names, known = slices.Delete(names, victim, victim+1), slices.Delete(known, victim, victim+1)
 	}
 	return nil
 }
@@ -188,31 +201,33 @@ func (s *Store) remove(name string) error {
 	return os.RemoveAll(gone)
 }
 
-// sizesOf are the bytes that reports have, in the same order.
-func (s *Store) sizesOf(names []string) []int64 {
+// factsOf are the facts of reports, in the same order. Of one that cannot be read it
+// is not known that it could be spared.
+func (s *Store) factsOf(names []string) []facts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, sizes := make(map[string]int64, len(names)), make([]int64, len(names))
+	known, all := make(map[string]facts, len(names)), make([]facts, len(names))
 	for i, name := range names {
-		size, ok := s.sizes[name]
+		f, ok := s.known[name]
 		if !ok {
-			size = sizeOf(filepath.Join(s.Dir, name))
+			f.size = sizeOf(filepath.Join(s.Dir, name))
+			r, err := s.peek(name)
+			f.spare = err == nil && r.isSpare()
 		}
-		known[name], sizes[i] = size, size
+		known[name], all[i] = f, f
 	}
-	s.sizes = known
-	return sizes
+	s.known = known
+	return all
 }
 
-// victim is the index of the report that can be spared most easily.
-func (s *Store) victim(names []string) int {
-	for i, name := range names {
-		r, err := s.peek(name)
-		if err == nil && r.Death.Failures > 0 && len(r.Summaries) == 0 {
-			return i
-		}
+// note keeps the facts of a report that is there now.
+func (s *Store) note(name string, f facts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil {
+		s.known = make(map[string]facts)
 	}
-	return 0 // the oldest
+	s.known[name] = f
 }
 
 // clear removes what a master that was killed has left unfinished, or half removed. The lock is

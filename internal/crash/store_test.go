@@ -185,23 +185,32 @@ func TestNoReport(t *testing.T) {
 }
 
 // TestLoopsDoNotPushOutHowTheyBegan: of engines that die again and again without
-// a request the latest is worth keeping, not all.
+// a request the latest is worth keeping, not all; a master that finds the reports of
+// the one before it sees it as well.
 func TestLoopsDoNotPushOutHowTheyBegan(t *testing.T) {
-	s := &Store{Dir: t.TempDir(), Keep: 3, Size: 1 << 20}
-	for minute := range 9 {
-		r := newReport(minute)
-		if minute < 2 {
-			r = newReport(minute, 10)
-		}
-		r.Death.Failures = minute
-		if err := s.Save(r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ids, err := s.IDs()
-	want := []string{ID(&newReport(0).Death), ID(&newReport(1).Death), ID(&newReport(8).Death)}
-	if err != nil || !reflect.DeepEqual(ids, want) {
-		t.Errorf("%v, %v; want %v", ids, err, want)
+	for name, masters := range map[string]int{"one master": 1, "a master for each": 9} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			var s *Store
+			for minute := range 9 {
+				if minute < masters {
+					s = &Store{Dir: dir, Keep: 3, Size: 1 << 20}
+				}
+				r := newReport(minute)
+				if minute < 2 {
+					r = newReport(minute, 10)
+				}
+				r.Death.Failures = minute
+				if err := s.Save(r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ids, err := s.IDs()
+			want := []string{ID(&newReport(0).Death), ID(&newReport(1).Death), ID(&newReport(8).Death)}
+			if err != nil || !reflect.DeepEqual(ids, want) {
+				t.Errorf("%v, %v; want %v", ids, err, want)
+			}
+		})
 	}
 }
 
