@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -308,6 +309,42 @@ func TestHandshakeHalfWayIsAwaited(t *testing.T) {
 		t.Error(err)
 	}
 	wait()
+}
+
+// TestHandshakeThatEndsBetweenTwoLooks: it was half-way no more when somebody looked
+// for it, and had not been in the queue just before; the door closed on it.
+func TestHandshakeThatEndsBetweenTwoLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &Listener{limit: emptying, over: make(chan struct{})}
+		s := &lateSocket{l: l}
+		l.socket = s
+		l.empty(t.Context(), quiet)
+		if !s.ended || s.waiting > 0 {
+			t.Errorf("handshake ended: %v; %d wait to be accepted", s.ended, s.waiting)
+		}
+	})
+}
+
+// lateSocket has a handshake that ends as somebody asks for it, and is accepted soon after.
+type lateSocket struct {
+	opaque
+	l       *Listener
+	ended   bool
+	waiting int
+}
+
+func (s *lateSocket) halfOpen() int {
+	if !s.ended {
+		s.ended, s.waiting = true, 1
+	}
+	return 0
+}
+
+func (s *lateSocket) queued() int {
+	n := s.waiting
+	s.waiting = 0
+	s.l.accepted.Add(uint64(n))
+	return n
 }
 
 // deafClient makes an attempt that hears nothing of the server until hear is called.

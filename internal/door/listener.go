@@ -175,19 +175,24 @@ func (l *Listener) end(ctx context.Context) error {
 }
 
 // empty waits while the fronts accept what is queued, until nothing has come for
-// the time calm.
+// the time calm, nor after no handshake was half-way any more: one that ends between
+// the look at the queue and that at handshakes is in neither, and was reset.
 func (l *Listener) empty(ctx context.Context, calm time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, l.limit)
 	defer cancel()
 	every := time.NewTicker(pollEvery)
 	defer every.Stop()
 
-	seen, since := l.accepted.Load(), time.Now()
+	seen, since, whole := l.accepted.Load(), time.Now(), false
 	for {
-		if n := l.accepted.Load(); n != seen || l.socket.queued() > 0 {
-			seen, since = n, time.Now()
-		} else if time.Since(since) >= calm && l.socket.halfOpen() == 0 {
+		switch n := l.accepted.Load(); {
+		case n != seen || l.socket.queued() > 0:
+			seen, since, whole = n, time.Now(), false
+		case time.Since(since) < calm:
+		case whole:
 			return
+		default:
+			whole = l.socket.halfOpen() == 0
 		}
 		select {
 		case <-ctx.Done():
