@@ -6,6 +6,9 @@ import (
 	"stoker/exchange"
 )
 
+// maxMissed is how many workers a request, or a stream that moves, is brought to in vain.
+const maxMissed = 16
+
 // mayRetry says whether the request may be tried on another member.
 func (j *journey) mayRetry(v *verdict) bool {
 	record := &j.x.Record

@@ -76,9 +76,6 @@ func (s *stream) strand() {
 	}
 }
 
-// maxMissed is how many workers a request, or a stream that moves, is brought to in vain.
-const maxMissed = 16
-
 // modeTail is a stream's of which nothing was missing that needs a worker.
 const modeTail = "tail"
 
