@@ -50,6 +50,7 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 		{"chunked, as large as may be", "Transfer-Encoding: chunked\r\n", chunks(most), 200, true},
 		{"chunked, a byte more", "Transfer-Encoding: chunked\r\n", chunks(most + 1), 413, false},
 		{"chunked, a size that nobody waits for", "Transfer-Encoding: chunked\r\n", "fffffffffffffff\r\nx", 413, false},
+		{"chunked, a size that nobody waits for, later", "Transfer-Encoding: chunked\r\n", strings.Repeat("1\r\nx\r\n", 8000) + "fffffffffffffff\r\nx", 413, true},
 		{"chunked, more and more", "Transfer-Encoding: chunked\r\n", strings.Repeat("400\r\n"+strings.Repeat("x", 1024)+"\r\n", 200), 413, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
